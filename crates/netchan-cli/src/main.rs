@@ -1,0 +1,2 @@
+//! The netchan command.
+fn main() {}

@@ -1,0 +1,77 @@
+//! Every bound has a name, and its reason stands beside it.
+
+/// Plaintext of one record. 64 KiB is where bulk is fastest: 16 KiB pays four times the per-record cost, 256 KiB leaves
+/// the L2 cache.
+pub const RECORD_PLAINTEXT_BYTES_MAX: usize = 65_536;
+
+/// The AEAD tag, the same for both ciphers.
+pub const TAG_BYTES: usize = 16;
+
+/// Length (3), channel (4) and flags (1) before the ciphertext.
+pub const RECORD_HEADER_BYTES: usize = 8;
+
+/// A whole record on the wire.
+pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + RECORD_PLAINTEXT_BYTES_MAX + TAG_BYTES;
+
+/// The first bytes of a connection, which look random to strangers (`GATE-1`).
+pub const GATE_BYTES: usize = 56;
+
+/// A ClientHello with one hybrid key share is about 1.4 KiB; anything over 4 KiB is not ours.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 4_096;
+
+/// What a server reads from a peer it has not authenticated.
+pub const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1_024;
+
+/// Access secrets and pins that one listener tries for a gate: each costs one short HMAC, always all of them.
+pub const GATE_CANDIDATES_MAX: usize = 16;
+
+/// Gates remembered against replay: at 2,000 connects a second the window of 240 s fits, in 12 MiB; then it fails closed.
+pub const GATE_REPLAY_ENTRIES_MAX: usize = 1 << 18;
+
+/// How far the peers' clocks may be apart, each way.
+pub const GATE_CLOCK_WINDOW_SECONDS: u64 = 120;
+
+/// A channel's name: long enough for any hierarchy, short enough that thousands of announcements stay small.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// A type label, codec name or reason, as text for people.
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Channels of one session by default: each costs about a kilobyte at both ends.
+pub const CHANNELS_MAX_DEFAULT: usize = 65_536;
+
+/// Channels opened by the peer that nobody has answered yet, by default: each holds its OPEN and nothing else.
+pub const OFFERS_PENDING_MAX_DEFAULT: usize = 1_024;
+
+/// Capacity of one channel, in items: sequence arithmetic stays far from overflow.
+pub const CAPACITY_ITEMS_MAX: u64 = 1 << 32;
+
+/// The byte window a channel starts with.
+pub const WINDOW_BYTES_INITIAL: u64 = 512 * 1_024;
+
+/// The byte window a busy channel grows to: enough for 10 Gbit/s over 6 ms, and what one slow reader can pin.
+pub const WINDOW_BYTES_MAX_DEFAULT: u64 = 8 * 1_024 * 1_024;
+
+/// One message by default; larger ones are refused at the sender with the value.
+pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 64 * 1_024 * 1_024;
+
+/// A message above this is kept as one piece and cut into records; below it shares a batch with its neighbours.
+pub const BATCHED_ITEM_BYTES_MAX: usize = 16 * 1_024;
+
+/// A batch is closed once it holds this much; with one more item it still fits a record.
+pub const BATCH_BYTES: usize = 44 * 1_024;
+
+/// Sealed bytes waiting for the link: two records keep the socket busy while the next is sealed.
+pub const WRITE_BUFFER_BYTES: usize = 2 * RECORD_BYTES_MAX;
+
+/// Control frames waiting for the link from one peer's requests; a peer that asks without reading is stopped here.
+pub const CONTROL_BACKLOG_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// Rekey a channel after this many bytes, far inside AES-GCM's bounds.
+pub const REKEY_BYTES: u64 = 4 << 30;
+
+/// Rekey a channel after this many records.
+pub const REKEY_RECORDS: u64 = 1 << 22;
+
+/// Rekey a channel that is in use after this long, in milliseconds: bounds what one stolen key opens.
+pub const REKEY_MILLIS: u64 = 10 * 60 * 1_000;

@@ -1,0 +1,1 @@
+//! The netchan protocol, sans-IO.
