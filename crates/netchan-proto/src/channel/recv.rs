@@ -530,11 +530,15 @@ impl RecvHalf {
         if std::mem::take(&mut self.close_due) {
             self.close_sent = true;
             self.report_due = false;
-            let reason = self.stopped.clone().unwrap_or_else(CloseReason::plain);
-            let final_seq = self.window.taken();
-            Frame::Close(Close { id: self.id, final_seq, code: reason.code, reason: reason.reason })
-                .write(out);
+            Frame::Close(self.last_close()).write(out);
         }
+    }
+
+    /// What this end's CLOSE says.
+    #[must_use]
+    pub fn last_close(&self) -> Close {
+        let CloseReason { code, reason } = self.stopped.clone().unwrap_or_else(CloseReason::plain);
+        Close { id: self.id, final_seq: self.window.taken(), code, reason }
     }
 }
 

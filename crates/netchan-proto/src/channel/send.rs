@@ -290,11 +290,18 @@ impl SendHalf {
         self.credit.release();
     }
 
-    /// Says how many sends wait; asks for a lease when that matters.
+    /// Says how many sends wait; asks for a lease when they need one, and takes the request back when they do not.
     pub fn want(&mut self, waiting: u64) {
-        if self.mode == Mode::Lease && waiting != self.want {
-            self.want_due |= waiting > self.want || waiting == 0;
-            self.want = waiting;
+        if self.mode != Mode::Lease {
+            return;
+        }
+        let held = self.credit.committed() + self.credit.reserved();
+        let up_to = held + waiting;
+        let asks = up_to > self.credit.limit() && up_to > self.want;
+        let takes_back = waiting == 0 && self.want > self.credit.limit();
+        if asks || takes_back {
+            self.want = up_to;
+            self.want_due = true;
         }
     }
 
@@ -545,7 +552,7 @@ impl SendHalf {
         }
         self.synced = true;
         self.poll_due = self.received < self.committed();
-        self.want_due = self.want > 0;
+        self.want_due = self.want > self.credit.limit();
         self.withdraw_due = matches!(self.offer, Offer::Withdrawing(_));
         self.close_due = self.closing.is_some() || self.peer_close.is_some();
         Ok(())
@@ -589,7 +596,7 @@ impl SendHalf {
             Frame::Yield(answer).write(out);
         }
         if std::mem::take(&mut self.want_due) && self.peer_close.is_none() {
-            Frame::Want { id: self.id, count: self.want }.write(out);
+            Frame::Want { id: self.id, limit: self.want }.write(out);
         }
         let Offer::Withdrawing(seq) = self.offer else {
             self.withdraw_due = false;
@@ -613,10 +620,16 @@ impl SendHalf {
         }
         self.close_due = false;
         self.close_sent = true;
-        let (reason, reset) = self.closing.clone().unwrap_or((CloseReason::plain(), false));
-        let close =
-            Close { id: self.id, final_seq: self.committed(), code: reason.code, reason: reason.reason };
-        if reset { Frame::Reset(close) } else { Frame::Close(close) }.write(out);
+        let close = self.last_close();
+        if self.is_resetting() { Frame::Reset(close) } else { Frame::Close(close) }.write(out);
+    }
+
+    /// What this end's CLOSE says.
+    #[must_use]
+    pub fn last_close(&self) -> Close {
+        let CloseReason { code, reason } =
+            self.closing.as_ref().map_or_else(CloseReason::plain, |(reason, _)| reason.clone());
+        Close { id: self.id, final_seq: self.committed(), code, reason }
     }
 
     /// The next data record's header and body, to be sealed at once.

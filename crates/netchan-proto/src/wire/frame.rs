@@ -102,8 +102,8 @@ pub enum Frame {
     Want {
         /// The channel.
         id: ChannelId,
-        /// How many sends wait; 0 takes the request back.
-        count: u64,
+        /// The limit that would let every waiting send go; at or below the present one takes the request back.
+        limit: u64,
     },
     /// The sender waits for news: the receiving end reports at once.
     Poll {
@@ -261,7 +261,7 @@ impl Frame {
                     w.limit_bytes,
                 ]);
             }
-            Self::Want { id, count } => ints(&[u64::from(id.0), *count]),
+            Self::Want { id, limit } => ints(&[u64::from(id.0), *limit]),
             Self::Poll { id } => ints(&[u64::from(id.0)]),
             Self::Recall(r) => {
                 ints(&[u64::from(r.id.0), u64::from(r.generation), r.limit, u64::from(r.rewind)]);
@@ -305,7 +305,7 @@ impl Frame {
                 limit: r.varint()?,
                 limit_bytes: r.varint()?,
             }),
-            kind::WANT => Self::Want { id: opening::read_id(r)?, count: r.varint()? },
+            kind::WANT => Self::Want { id: opening::read_id(r)?, limit: r.varint()? },
             kind::POLL => Self::Poll { id: opening::read_id(r)? },
             kind::RECALL => Self::Recall(Recall {
                 id: opening::read_id(r)?,

@@ -1,0 +1,516 @@
+//! Opening, answering and ending channels, and everything else that is said about the session as a whole.
+//!
+//! Invariants: an id is used once; every channel this end opened is in `channels` until both ends have closed it; what
+//! must survive a cut is state here or in a half, never only a queued frame.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Event, close_code};
+use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret, confirm_matches};
+use crate::flow::Violation;
+use crate::id::{ChannelId, Direction, Side};
+use crate::limits::{CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX};
+use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Refuse, RefuseCode};
+
+/// No single control frame is longer than this: name, label and codec with their lengths, and the integers.
+const FRAME_BYTES_MAX: usize = 4_096;
+
+/// Ends of finished channels that are remembered for a peer whose link broke before it heard of them.
+const GRAVES_MAX: usize = 1_024;
+
+/// Bounds on what the peer may have open here.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlLimits {
+    /// Channels of the session, by both ends.
+    pub channels_max: usize,
+    /// Channels the peer opened that this end has not answered.
+    pub offers_pending_max: usize,
+}
+
+impl Default for ControlLimits {
+    fn default() -> Self {
+        Self { channels_max: CHANNELS_MAX_DEFAULT, offers_pending_max: OFFERS_PENDING_MAX_DEFAULT }
+    }
+}
+
+/// What an OPEN says.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// The channel's name.
+    pub name: String,
+    /// The label of the type of its values.
+    pub label: String,
+    /// Their codec.
+    pub codec: String,
+    /// A structural fingerprint of the type, where there is one.
+    pub fingerprint: Option<[u8; 16]>,
+    /// Which way values travel.
+    pub flow: OpenFlow,
+    /// The capacity wanted, when this end receives.
+    pub capacity: u64,
+    /// The byte window granted, when this end receives.
+    pub limit_bytes: u64,
+}
+
+/// Why a channel cannot be opened here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The session has as many channels as it may have.
+    #[error("the session already has {0} channels")]
+    TooMany(usize),
+    /// Every id has been used.
+    #[error("the session has used every channel id")]
+    IdsExhausted,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Opened here, not answered.
+    Opening,
+    /// Opened here, given up before it was answered.
+    Abandoned,
+    /// Opened by the peer, not answered.
+    Offered,
+    /// Both ends have it.
+    Live(Accept),
+}
+
+#[derive(Debug)]
+struct Entry {
+    open: Open,
+    state: State,
+    keys: Option<ChannelKeys>,
+}
+
+/// The control object of a session.
+#[derive(Debug)]
+pub struct Control {
+    side: Side,
+    limits: ControlLimits,
+    next_id: Option<ChannelId>,
+    highest_peer: u32,
+    channels: BTreeMap<ChannelId, Entry>,
+    offered: usize,
+    graves: BTreeMap<ChannelId, Frame>,
+    /// Forgotten channels whose keys the write half and the read half still hold.
+    stale_sealing: Vec<ChannelId>,
+    stale_opening: Vec<ChannelId>,
+    outbox: VecDeque<Frame>,
+    own_chain: Option<Chain>,
+    peer_chain: Option<Chain>,
+    own_confirm: Option<[u8; 48]>,
+    peer_confirm: [u8; 48],
+    confirmed: bool,
+}
+
+impl Control {
+    /// The control object of a new session, without a link.
+    #[must_use]
+    pub fn new(side: Side, limits: ControlLimits) -> Self {
+        Self {
+            side,
+            limits,
+            next_id: Some(ChannelId::first(side)),
+            highest_peer: 0,
+            channels: BTreeMap::new(),
+            offered: 0,
+            graves: BTreeMap::new(),
+            stale_sealing: Vec::new(),
+            stale_opening: Vec::new(),
+            outbox: VecDeque::new(),
+            own_chain: None,
+            peer_chain: None,
+            own_confirm: None,
+            peer_confirm: [0; 48],
+            confirmed: false,
+        }
+    }
+
+    /// This end.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Starts on a new link with its keys; the first frame is CONFIRM (`SESS-2`).
+    pub fn attach(&mut self, keys: LinkControlKeys) {
+        self.detach();
+        self.own_chain = Some(keys.own_chain);
+        self.peer_chain = Some(keys.peer_chain);
+        self.own_confirm = Some(keys.own_confirm);
+        self.peer_confirm = keys.peer_confirm;
+    }
+
+    /// The link is gone: what was queued is said again from state on the next one.
+    pub fn detach(&mut self) {
+        self.outbox.clear();
+        self.own_confirm = None;
+        self.confirmed = false;
+        self.channels.values_mut().for_each(|entry| entry.keys = None);
+    }
+
+    /// Whether both ends have proven that they hold the same keys.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Whether frames wait to be written.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.own_confirm.is_some() || (self.confirmed && !self.outbox.is_empty())
+    }
+
+    /// Channels that exist, at whatever stage.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// [`OpenError`] when this end has no room for another.
+    pub fn open(&mut self, request: OpenRequest) -> Result<ChannelId, OpenError> {
+        if self.channels.len() >= self.limits.channels_max {
+            return Err(OpenError::TooMany(self.limits.channels_max));
+        }
+        let id = self.next_id.ok_or(OpenError::IdsExhausted)?;
+        self.next_id = id.next();
+        let OpenRequest { name, label, codec, fingerprint, flow, capacity, limit_bytes } = request;
+        let open = Open { id, name, label, codec, fingerprint, flow, capacity, limit_bytes };
+        self.push_if_confirmed(Frame::Open(open.clone()));
+        self.channels.insert(id, Entry { open, state: State::Opening, keys: None });
+        Ok(id)
+    }
+
+    /// Accepts a channel the peer opened. False when it is not waiting for an answer.
+    pub fn accept(&mut self, accept: Accept) -> bool {
+        let Some(entry) = self.channels.get_mut(&accept.id) else { return false };
+        if !matches!(entry.state, State::Offered) {
+            return false;
+        }
+        entry.state = State::Live(accept.clone());
+        self.offered -= 1;
+        self.push_if_confirmed(Frame::Accept(accept));
+        true
+    }
+
+    /// Refuses a channel the peer opened. False when it is not waiting for an answer.
+    pub fn refuse(&mut self, id: ChannelId, code: RefuseCode, reason: String) -> bool {
+        if !self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Offered)) {
+            return false;
+        }
+        self.channels.remove(&id);
+        self.offered -= 1;
+        self.bury(id, Frame::Refuse(Refuse { id, code, reason }));
+        true
+    }
+
+    /// Gives up a channel opened here. False when it has been answered already.
+    pub fn abandon(&mut self, id: ChannelId) -> bool {
+        let Some(entry) = self.channels.get_mut(&id) else { return false };
+        if !matches!(entry.state, State::Opening) {
+            return false;
+        }
+        entry.state = State::Abandoned;
+        self.push_if_confirmed(Self::abandonment(id));
+        true
+    }
+
+    fn abandonment(id: ChannelId) -> Frame {
+        let reason = "the opener gave up waiting".to_owned();
+        Frame::Reset(Close { id, final_seq: 0, code: close_code::ABANDONED, reason })
+    }
+
+    /// Forgets a channel that both ends have closed; `last` is remembered for a peer that may not have heard it.
+    pub(super) fn forget(&mut self, id: ChannelId, last: Close) {
+        if self.channels.remove(&id).is_some() {
+            self.remember(id, Frame::Close(last));
+            self.stale_sealing.push(id);
+            self.stale_opening.push(id);
+        }
+    }
+
+    /// Forgotten channels whose sealing keys are to be erased.
+    pub(super) fn take_stale_sealing(&mut self) -> Vec<ChannelId> {
+        std::mem::take(&mut self.stale_sealing)
+    }
+
+    /// Forgotten channels whose opening keys are to be erased.
+    pub(super) fn take_stale_opening(&mut self) -> Vec<ChannelId> {
+        std::mem::take(&mut self.stale_opening)
+    }
+
+    /// Announces a hosted channel, or that it is hosted no longer.
+    pub fn announce(&mut self, announce: Announce) {
+        self.push_if_confirmed(Frame::Announce(announce));
+    }
+
+    /// Asks for a sign of life.
+    pub fn ping(&mut self, nonce: u64) {
+        self.push_if_confirmed(Frame::Ping { nonce });
+    }
+
+    /// Ends the session.
+    pub fn go_away(&mut self, code: u16, reason: String) {
+        self.push_if_confirmed(Frame::GoAway { code, reason });
+    }
+
+    /// Queues a frame about a channel, such as its position.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.outbox.push_back(frame);
+    }
+
+    fn push_if_confirmed(&mut self, frame: Frame) {
+        // Before CONFIRM the state is enough: `begin_resync` says all of it.
+        if self.confirmed {
+            self.outbox.push_back(frame);
+        }
+    }
+
+    fn bury(&mut self, id: ChannelId, frame: Frame) {
+        self.push_if_confirmed(frame.clone());
+        self.remember(id, frame);
+    }
+
+    fn remember(&mut self, id: ChannelId, frame: Frame) {
+        self.graves.insert(id, frame);
+        if self.graves.len() > GRAVES_MAX {
+            self.graves.pop_first();
+        }
+    }
+
+    /// After CONFIRM: queues OPEN for every channel this end opened, in order of id, and returns every live channel, whose
+    /// position follows (`SESS-8`).
+    pub(super) fn begin_resync(&mut self) -> Vec<ChannelId> {
+        let mut live = Vec::new();
+        for (id, entry) in &self.channels {
+            if id.opener() == self.side {
+                self.outbox.push_back(Frame::Open(entry.open.clone()));
+            }
+            match entry.state {
+                State::Live(_) => live.push(*id),
+                State::Abandoned => self.outbox.push_back(Self::abandonment(*id)),
+                State::Opening | State::Offered => {}
+            }
+        }
+        live
+    }
+
+    /// Writes queued frames, as many as fit one record. An OPEN steps this end's key chain here, in the order in which it
+    /// is sealed (`KEY-6`).
+    pub fn poll_output(&mut self, out: &mut Vec<u8>) {
+        if let Some(mac) = self.own_confirm.take() {
+            Frame::Confirm { mac }.write(out);
+        }
+        if !self.confirmed {
+            return;
+        }
+        while out.len() < RECORD_PLAINTEXT_BYTES_MAX - FRAME_BYTES_MAX {
+            let Some(frame) = self.outbox.pop_front() else { break };
+            let start = out.len();
+            frame.write(out);
+            if let (Frame::Open(open), Some(chain)) = (&frame, &mut self.own_chain) {
+                let keys = chain.step(&out[start..]);
+                if let Some(entry) = self.channels.get_mut(&open.id) {
+                    entry.keys = Some(keys);
+                }
+            }
+        }
+    }
+
+    /// The secret under which this end seals data of `id`, if it sends there.
+    #[must_use]
+    pub fn sealing_secret(&self, id: ChannelId) -> Option<TrafficSecret> {
+        self.secret(id, self.side)
+    }
+
+    /// The secret under which the peer seals data of `id`, if it sends there.
+    #[must_use]
+    pub fn opening_secret(&self, id: ChannelId) -> Option<TrafficSecret> {
+        self.secret(id, self.side.peer())
+    }
+
+    fn secret(&self, id: ChannelId, sender: Side) -> Option<TrafficSecret> {
+        let entry = self.channels.get(&id)?;
+        let opener_sends = entry.open.flow == OpenFlow::OpenerSends;
+        let sends = (id.opener() == sender) == opener_sends;
+        entry.keys.as_ref().filter(|_| sends).map(|keys| keys.secret(Direction::from(sender)))
+    }
+
+    /// Handles a frame that concerns the session as a whole.
+    pub(super) fn handle(&mut self, frame: Frame) -> Result<Option<Event>, Violation> {
+        match frame {
+            Frame::Confirm { mac } => self.handle_confirm(&mac),
+            Frame::Open(open) => self.handle_open(open),
+            Frame::Accept(accept) => self.handle_accept(accept),
+            Frame::Refuse(refuse) => self.handle_refuse(refuse),
+            Frame::Announce(announce) => Ok(Some(Event::Announced(announce))),
+            Frame::Ping { nonce } => {
+                self.outbox.push_back(Frame::Pong { nonce });
+                Ok(None)
+            }
+            Frame::Pong { nonce } => Ok(Some(Event::Pong { nonce })),
+            Frame::GoAway { code, reason } => Ok(Some(Event::GoAway { code, reason })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Bytes of frames that wait because the link does not take them.
+    #[must_use]
+    pub fn backlog_frames(&self) -> usize {
+        self.outbox.len()
+    }
+
+    fn handle_confirm(&mut self, mac: &[u8; 48]) -> Result<Option<Event>, Violation> {
+        if self.confirmed || !confirm_matches(&self.peer_confirm, mac) {
+            return Err(Violation("wrong confirmation"));
+        }
+        self.confirmed = true;
+        Ok(Some(Event::Confirmed))
+    }
+
+    fn handle_open(&mut self, open: Open) -> Result<Option<Event>, Violation> {
+        let id = open.id;
+        if id.opener() == self.side {
+            return Err(Violation("open with an id of this end"));
+        }
+        let chain = self.peer_chain.as_mut().ok_or(Violation("open without a link"))?;
+        let keys = chain.step(&Frame::Open(open.clone()).to_vec());
+        if let Some(entry) = self.channels.get_mut(&id) {
+            if entry.open != open {
+                return Err(Violation("open repeated with other contents"));
+            }
+            entry.keys = Some(keys);
+            if let State::Live(accept) = &entry.state {
+                self.outbox.push_back(Frame::Accept(accept.clone()));
+            }
+            return Ok(None);
+        }
+        if id.0 <= self.highest_peer {
+            let last = self.graves.get(&id).cloned().unwrap_or_else(|| gone(id));
+            self.outbox.push_back(last);
+            return Ok(None);
+        }
+        self.highest_peer = id.0;
+        let full = self.channels.len() >= self.limits.channels_max;
+        if full || self.offered >= self.limits.offers_pending_max {
+            let reason = if full {
+                format!("the session already has {} channels", self.limits.channels_max)
+            } else {
+                format!("{} channels wait for an answer already", self.limits.offers_pending_max)
+            };
+            self.bury(id, Frame::Refuse(Refuse { id, code: RefuseCode::LimitReached, reason }));
+            return Ok(None);
+        }
+        self.offered += 1;
+        self.channels.insert(id, Entry { open: open.clone(), state: State::Offered, keys: Some(keys) });
+        Ok(Some(Event::Incoming(open)))
+    }
+
+    fn handle_accept(&mut self, accept: Accept) -> Result<Option<Event>, Violation> {
+        let Some(entry) = self.channels.get_mut(&accept.id) else {
+            return self.check_known(accept.id).map(|()| None);
+        };
+        if accept.id.opener() != self.side {
+            return Err(Violation("accept of a channel that was not opened here"));
+        }
+        match entry.state {
+            State::Opening => {
+                entry.state = State::Live(accept.clone());
+                Ok(Some(Event::Opened { open: entry.open.clone(), accept }))
+            }
+            State::Abandoned | State::Live(_) => Ok(None),
+            State::Offered => Err(Violation("accept of an offer")),
+        }
+    }
+
+    fn handle_refuse(&mut self, refuse: Refuse) -> Result<Option<Event>, Violation> {
+        match self.channels.get(&refuse.id).map(|entry| &entry.state) {
+            Some(State::Opening) => {
+                self.channels.remove(&refuse.id);
+                Ok(Some(Event::Refused(refuse)))
+            }
+            Some(State::Abandoned) => {
+                self.channels.remove(&refuse.id);
+                Ok(None)
+            }
+            Some(_) => Err(Violation("refusal of a channel that is open")),
+            None => self.check_known(refuse.id).map(|()| None),
+        }
+    }
+
+    /// Handles CLOSE or RESET of a channel that has no half here.
+    pub(super) fn handle_close(&mut self, close: &Close) -> Result<Option<Event>, Violation> {
+        let id = close.id;
+        match self.channels.get(&id).map(|entry| &entry.state) {
+            Some(State::Opening) => {
+                self.channels.remove(&id);
+                let (code, reason) = (RefuseCode::NotAvailable, close.reason.clone());
+                Ok(Some(Event::Refused(Refuse { id, code, reason })))
+            }
+            Some(State::Abandoned) => {
+                self.channels.remove(&id);
+                Ok(None)
+            }
+            Some(State::Offered) => {
+                // The opener gave up: the offer is void, and its opener hears that this end knows.
+                self.channels.remove(&id);
+                self.offered -= 1;
+                self.bury(id, gone(id));
+                Ok(None)
+            }
+            Some(State::Live(_)) | None => self.check_known(id).map(|()| None),
+        }
+    }
+
+    /// Whether an offer still waits for its answer.
+    #[must_use]
+    pub fn is_offered(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Offered))
+    }
+
+    /// Answers a position of a channel that has no half here: it ended while the peer was away.
+    pub(super) fn handle_lost_pos(&mut self, id: ChannelId) -> Result<(), Violation> {
+        self.check_known(id)?;
+        if !self.channels.contains_key(&id) {
+            let last = self.graves.get(&id).cloned().unwrap_or_else(|| gone(id));
+            self.outbox.push_back(last);
+        }
+        Ok(())
+    }
+
+    /// A frame about a channel that is gone is old news; about one that never was, a violation (`SESS-12`).
+    pub(super) fn check_known(&self, id: ChannelId) -> Result<(), Violation> {
+        let known = if id.opener() == self.side {
+            self.next_id.is_none_or(|next| id < next)
+        } else {
+            id.0 <= self.highest_peer
+        };
+        if known { Ok(()) } else { Err(Violation("frame for a channel that was never opened")) }
+    }
+}
+
+fn gone(id: ChannelId) -> Frame {
+    let reason = "the channel had come to its end".to_owned();
+    Frame::Close(Close { id, final_seq: 0, code: close_code::GONE, reason })
+}
+
+/// The part of a link's keys that the control object needs.
+#[derive(Debug)]
+pub struct LinkControlKeys {
+    own_chain: Chain,
+    peer_chain: Chain,
+    own_confirm: [u8; 48],
+    peer_confirm: [u8; 48],
+}
+
+impl LinkControlKeys {
+    /// Splits a link's keys: the rest goes to the halves of the link.
+    #[must_use]
+    pub fn split(keys: LinkKeys) -> (Self, crate::crypto::Sealer, crate::crypto::Opener) {
+        let LinkKeys { sealer, opener, own_confirm, peer_confirm, own_chain, peer_chain, .. } = keys;
+        (Self { own_chain, peer_chain, own_confirm, peer_confirm }, sealer, opener)
+    }
+}

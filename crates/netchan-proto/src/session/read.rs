@@ -1,0 +1,290 @@
+//! The read half of a link: opens records and hands what they hold to the session.
+
+use super::{Event, Host};
+use crate::crypto::{Opener, Peek, RecordError};
+use crate::flow::Violation;
+use crate::id::ChannelId;
+use crate::limits::RECORD_BYTES_MAX;
+use crate::wire::{Frame, Reader};
+
+/// What an idle link reads into.
+const BUFFER_BYTES_IDLE: usize = 2 * 1_024;
+
+/// Four records: the unread part of a record moves to the front once in four, not every time.
+const BUFFER_BYTES_BUSY: usize = 4 * RECORD_BYTES_MAX;
+
+/// Control frames that may wait for a peer that asks without reading the answers (`SESS-13`).
+const BACKLOG_FRAMES_MAX: usize = 1 << 17;
+
+/// Why a link cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Unauthenticated: the bytes were not the peer's, or were damaged. The link dies, silently.
+    #[error("the link carried bytes that the peer did not seal: {0}")]
+    Link(#[from] RecordError),
+    /// Authenticated: the peer broke the protocol. The session ends, loudly (`SESS-12`).
+    #[error(transparent)]
+    Peer(#[from] Violation),
+}
+
+/// The read half of a link.
+#[derive(Debug)]
+pub struct ReadHalf {
+    opener: Opener,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    scratch: Vec<u8>,
+}
+
+impl ReadHalf {
+    /// The read half of a link with these keys. `early` arrived behind the handshake.
+    #[must_use]
+    pub fn new(opener: Opener, early: &[u8]) -> Self {
+        let mut buffer = early.to_vec();
+        buffer.resize(early.len().max(BUFFER_BYTES_IDLE), 0);
+        Self { opener, buffer, start: 0, end: early.len(), scratch: Vec::new() }
+    }
+
+    /// Where the link is to read into.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        let need = match self.opener.peek(&self.buffer[self.start..self.end]) {
+            Ok(Peek::Incomplete { need }) => need.max(self.end - self.start + 1),
+            _ => 1,
+        };
+        if self.start + need > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if need > self.buffer.len() {
+                self.buffer.resize(BUFFER_BYTES_BUSY, 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// The link has read `bytes` into [`ReadHalf::space`].
+    pub fn filled(&mut self, bytes: usize) {
+        self.end = (self.end + bytes).min(self.buffer.len());
+        if self.end == self.buffer.len() && self.buffer.len() < BUFFER_BYTES_BUSY {
+            self.buffer.resize(BUFFER_BYTES_BUSY, 0);
+        }
+    }
+
+    /// Gives the buffer back while the link is idle.
+    pub fn idle(&mut self) {
+        if self.start == self.end && self.buffer.len() > BUFFER_BYTES_IDLE {
+            (self.start, self.end) = (0, 0);
+            self.buffer = vec![0; BUFFER_BYTES_IDLE];
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// Opens every whole record that has been read. Says whether there were any.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing more may be read from this link.
+    pub fn process<H: Host>(&mut self, host: &H) -> Result<bool, Fault> {
+        let mut any = false;
+        while let Peek::Record { channel, record_len, plaintext_len, .. } =
+            self.opener.peek(&self.buffer[self.start..self.end])?
+        {
+            let record = self.start..self.start + record_len;
+            self.start += record_len;
+            any = true;
+            if channel == ChannelId::CONTROL {
+                self.scratch.resize(plaintext_len, 0);
+                self.opener.open(&self.buffer[record], &mut self.scratch)?;
+                self.handle_control(host)?;
+            } else {
+                self.open_data(host, channel, record, plaintext_len)?;
+            }
+        }
+        Ok(any)
+    }
+
+    fn open_data<H: Host>(
+        &mut self,
+        host: &H,
+        channel: ChannelId,
+        record: std::ops::Range<usize>,
+        plaintext_len: usize,
+    ) -> Result<(), Fault> {
+        let buffer = host.with_recv(channel, |half| half.buffer(plaintext_len));
+        let Some(mut buffer) = buffer else {
+            // The half is gone and the peer's CLOSE is on its way: open, to keep the sequence, and discard (`CHAN-7`).
+            self.scratch.resize(plaintext_len, 0);
+            self.opener.open(&self.buffer[record], &mut self.scratch)?;
+            return Ok(());
+        };
+        let start = buffer.len() - plaintext_len;
+        self.opener.open(&self.buffer[record], &mut buffer[start..])?;
+        let arrival =
+            host.with_recv(channel, |half| half.handle_record(buffer, plaintext_len)).transpose()?;
+        if arrival.is_some() {
+            host.event(Event::Readable(channel));
+        }
+        Ok(())
+    }
+
+    fn handle_control<H: Host>(&mut self, host: &H) -> Result<(), Fault> {
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut reader = Reader::new(&scratch);
+        while !reader.is_empty() {
+            let frame = Frame::read(&mut reader).map_err(|_| Violation("malformed control frame"))?;
+            let Some(frame) = frame else { continue };
+            let confirmed = host.with_control(|c| c.is_confirmed());
+            if !confirmed && !matches!(frame, Frame::Confirm { .. }) {
+                return Err(Violation("a frame before the confirmation").into());
+            }
+            self.handle_frame(host, frame)?;
+        }
+        self.scratch = scratch;
+        let stale = host.with_control(|c| {
+            let full = c.backlog_frames() > BACKLOG_FRAMES_MAX;
+            if full { Err(Violation("asks without reading the answers")) } else { Ok(c.take_stale_opening()) }
+        })?;
+        stale.into_iter().for_each(|id| _ = self.opener.remove_channel(id));
+        Ok(())
+    }
+
+    fn handle_frame<H: Host>(&mut self, host: &H, frame: Frame) -> Result<(), Violation> {
+        match frame {
+            Frame::Open(_) | Frame::Accept(_) => {
+                let id = match &frame {
+                    Frame::Open(open) => open.id,
+                    Frame::Accept(accept) => accept.id,
+                    _ => return Ok(()),
+                };
+                let (event, secret) = host.with_control(|c| {
+                    let event = c.handle(frame)?;
+                    Ok((event, c.opening_secret(id)))
+                })?;
+                if let Some(secret) = secret {
+                    // A repeated OPEN or ACCEPT finds the key in place.
+                    _ = self.opener.add_channel(id, secret);
+                }
+                event.into_iter().for_each(|event| host.event(event));
+                Ok(())
+            }
+            Frame::Confirm { .. } => {
+                let event = host.with_control(|c| c.handle(frame))?;
+                resync(host);
+                event.into_iter().for_each(|event| host.event(event));
+                Ok(())
+            }
+            _ => dispatch(host, frame),
+        }
+    }
+}
+
+/// Says on a new link where every channel stands (`SESS-8`).
+fn resync<H: Host>(host: &H) {
+    for id in host.with_control(|c| c.begin_resync()) {
+        let pos = host.with_send(id, |half| half.pos());
+        let pos = pos.or_else(|| host.with_recv(id, |half| half.pos()));
+        if let Some(pos) = pos {
+            host.with_control(|c| c.push(Frame::Pos(pos)));
+        }
+    }
+}
+
+/// Hands a frame to the half, or the control object, that it concerns.
+fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
+    let known = |id| host.with_control(|c| c.check_known(id));
+    match frame {
+        Frame::Window(window) => {
+            match host.with_send(window.id, |half| half.handle_window(&window)).transpose()? {
+                Some(true) => host.event(Event::Writable(window.id)),
+                Some(false) => {}
+                None => known(window.id)?,
+            }
+        }
+        Frame::Want { id, limit } => match host.with_recv(id, |_| ()) {
+            Some(()) => host.event(Event::Wanted { id, limit }),
+            None => known(id)?,
+        },
+        Frame::Poll { id } => match host.with_recv(id, |half| half.handle_poll()) {
+            Some(()) => host.set_ready(id),
+            None => known(id)?,
+        },
+        Frame::Recall(recall) => {
+            match host.with_send(recall.id, |half| half.handle_recall(&recall)).transpose()? {
+                Some(Some(limit)) => host.event(Event::RewindAsked { id: recall.id, limit }),
+                Some(None) => host.set_ready(recall.id),
+                None => known(recall.id)?,
+            }
+        }
+        Frame::Yield(answer) => {
+            match host.with_recv(answer.id, |half| half.handle_yield(&answer)).transpose()? {
+                Some(Some(limit)) => {
+                    host.set_ready(answer.id);
+                    host.event(Event::Yielded { id: answer.id, limit });
+                }
+                Some(None) => {}
+                None => known(answer.id)?,
+            }
+        }
+        Frame::Withdraw { id, seq } => {
+            match host.with_recv(id, |half| half.handle_withdraw(seq)).transpose()? {
+                Some(true) => host.event(Event::WithdrawAsked { id, seq }),
+                Some(false) => host.set_ready(id),
+                None => known(id)?,
+            }
+        }
+        Frame::Withdrawn { id, seq, withdrawn } => {
+            match host.with_send(id, |half| half.handle_withdrawn(seq, withdrawn)).transpose()? {
+                Some(Some((seq, withdrawn))) => host.event(Event::Withdrawn { id, seq, withdrawn }),
+                Some(None) => {}
+                None => known(id)?,
+            }
+        }
+        Frame::Close(close) => handle_close(host, &close, false)?,
+        Frame::Reset(close) => handle_close(host, &close, true)?,
+        Frame::Pos(pos) => {
+            let id = pos.id;
+            if host.with_send(id, |half| half.handle_pos(&pos)).transpose()?.is_some() {
+                host.set_ready(id);
+                host.event(Event::Writable(id));
+            } else if host.with_recv(id, |half| half.handle_pos(&pos)).transpose()?.is_some() {
+                host.set_ready(id);
+            } else {
+                host.with_control(|c| c.handle_lost_pos(id))?;
+            }
+        }
+        session_frame => {
+            let event = host.with_control(|c| c.handle(session_frame))?;
+            event.into_iter().for_each(|event| host.event(event));
+        }
+    }
+    Ok(())
+}
+
+fn handle_close<H: Host>(host: &H, close: &crate::wire::Close, reset: bool) -> Result<(), Violation> {
+    let id = close.id;
+    if host.with_send(id, |half| half.handle_close(close)).transpose()?.is_some() {
+        host.set_ready(id);
+        host.event(Event::Writable(id));
+        finish_if_done(host, id);
+    } else if host.with_recv(id, |half| half.handle_close(close, reset)).transpose()?.is_some() {
+        host.set_ready(id);
+        host.event(Event::Readable(id));
+        finish_if_done(host, id);
+    } else {
+        let event = host.with_control(|c| c.handle_close(close))?;
+        event.into_iter().for_each(|event| host.event(event));
+    }
+    Ok(())
+}
+
+/// Forgets a channel that both ends have closed.
+pub(super) fn finish_if_done<H: Host>(host: &H, id: ChannelId) {
+    let last = host.with_send(id, |half| half.is_finished().then(|| half.last_close()));
+    let last = last.or_else(|| host.with_recv(id, |half| half.is_finished().then(|| half.last_close())));
+    if let Some(Some(last)) = last {
+        host.with_control(|c| c.forget(id, last));
+        host.event(Event::Finished(id));
+    }
+}

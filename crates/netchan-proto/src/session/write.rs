@@ -1,0 +1,132 @@
+//! The write half of a link: seals what the session has to say, in the order of the bytes.
+
+use super::Host;
+use super::read::finish_if_done;
+use crate::channel::SendHalf;
+use crate::crypto::{SealBuf, SealError, Sealer};
+use crate::id::ChannelId;
+use crate::limits::{RECORD_BYTES_MAX, WRITE_BUFFER_BYTES};
+
+/// Control frames are sealed once this many bytes have gathered, or nothing else is left to gather.
+const CONTROL_BATCH_BYTES: usize = 16 * 1_024;
+
+/// The write half of a link. Only its holder seals, so that sealed bytes are never reordered or dropped (`REC-4`).
+#[derive(Debug)]
+pub struct WriteHalf {
+    sealer: Sealer,
+    out: SealBuf,
+    control: Vec<u8>,
+}
+
+impl WriteHalf {
+    /// The write half of a link with these keys.
+    #[must_use]
+    pub fn new(sealer: Sealer) -> Self {
+        Self { sealer, out: SealBuf::new(0), control: Vec::new() }
+    }
+
+    /// Sealed bytes that wait for the link.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.out.filled()
+    }
+
+    /// The link has taken the first `bytes` of [`WriteHalf::output`].
+    pub fn consume(&mut self, bytes: usize) {
+        self.out.consume(bytes);
+    }
+
+    /// Gives the buffers back while the link is idle; the next [`WriteHalf::fill`] takes new ones.
+    pub fn idle(&mut self) {
+        if self.out.is_empty() {
+            self.out = SealBuf::new(0);
+            self.control = Vec::new();
+        }
+    }
+
+    /// Access to the sealer, for rekey limits and figures.
+    pub fn sealer(&mut self) -> &mut Sealer {
+        &mut self.sealer
+    }
+
+    /// Seals what is ready, one record per channel in turn, until the buffer is full or nothing is left.
+    ///
+    /// # Errors
+    /// [`SealError`] when the link can seal no more and must be replaced.
+    pub fn fill<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<(), SealError> {
+        if self.out.capacity() == 0 {
+            self.out = SealBuf::new(WRITE_BUFFER_BYTES);
+        }
+        loop {
+            if !self.has_room() {
+                return Ok(());
+            }
+            let control = &mut self.control;
+            let (confirmed, stale) = host.with_control(|c| {
+                c.poll_output(control);
+                (c.is_confirmed(), c.take_stale_sealing())
+            });
+            stale.into_iter().for_each(|id| _ = self.sealer.remove_channel(id));
+            if !self.control.is_empty() {
+                self.seal_control(now_millis)?;
+                continue;
+            }
+            if !confirmed {
+                return Ok(());
+            }
+            self.fill_from_channels(host, now_millis)?;
+            if self.control.is_empty() {
+                return Ok(());
+            }
+            self.seal_control(now_millis)?;
+        }
+    }
+
+    /// Room for the control frames gathered so far and one data record.
+    fn has_room(&self) -> bool {
+        self.out.space() >= RECORD_BYTES_MAX
+    }
+
+    fn fill_from_channels<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<(), SealError> {
+        while self.has_room() && self.control.len() < CONTROL_BATCH_BYTES {
+            let Some(id) = host.next_ready() else { break };
+            if !self.sealer.has_channel(id)
+                && let Some(secret) = host.with_control(|c| c.sealing_secret(id))
+            {
+                self.sealer.add_channel(id, secret)?;
+            }
+            let again = host.with_send(id, |half| self.fill_from(id, half, now_millis));
+            match again.transpose()? {
+                Some(true) => host.set_ready(id),
+                Some(false) => finish_if_done(host, id),
+                None => {
+                    host.with_recv(id, |half| half.poll_control(&mut self.control));
+                    finish_if_done(host, id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One channel's turn: the control frames that are due, then one record. Says whether it has more.
+    fn fill_from(&mut self, id: ChannelId, half: &mut SendHalf, now_millis: u64) -> Result<bool, SealError> {
+        half.poll_control(&mut self.control);
+        if !self.control.is_empty() {
+            // An answer to a recall must go before the data that it lets through.
+            self.seal_control(now_millis)?;
+        }
+        if self.has_room()
+            && let Some((header, body)) = half.next_record()
+        {
+            self.sealer.seal(id, body, header.trailer().as_slice(), now_millis, &mut self.out)?;
+            half.record_sealed();
+        }
+        Ok(half.has_output())
+    }
+
+    fn seal_control(&mut self, now_millis: u64) -> Result<(), SealError> {
+        self.sealer.seal(ChannelId::CONTROL, &self.control, &[], now_millis, &mut self.out)?;
+        self.control.clear();
+        Ok(())
+    }
+}
