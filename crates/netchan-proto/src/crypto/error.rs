@@ -86,6 +86,9 @@ pub enum HandshakeError {
     /// A record of a type that is not allowed at this point.
     #[error("a TLS record of type {0} is not allowed here")]
     RecordType(u8),
+    /// A record whose legacy version is not the one TLS 1.3 writes.
+    #[error("a TLS record of version {0:?} is not allowed here")]
+    RecordVersion([u8; 2]),
     /// A record longer than the handshake allows, or empty.
     #[error("a TLS record of {0} bytes is not allowed in the handshake")]
     RecordLength(usize),

@@ -218,7 +218,9 @@ impl Welcome {
                 session_id: SessionId(input.array()?),
                 incarnation: Incarnation(u64::from_be_bytes(input.array()?)),
                 epoch: Epoch(u32::from_be_bytes(input.array()?)),
-                aead: input.byte().and_then(|value| Aead::from_code(value).ok_or(HelloError::Undefined { value }))?,
+                aead: input
+                    .byte()
+                    .and_then(|value| Aead::from_code(value).ok_or(HelloError::Undefined { value }))?,
                 resumed: input.flags(RESUMED)? != 0,
                 message_bytes_max: u64::from_be_bytes(input.array()?),
                 channels_max: u32::from_be_bytes(input.array()?),

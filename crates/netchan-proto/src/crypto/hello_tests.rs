@@ -92,7 +92,8 @@ fn texts_are_bounded_and_reasons_are_cut_between_characters() {
 
 #[test]
 fn undefined_values_are_rejected() {
-    let hello = Hello { version: 1, agent: String::new(), aes_hardware: true, message_bytes_max: 0, resume: None };
+    let hello =
+        Hello { version: 1, agent: String::new(), aes_hardware: true, message_bytes_max: 0, resume: None };
     let mut bytes = hello.encode().expect("short");
     bytes[2] |= 0x80;
     assert_eq!(Hello::decode(&bytes), Err(HelloError::Undefined { value: 0x81 }));

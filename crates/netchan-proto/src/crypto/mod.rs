@@ -22,7 +22,9 @@ pub mod secret;
 mod vectors;
 
 pub use cipher::Aead;
-pub use error::{GateReject, HandshakeError, HelloError, ParseFingerprintError, RecordError, SealError, SignError};
+pub use error::{
+    GateReject, HandshakeError, HelloError, ParseFingerprintError, RecordError, SealError, SignError,
+};
 pub use gate::{Gate, GateKeeper, GateKey, GateMatch, make_gate};
 pub use handshake::client::{ClientHandshake, ClientSettings, ResumeFrom};
 pub use handshake::server::{ServerHandshake, ServerSettings};

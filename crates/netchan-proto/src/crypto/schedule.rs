@@ -149,7 +149,7 @@ pub struct LinkKeys {
 impl LinkKeys {
     /// Derives everything and erases the root (`KEY-4`).
     pub(super) fn derive(side: Side, aead: Aead, root: RootSecret, ctx: &Hash) -> Self {
-        let control = ChannelKeys(root.secret(b"control", ctx));
+        let control = ChannelKeys::control(&root, ctx);
         let sender = |side: Side| {
             let (mask, confirm, chain): (&[u8], &[u8], &[u8]) = match side {
                 Side::Client => (b"hp client", b"confirm client", b"chain client"),
@@ -207,6 +207,10 @@ impl std::fmt::Debug for Chain {
 pub struct ChannelKeys(Zeroizing<[u8; SECRET_BYTES]>);
 
 impl ChannelKeys {
+    pub(super) fn control(root: &RootSecret, ctx: &Hash) -> Self {
+        Self(root.secret(b"control", ctx))
+    }
+
     /// The first traffic secret of one direction.
     #[must_use]
     pub fn secret(&self, direction: Direction) -> TrafficSecret {

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        let text = format!("{:?} {:?}", AccessSecret::new([0xab; 32]), ResumeSecret(Zeroizing::new([0xab; 48])));
+        let text =
+            format!("{:?} {:?}", AccessSecret::new([0xab; 32]), ResumeSecret(Zeroizing::new([0xab; 48])));
         assert_eq!(text, "AccessSecret(…) ResumeSecret(…)");
     }
 }

@@ -32,7 +32,12 @@ pub enum GateKey {
 
 /// Makes the 56 bytes that stand before the ClientHello record (`GATE-2`).
 #[must_use]
-pub fn make_gate(key: &GateKey, unix_seconds: u64, salt: [u8; 16], client_hello_record: &[u8]) -> [u8; GATE_BYTES] {
+pub fn make_gate(
+    key: &GateKey,
+    unix_seconds: u64,
+    salt: [u8; 16],
+    client_hello_record: &[u8],
+) -> [u8; GATE_BYTES] {
     let candidate = Candidate::new(key);
     let mut gate = [0; GATE_BYTES];
     gate[SALT].copy_from_slice(&salt);
@@ -58,11 +63,21 @@ pub trait Gate: Send + Sync {
     /// # Errors
     ///
     /// [`GateReject`], for the audit; toward the peer all are silence.
-    fn check(&self, gate: &[u8; GATE_BYTES], client_hello: &[u8], unix_seconds: u64) -> Result<GateMatch, GateReject>;
+    fn check(
+        &self,
+        gate: &[u8; GATE_BYTES],
+        client_hello: &[u8],
+        unix_seconds: u64,
+    ) -> Result<GateMatch, GateReject>;
 }
 
 impl Gate for Mutex<GateKeeper> {
-    fn check(&self, gate: &[u8; GATE_BYTES], client_hello: &[u8], unix_seconds: u64) -> Result<GateMatch, GateReject> {
+    fn check(
+        &self,
+        gate: &[u8; GATE_BYTES],
+        client_hello: &[u8],
+        unix_seconds: u64,
+    ) -> Result<GateMatch, GateReject> {
         self.lock().unwrap_or_else(PoisonError::into_inner).check(gate, client_hello, unix_seconds)
     }
 }
@@ -121,10 +136,11 @@ impl GateKeeper {
     ) -> Result<GateMatch, GateReject> {
         let message = tagged(gate, client_hello);
         // Every key is tried whatever the earlier ones said: the time taken tells nothing about which matched.
-        let matched = self.candidates.iter().enumerate().fold(None, |matched: Option<usize>, (index, candidate)| {
-            let fits = hmac::verify(&candidate.tag, &message, &gate[TAG]).is_ok();
-            matched.or(fits.then_some(index))
-        });
+        let matched =
+            self.candidates.iter().enumerate().fold(None, |matched: Option<usize>, (index, candidate)| {
+                let fits = hmac::verify(&candidate.tag, &message, &gate[TAG]).is_ok();
+                matched.or(fits.then_some(index))
+            });
         let index = matched.ok_or(GateReject::BadTag)?;
         let candidate = &self.candidates[index];
 
@@ -244,7 +260,8 @@ mod tests {
     fn gate_4_the_clock_window_holds_on_both_sides_and_can_be_off() {
         let mut strict = keeper(vec![secret(1)], Some(120));
         let mut open = keeper(vec![secret(1)], None);
-        for (peer, accepted) in [(NOW - 121, false), (NOW - 120, true), (NOW + 120, true), (NOW + 121, false)] {
+        for (peer, accepted) in [(NOW - 121, false), (NOW - 120, true), (NOW + 120, true), (NOW + 121, false)]
+        {
             let gate = make_gate(&secret(1), peer, [(peer % 251) as u8; 16], HELLO);
             let skew_seconds = i64::try_from(peer).unwrap() - i64::try_from(NOW).unwrap();
             match strict.check(&gate, HELLO, NOW) {
@@ -266,7 +283,10 @@ mod tests {
         for later in [0, 1, 120, 239, 240] {
             assert_eq!(keeper.check(&gate, HELLO, NOW + later).unwrap_err(), GateReject::Replay);
         }
-        assert!(matches!(keeper.check(&gate, HELLO, NOW + 241), Err(GateReject::Clock { skew_seconds: -121 })));
+        assert!(matches!(
+            keeper.check(&gate, HELLO, NOW + 241),
+            Err(GateReject::Clock { skew_seconds: -121 })
+        ));
     }
 
     #[test]

@@ -3,9 +3,28 @@
 use crate::crypto::error::HandshakeError;
 use crate::limits::{CLIENT_HELLO_BYTES_MAX, UNAUTHENTICATED_BYTES_MAX};
 
-pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
-pub(super) const HANDSHAKE: u8 = 22;
-pub(super) const APPLICATION_DATA: u8 = 23;
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+/// Which records may come next. TLS leaves the legacy version unauthenticated, so it is pinned here: no byte is malleable.
+#[derive(Debug)]
+pub(super) struct Expected {
+    kinds: &'static [u8],
+    version: [u8; 2],
+}
+
+impl Expected {
+    /// The ClientHello, behind the gate.
+    pub(super) const CLIENT_HELLO: Self = Self { kinds: &[HANDSHAKE], version: [3, 1] };
+
+    /// The rest of the TLS handshake. Plaintext alerts are not in it: anyone could have written them.
+    pub(super) const FLIGHT: Self =
+        Self { kinds: &[CHANGE_CIPHER_SPEC, HANDSHAKE, APPLICATION_DATA], version: [3, 3] };
+
+    /// Hello or Welcome.
+    pub(super) const MESSAGE: Self = Self { kinds: &[APPLICATION_DATA], version: [3, 3] };
+}
 
 const RECORD_HEADER_BYTES: usize = 5;
 
@@ -36,20 +55,23 @@ impl RecordReader {
 
     /// Takes one record, header included, from the front of `input`; none while it is incomplete.
     ///
-    /// The type is checked against `allowed` as soon as the header is there, and so is the length.
+    /// Type, version and length are checked as soon as the header is there.
     pub(super) fn take_record(
         &mut self,
-        allowed: &[u8],
+        expected: &Expected,
         input: &mut &[u8],
     ) -> Result<Option<Vec<u8>>, HandshakeError> {
         if !self.fill(RECORD_HEADER_BYTES, input)? {
             return Ok(None);
         }
-        let Some(&[kind, _, _, high, low]) = self.partial.first_chunk::<RECORD_HEADER_BYTES>() else {
+        let Some(&[kind, major, minor, high, low]) = self.partial.first_chunk::<RECORD_HEADER_BYTES>() else {
             return Ok(None);
         };
-        if !allowed.contains(&kind) {
+        if !expected.kinds.contains(&kind) {
             return Err(HandshakeError::RecordType(kind));
+        }
+        if [major, minor] != expected.version {
+            return Err(HandshakeError::RecordVersion([major, minor]));
         }
         let body = usize::from(u16::from_be_bytes([high, low]));
         let record = RECORD_HEADER_BYTES + body;

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use rustls::{CertificateError, Connection, Error, HandshakeKind, NamedGroup, ProtocolVersion};
 use zeroize::Zeroizing;
 
-use super::input::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, RecordReader};
+use super::input::{Expected, RecordReader};
 use super::{ALPN, ResumeExporter};
 use crate::crypto::error::HandshakeError;
 use crate::crypto::identity::{SPKI_BYTES, ed25519_spki};
@@ -35,11 +35,8 @@ impl Pipe {
     }
 
     /// Takes at most one record of the TLS handshake; `true` once the handshake is complete, `None` for want of input.
-    ///
-    /// Plaintext alerts are fatal like any other type: anyone could have written them.
     pub(super) fn handle_handshake(&mut self, input: &mut &[u8]) -> Result<Option<bool>, HandshakeError> {
-        let allowed = [CHANGE_CIPHER_SPEC, HANDSHAKE, APPLICATION_DATA];
-        let Some(record) = self.reader.take_record(&allowed, input)? else {
+        let Some(record) = self.reader.take_record(&Expected::FLIGHT, input)? else {
             return Ok(None);
         };
         self.feed(&record)?;
@@ -55,7 +52,9 @@ impl Pipe {
             }
         }
         let state = self.tls.process_new_packets().map_err(|error| match error {
-            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => HandshakeError::WrongPin,
+            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
+                HandshakeError::WrongPin
+            }
             error => HandshakeError::Tls(error),
         })?;
         // A second ClientHello would come without a gate; resumption would skip the client's signature.
@@ -70,14 +69,16 @@ impl Pipe {
 
     /// Takes the one message that may follow the handshake, alone in its record (`HS-7`).
     pub(super) fn handle_message(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, HandshakeError> {
-        let Some(record) = self.reader.take_record(&[APPLICATION_DATA], input)? else {
+        let Some(record) = self.reader.take_record(&Expected::MESSAGE, input)? else {
             return Ok(None);
         };
         self.feed(&record)?;
         let mut message = Vec::with_capacity(CLIENT_HELLO_BYTES_MAX);
         // A record that held something else (a ticket, a key update, nothing at all) leaves no plaintext behind.
         match self.tls.reader().take(CLIENT_HELLO_BYTES_MAX as u64).read_to_end(&mut message) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !message.is_empty() => Ok(Some(message)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !message.is_empty() => {
+                Ok(Some(message))
+            }
             _ => Err(HandshakeError::UnexpectedRecord),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use super::input::{HANDSHAKE, RecordReader};
+use super::input::{Expected, RecordReader};
 use super::pipe::{Negotiated, Pipe};
 use super::{Established, Handshake, PeerHello, ProvenResume, opening_hash, tls};
 use crate::crypto::error::HandshakeError;
@@ -112,10 +112,14 @@ impl ServerHandshake {
                 Some(gate) => (State::AwaitClientHello(reader, gate), true),
                 None => (State::AwaitGate(reader), false),
             },
-            State::AwaitClientHello(mut reader, gate) => match reader.take_record(&[HANDSHAKE], input)? {
-                Some(record) => (State::Tls(Box::new(self.open_gate(reader, &gate, &record, unix_seconds)?)), true),
-                None => (State::AwaitClientHello(reader, gate), false),
-            },
+            State::AwaitClientHello(mut reader, gate) => {
+                match reader.take_record(&Expected::CLIENT_HELLO, input)? {
+                    Some(record) => {
+                        (State::Tls(Box::new(self.open_gate(reader, &gate, &record, unix_seconds)?)), true)
+                    }
+                    None => (State::AwaitClientHello(reader, gate), false),
+                }
+            }
             State::Tls(mut state) => {
                 let progress = state.pipe.handle_handshake(input)?;
                 self.output.extend(state.pipe.output());
@@ -154,7 +158,11 @@ impl ServerHandshake {
         Ok(InTls { pipe, opening: opening_hash(gate, client_hello), matched })
     }
 
-    fn hear_hello(&mut self, authenticated: Authenticated, hello_bytes: Vec<u8>) -> Result<State, HandshakeError> {
+    fn hear_hello(
+        &mut self,
+        authenticated: Authenticated,
+        hello_bytes: Vec<u8>,
+    ) -> Result<State, HandshakeError> {
         let hello = Hello::decode(&hello_bytes)?;
         let version = hello.version;
         let mut paused = Paused { authenticated, hello, hello_bytes, polled: false };
@@ -269,7 +277,11 @@ impl Handshake for ServerHandshake {
         }
     }
 
-    fn accept(&mut self, mut accepted: Accepted, resumed: Option<ProvenResume>) -> Result<(), HandshakeError> {
+    fn accept(
+        &mut self,
+        mut accepted: Accepted,
+        resumed: Option<ProvenResume>,
+    ) -> Result<(), HandshakeError> {
         let paused = self.take_paused()?;
         accepted.resumed = resumed.is_some();
         let (established, output) = paused.establish(&self.settings.key, accepted, resumed.as_ref())?;

@@ -106,7 +106,8 @@ impl InsecureStub {
         let (peer, welcome) = split(message)?;
         match Welcome::decode(welcome)? {
             Welcome::Accepted(accepted) => {
-                let resumes = self.resume.as_ref().is_some_and(|resume| resume.session_id == accepted.session_id);
+                let resumes =
+                    self.resume.as_ref().is_some_and(|resume| resume.session_id == accepted.session_id);
                 if accepted.resumed && !resumes {
                     return Err(HandshakeError::Negotiation);
                 }
@@ -208,7 +209,11 @@ impl Handshake for InsecureStub {
         })
     }
 
-    fn accept(&mut self, mut accepted: Accepted, resumed: Option<ProvenResume>) -> Result<(), HandshakeError> {
+    fn accept(
+        &mut self,
+        mut accepted: Accepted,
+        resumed: Option<ProvenResume>,
+    ) -> Result<(), HandshakeError> {
         self.take_paused()?;
         accepted.resumed = resumed.is_some();
         let message = [&self.own.0[..], &Welcome::Accepted(accepted.clone()).encode()?].concat();

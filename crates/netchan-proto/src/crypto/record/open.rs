@@ -37,7 +37,7 @@ pub enum Peek {
 pub struct Opener {
     aead: Aead,
     mask: HeaderMask,
-    sequence: u64,
+    pub(super) sequence: u64,
     rekeys: u64,
     channels: HashMap<ChannelId, OpenChannel>,
 }
@@ -114,7 +114,8 @@ impl Opener {
             })
         };
         if head.phase == state.phase {
-            let cipher = state.cipher.get_or_insert_with(|| Box::new(RecordCipher::new(self.aead, &state.secret)));
+            let cipher =
+                state.cipher.get_or_insert_with(|| Box::new(RecordCipher::new(self.aead, &state.secret)));
             open(cipher)?;
         } else {
             let secret = state.secret.next();
@@ -207,5 +208,9 @@ struct Head {
 
 fn record_len(field: [u8; LENGTH_BYTES]) -> Result<usize, RecordError> {
     let bytes = length(field);
-    if LENGTHS.contains(&bytes) { Ok(RECORD_HEADER_BYTES + bytes) } else { Err(RecordError::Length { bytes }) }
+    if LENGTHS.contains(&bytes) {
+        Ok(RECORD_HEADER_BYTES + bytes)
+    } else {
+        Err(RecordError::Length { bytes })
+    }
 }

@@ -37,7 +37,7 @@ impl Default for RekeyLimits {
 pub struct Sealer {
     aead: Aead,
     mask: HeaderMask,
-    sequence: u64,
+    pub(super) sequence: u64,
     bytes: u64,
     rekeys: u64,
     limits: RekeyLimits,
@@ -100,7 +100,8 @@ impl Sealer {
             state.rekey();
             self.rekeys += 1;
         }
-        let cipher = state.cipher.get_or_insert_with(|| Box::new(RecordCipher::new(self.aead, &state.secret)));
+        let cipher =
+            state.cipher.get_or_insert_with(|| Box::new(RecordCipher::new(self.aead, &state.secret)));
         #[cfg(test)]
         self.used.push((*state.secret.0, cipher.nonce_bytes(self.sequence)));
 
