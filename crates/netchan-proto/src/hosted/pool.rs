@@ -1,0 +1,176 @@
+//! The credit of one channel: one pool for all senders.
+
+use super::SenderKey;
+use super::lease::{Lease, Standing};
+use super::line::Line;
+
+/// Counts what is lent, and keeps the lines of those who wait for credit and those who sit on it.
+///
+/// Invariants, over all senders of the channel:
+/// - `lent` is the sum of what their leases have outstanding;
+/// - `lent ≤ capacity + overdraft` where capacity is at least one (`HOST-6`); `overdraft` grows only when a suspended
+///   sender resumes;
+/// - `turns`, `parked` and `idle` hold exactly the senders whose standing says so, `wanted` is the sum over `turns`,
+///   `due` the sum over those recalled.
+#[derive(Debug)]
+pub(super) struct Pool {
+    capacity: u64,
+    lent: u64,
+    overdraft: u64,
+    closed: bool,
+    turns: Line<SenderKey>,
+    idle: Line<SenderKey>,
+    parked: usize,
+    wanted: u64,
+    due: u64,
+}
+
+impl Pool {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            lent: 0,
+            overdraft: 0,
+            closed: false,
+            turns: Line::default(),
+            idle: Line::default(),
+            parked: 0,
+            wanted: 0,
+            due: 0,
+        }
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn lent(&self) -> u64 {
+        self.lent
+    }
+
+    pub(super) fn overdraft(&self) -> u64 {
+        self.overdraft
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.lent)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.turns.len() + self.parked
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// No more grants; the caller places every sender anew.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(super) fn lend(&mut self, amount: u64) {
+        self.lent += amount;
+    }
+
+    pub(super) fn restore(&mut self, amount: u64) {
+        debug_assert!(amount <= self.lent);
+        self.lent -= amount;
+        self.overdraft = self.overdraft.min(self.lent.saturating_sub(self.capacity));
+    }
+
+    /// Lends what a suspended sender had committed, whether or not it is free (`HOST-15`).
+    pub(super) fn overdraw(&mut self, amount: u64) {
+        self.lent += amount;
+        self.overdraft = self.lent.saturating_sub(self.capacity);
+    }
+
+    /// The next grant, if credit is free and someone's turn has come.
+    pub(super) fn next_turn(&self) -> Option<SenderKey> {
+        if self.free() == 0 { None } else { self.turns.first().copied() }
+    }
+
+    /// The most that one turn may grant (`HOST-8`).
+    pub(super) fn share(&self) -> u64 {
+        let waiting = self.waiting().max(1) as u64;
+        (self.free() / waiting).max(1)
+    }
+
+    /// Whom to recall next: the one idle longest, while what is due back does not cover what is wanted (`HOST-10`).
+    pub(super) fn next_recall(&self) -> Option<SenderKey> {
+        if self.free() > 0 || self.turns.len() == 0 {
+            return None;
+        }
+        let short = self.wanted + self.overdraft;
+        if self.due >= short { None } else { self.idle.first().copied() }
+    }
+
+    /// Puts the sender where its lease now belongs; who stays in a line keeps its place.
+    pub(super) fn place(&mut self, key: SenderKey, lease: &mut Lease) {
+        let old = lease.standing;
+        match old {
+            Standing::Rest | Standing::Idle { .. } => {}
+            Standing::Turn { want, .. } => self.wanted -= want,
+            Standing::Parked => self.parked -= 1,
+            Standing::Recalled { due } => self.due -= due,
+        }
+        let new = if lease.recalled {
+            let due = lease.recallable();
+            self.due += due;
+            Standing::Recalled { due }
+        } else if self.closed || lease.suspended.is_some() {
+            Standing::Rest
+        } else if lease.want == 0 {
+            match (old, lease.recallable()) {
+                (_, 0) => Standing::Rest,
+                (Standing::Idle { place }, _) => Standing::Idle { place },
+                _ => Standing::Idle { place: self.idle.join(key) },
+            }
+        } else if lease.has_enough() {
+            self.parked += 1;
+            Standing::Parked
+        } else {
+            let want = lease.want;
+            self.wanted += want;
+            match old {
+                Standing::Turn { place, .. } => Standing::Turn { place, want },
+                _ => Standing::Turn { place: self.turns.join(key), want },
+            }
+        };
+        match (old, new) {
+            (Standing::Turn { .. }, Standing::Turn { .. })
+            | (Standing::Idle { .. }, Standing::Idle { .. }) => {}
+            (Standing::Turn { place, .. }, _) => drop(self.turns.leave(place)),
+            (Standing::Idle { place }, _) => drop(self.idle.leave(place)),
+            _ => {}
+        }
+        lease.standing = new;
+    }
+
+    /// Checks the totals against all leases.
+    #[cfg(debug_assertions)]
+    pub(super) fn audit<'a>(&self, leases: impl Iterator<Item = &'a Lease>) {
+        let (mut lent, mut wanted, mut due) = (0, 0, 0);
+        let (mut turns, mut parked, mut idle) = (0, 0, 0);
+        for lease in leases {
+            assert!(lease.progress.count() <= lease.pushed, "settled more than arrived");
+            assert!(lease.pushed <= lease.firm && lease.firm <= lease.limit, "beyond the lease");
+            assert!(self.capacity > 0 || lease.outstanding() <= 1, "HOST-16: two offers of one sender");
+            lent += lease.outstanding();
+            match lease.standing {
+                Standing::Rest => {}
+                Standing::Turn { want, .. } => (turns, wanted) = (turns + 1, wanted + want),
+                Standing::Parked => parked += 1,
+                Standing::Idle { .. } => idle += 1,
+                Standing::Recalled { due: back } => due += back,
+            }
+        }
+        assert_eq!((lent, wanted, due), (self.lent, self.wanted, self.due), "totals of the pool");
+        assert_eq!(
+            (turns, parked, idle),
+            (self.turns.len(), self.parked, self.idle.len()),
+            "lines of the pool"
+        );
+        assert!(self.capacity == 0 || lent <= self.capacity + self.overdraft, "HOST-6: the capacity law");
+    }
+}

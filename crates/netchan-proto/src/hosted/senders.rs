@@ -1,0 +1,367 @@
+//! The senders of one channel: their leases, their offers, and what each is told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::lease::Lease;
+use super::pool::Pool;
+use super::{Effect, SenderKey, Violation, Withdraw};
+use crate::limits::CAPACITY_ITEMS_MAX;
+
+/// The newest value of a sender where the capacity is 0; there is never more than one that is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    None,
+    Queued { ticket: u64 },
+    Dispatched { withdraw_asked: bool },
+    Taken,
+    Withdrawn,
+}
+
+/// What becomes of a pushed value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It joins the queue.
+    Queued,
+    /// It came after the close of a rendezvous channel and has been withdrawn.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Sender {
+    lease: Lease,
+    offer: Offer,
+    /// Removed; the record stays until its last value is settled.
+    gone: bool,
+    /// Has values settled that it has not been told about.
+    touched: bool,
+}
+
+/// All senders, and the pool of credit they share.
+///
+/// Invariant: a sender that is gone has a value that is not settled, holds no unused credit and stands in no line.
+#[derive(Debug)]
+pub(super) struct Senders {
+    map: BTreeMap<SenderKey, Sender>,
+    pool: Pool,
+    touched: Vec<SenderKey>,
+}
+
+impl Senders {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self { map: BTreeMap::new(), pool: Pool::new(capacity), touched: Vec::new() }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn limit(&self, key: SenderKey) -> Option<u64> {
+        self.map.get(&key).filter(|sender| !sender.gone).map(|sender| sender.lease.limit)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    fn is_rendezvous(&self) -> bool {
+        self.pool.capacity() == 0
+    }
+
+    fn live(&mut self, key: SenderKey) -> Option<&mut Sender> {
+        self.map.get_mut(&key).filter(|sender| !sender.gone)
+    }
+
+    pub(super) fn add(&mut self, key: SenderKey) -> bool {
+        if self.map.contains_key(&key) {
+            return false;
+        }
+        let sender = Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false };
+        self.map.insert(key, sender);
+        true
+    }
+
+    /// Returns the ticket of an offer that must leave the queue.
+    pub(super) fn remove(&mut self, key: SenderKey) -> Option<u64> {
+        let rendezvous = self.is_rendezvous();
+        let sender = self.map.get_mut(&key).filter(|sender| !sender.gone)?;
+        sender.gone = true;
+        let lease = &mut sender.lease;
+        lease.recalled = false;
+        lease.want = 0;
+        self.pool.restore(lease.shrink(lease.pushed));
+        self.pool.place(key, lease);
+        let queued = match sender.offer {
+            Offer::Queued { ticket } if rendezvous => {
+                sender.lease.progress.settle(sender.lease.pushed - 1);
+                self.pool.restore(1);
+                Some(ticket)
+            }
+            _ => None,
+        };
+        self.forget_if_done(key);
+        queued
+    }
+
+    fn forget_if_done(&mut self, key: SenderKey) {
+        if self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled()) {
+            self.map.remove(&key);
+        }
+    }
+
+    pub(super) fn want(&mut self, key: SenderKey, n: u64) {
+        if self.is_rendezvous() || self.pool.is_closed() {
+            return;
+        }
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
+        if sender.lease.suspended.is_none() {
+            // No capacity is larger, and the cap keeps sums of wants far from overflow.
+            sender.lease.set_want(n.min(CAPACITY_ITEMS_MAX));
+            self.pool.place(key, &mut sender.lease);
+        }
+    }
+
+    pub(super) fn try_lease(&mut self, key: SenderKey) -> bool {
+        if self.pool.free() == 0 || self.pool.waiting() > 0 || self.pool.is_closed() {
+            return false;
+        }
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
+        if sender.lease.recalled || sender.lease.suspended.is_some() {
+            return false;
+        }
+        sender.lease.grant(1);
+        self.pool.lend(1);
+        self.pool.place(key, &mut sender.lease);
+        true
+    }
+
+    /// Admits value `seq`, which takes `ticket` if it joins the queue.
+    pub(super) fn push(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        ticket: u64,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<Admission, Violation> {
+        let rendezvous = self.is_rendezvous();
+        let sender = self.map.get_mut(&key).filter(|sender| !sender.gone).ok_or(Violation::UnknownSender)?;
+        let lease = &mut sender.lease;
+        if seq != lease.pushed {
+            return Err(Violation::OutOfSequence);
+        }
+        if rendezvous {
+            // HOST-16: the lease of a rendezvous is the one offer.
+            if !lease.all_settled() {
+                return Err(Violation::ExcessCredit);
+            }
+            lease.limit += 1;
+            self.pool.lend(1);
+            sender.offer = Offer::Queued { ticket };
+        } else if seq >= lease.limit {
+            return Err(Violation::ExcessCredit);
+        }
+        lease.push();
+        if rendezvous && self.pool.is_closed() {
+            self.settle_withdrawn(key, seq, effects);
+            return Ok(Admission::Refused);
+        }
+        self.pool.place(key, lease);
+        Ok(Admission::Queued)
+    }
+
+    /// Also returns the ticket of an offer that must leave the queue.
+    pub(super) fn withdraw(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+    ) -> Result<(Withdraw, Option<u64>), Violation> {
+        let rendezvous = self.is_rendezvous();
+        let sender = self.live(key).ok_or(Violation::UnknownSender)?;
+        if !rendezvous || seq.checked_add(1) != Some(sender.lease.pushed) {
+            return Err(Violation::NotOffered);
+        }
+        match sender.offer {
+            Offer::None => Err(Violation::NotOffered),
+            Offer::Taken => Ok((Withdraw::Taken, None)),
+            Offer::Withdrawn => Ok((Withdraw::Withdrawn, None)),
+            Offer::Dispatched { .. } => {
+                sender.offer = Offer::Dispatched { withdraw_asked: true };
+                Ok((Withdraw::Dispatched, None))
+            }
+            Offer::Queued { ticket } => {
+                sender.offer = Offer::Withdrawn;
+                sender.lease.progress.settle(seq);
+                self.pool.restore(1);
+                Ok((Withdraw::Withdrawn, Some(ticket)))
+            }
+        }
+    }
+
+    pub(super) fn yielded(&mut self, key: SenderKey, limit: u64) -> Result<(), Violation> {
+        let sender = self.map.get_mut(&key).filter(|sender| !sender.gone).ok_or(Violation::UnknownSender)?;
+        let lease = &mut sender.lease;
+        if !lease.recalled {
+            return Err(Violation::UnaskedYield);
+        }
+        if limit < lease.pushed || limit > lease.limit {
+            return Err(Violation::FalseYield);
+        }
+        lease.recalled = false;
+        self.pool.restore(lease.shrink(limit));
+        self.pool.place(key, lease);
+        Ok(())
+    }
+
+    pub(super) fn suspend(&mut self, key: SenderKey) {
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
+        let lease = &mut sender.lease;
+        if lease.suspended.is_some() {
+            return;
+        }
+        lease.suspended = Some(lease.limit);
+        lease.recalled = false;
+        lease.want = 0;
+        self.pool.restore(lease.shrink(lease.pushed));
+        self.pool.place(key, lease);
+    }
+
+    /// `admits` is false once the channel is finished. Returns the limit the sender now has.
+    pub(super) fn resume(&mut self, key: SenderKey, committed: u64, admits: bool) -> Result<u64, Violation> {
+        let rendezvous = self.is_rendezvous();
+        let sender = self.map.get_mut(&key).filter(|sender| !sender.gone).ok_or(Violation::UnknownSender)?;
+        let lease = &mut sender.lease;
+        if !rendezvous && (committed < lease.pushed || committed > lease.suspended.unwrap_or(lease.limit)) {
+            return Err(Violation::FalseResume);
+        }
+        if lease.suspended.take().is_some() && !rendezvous && admits {
+            self.pool.overdraw(committed - lease.limit);
+            lease.limit = committed;
+            lease.firm = committed;
+        }
+        self.pool.place(key, lease);
+        Ok(lease.limit)
+    }
+
+    /// Notes that an offer left for a receiver; buffered values need no note.
+    pub(super) fn dispatched(&mut self, key: SenderKey) {
+        if self.is_rendezvous()
+            && let Some(sender) = self.map.get_mut(&key)
+        {
+            sender.offer = Offer::Dispatched { withdraw_asked: false };
+        }
+    }
+
+    pub(super) fn settle_taken(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+        let Some(sender) = self.map.get_mut(&key) else {
+            debug_assert!(false, "a value of {key:?} outlived its sender's record");
+            return;
+        };
+        sender.lease.progress.settle(seq);
+        self.pool.restore(1);
+        if sender.gone {
+            self.forget_if_done(key);
+            return;
+        }
+        if let Offer::Dispatched { withdraw_asked } = sender.offer {
+            sender.offer = Offer::Taken;
+            if withdraw_asked {
+                effects.push_back(Effect::Withdrawn { to: key, seq, withdrawn: false });
+            }
+        }
+        if !sender.touched {
+            sender.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    fn settle_withdrawn(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+        let Some(sender) = self.map.get_mut(&key) else {
+            debug_assert!(false, "an offer of {key:?} outlived its sender's record");
+            return;
+        };
+        sender.lease.progress.settle(seq);
+        sender.offer = Offer::Withdrawn;
+        self.pool.restore(1);
+        if sender.gone {
+            self.forget_if_done(key);
+        } else {
+            effects.push_back(Effect::Withdrawn { to: key, seq, withdrawn: true });
+        }
+    }
+
+    /// A value in flight comes back. True if it returns to the queue; else it has been withdrawn (`HOST-17`).
+    pub(super) fn take_back(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        ticket: u64,
+        effects: &mut VecDeque<Effect>,
+    ) -> bool {
+        if !self.is_rendezvous() {
+            return true;
+        }
+        let closed = self.pool.is_closed();
+        let Some(sender) = self.map.get_mut(&key) else {
+            debug_assert!(false, "an offer of {key:?} outlived its sender's record");
+            return false;
+        };
+        if closed || sender.gone || sender.offer == (Offer::Dispatched { withdraw_asked: true }) {
+            self.settle_withdrawn(key, seq, effects);
+            return false;
+        }
+        sender.offer = Offer::Queued { ticket };
+        true
+    }
+
+    /// Ends granting and recalls every lease (`HOST-18`).
+    pub(super) fn close(&mut self, effects: &mut VecDeque<Effect>) {
+        self.pool.close();
+        for (key, sender) in &mut self.map {
+            let lease = &mut sender.lease;
+            lease.want = 0;
+            if lease.recallable() > 0 && !lease.recalled {
+                lease.recalled = true;
+                effects.push_back(Effect::Recall { from: *key });
+            }
+            self.pool.place(*key, lease);
+        }
+    }
+
+    /// Withdraws an offer that the close caught in the queue.
+    pub(super) fn refuse(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+        self.settle_withdrawn(key, seq, effects);
+    }
+
+    /// Tells senders what is settled, then hands out what is free, then recalls what is missing.
+    pub(super) fn serve(&mut self, effects: &mut VecDeque<Effect>) {
+        for key in self.touched.drain(..) {
+            if let Some(sender) = self.map.get_mut(&key).filter(|sender| sender.touched && !sender.gone) {
+                sender.touched = false;
+                let (prefix, count) = (sender.lease.progress.prefix(), sender.lease.progress.count());
+                effects.push_back(Effect::Settled { sender: key, prefix, count });
+            }
+        }
+        while let Some(key) = self.pool.next_turn() {
+            let Some(sender) = self.map.get_mut(&key) else { break };
+            let amount = sender.lease.grant_size(self.pool.share());
+            sender.lease.grant(amount);
+            self.pool.lend(amount);
+            self.pool.place(key, &mut sender.lease);
+            effects.push_back(Effect::Grant { to: key, limit: sender.lease.limit });
+        }
+        while let Some(key) = self.pool.next_recall() {
+            let Some(sender) = self.map.get_mut(&key) else { break };
+            sender.lease.recalled = true;
+            self.pool.place(key, &mut sender.lease);
+            effects.push_back(Effect::Recall { from: key });
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn audit(&self) {
+        self.pool.audit(self.map.values().map(|sender| &sender.lease));
+        for sender in self.map.values().filter(|sender| sender.gone) {
+            assert!(!sender.lease.all_settled() && sender.lease.unused() == 0, "a ghost without reason");
+            assert!(!sender.lease.is_waiting());
+        }
+    }
+}
