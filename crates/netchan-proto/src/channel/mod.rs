@@ -1,1 +1,30 @@
-//! Not built yet.
+//! One channel's two halves: sequence numbers, retention, credit, close, rendezvous.
+//!
+//! A channel carries values one way. Its state lives here, in the session, and never in a link: a half that loses its
+//! link is told so ([`SendHalf::detach`], [`RecvHalf::detach`]) and goes on after the exchange of positions on the next.
+
+mod item;
+mod recv;
+mod retained;
+mod send;
+
+pub use item::{ItemBuf, Payload, TooLarge};
+pub use recv::{Arrival, RecvHalf, RecvOptions};
+pub use send::{PushError, Pushed, SendHalf, SendOptions, Unsettled, Withdrawal};
+
+/// How a channel came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    /// For programs: 0 is a plain close.
+    pub code: u16,
+    /// For people.
+    pub reason: String,
+}
+
+impl CloseReason {
+    /// A plain close, with nothing to say.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self { code: 0, reason: String::new() }
+    }
+}

@@ -1,0 +1,565 @@
+//! The receiving end of a channel.
+//!
+//! Invariants: values leave in order of number; `taken ≤ handed ≤ received`, and `handed = taken` unless the values are
+//! owned elsewhere (a hosted channel); what is buffered is exactly the values from `handed` to `received`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::CloseReason;
+use super::item::Payload;
+use crate::flow::{Urgency, Violation, Window, WindowKind};
+use crate::id::ChannelId;
+use crate::wire::{
+    Body, Close, DataHeader, Frame, Pos, Recall, WindowUpdate, Yield, count_items, split_item,
+};
+
+/// Memory set aside for a message on the word of its first fragment; longer ones grow as they arrive.
+const ALLOCATE_AHEAD_BYTES: usize = 8 * 1_024 * 1_024;
+
+/// What a receiving end starts with.
+#[derive(Clone, Debug)]
+pub struct RecvOptions {
+    /// What determines the item limit.
+    pub kind: WindowKind,
+    /// The byte window granted with the opening.
+    pub window_bytes: u64,
+    /// What the byte window may grow to.
+    pub window_bytes_max: u64,
+    /// The longest message.
+    pub message_bytes_max: usize,
+}
+
+/// What a record brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// New values.
+    pub values: u64,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Batch { bytes: Vec<u8>, position: usize, end: usize },
+    Single(Bytes),
+}
+
+/// The receiving end of a channel.
+#[derive(Debug)]
+pub struct RecvHalf {
+    id: ChannelId,
+    window: Window,
+    message_bytes_max: usize,
+    generation: u32,
+    pieces: VecDeque<Piece>,
+    partial: Option<Vec<u8>>,
+    handed: u64,
+    /// Sizes of values that were handed over and are not settled.
+    unsettled: VecDeque<u64>,
+    waiting: u64,
+    report_due: bool,
+    recall: Option<Recall>,
+    recall_due: bool,
+    last_withdrawn: Option<u64>,
+    withdrawn_due: Option<(u64, bool)>,
+    peer_close: Option<(u64, CloseReason, bool)>,
+    stopped: Option<CloseReason>,
+    close_due: bool,
+    close_sent: bool,
+}
+
+impl RecvHalf {
+    /// The receiving end of channel `id`.
+    #[must_use]
+    pub fn new(id: ChannelId, options: &RecvOptions) -> Self {
+        Self {
+            id,
+            window: Window::new(options.kind, options.window_bytes, options.window_bytes_max),
+            message_bytes_max: options.message_bytes_max,
+            generation: 0,
+            pieces: VecDeque::new(),
+            partial: None,
+            handed: 0,
+            unsettled: VecDeque::new(),
+            waiting: 0,
+            report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.. }),
+            recall: None,
+            recall_due: false,
+            last_withdrawn: None,
+            withdrawn_due: None,
+            peer_close: None,
+            stopped: None,
+            close_due: false,
+            close_sent: false,
+        }
+    }
+
+    /// The channel.
+    #[must_use]
+    pub const fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// What determines the item limit.
+    #[must_use]
+    pub const fn kind(&self) -> WindowKind {
+        self.window.kind()
+    }
+
+    /// How many values are ready to be taken.
+    #[must_use]
+    #[inline]
+    pub const fn ready(&self) -> u64 {
+        self.window.received() - self.handed
+    }
+
+    /// How many values have arrived.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.window.received()
+    }
+
+    /// How many values have been taken.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.window.taken()
+    }
+
+    /// The credit the peer may have heard of.
+    #[must_use]
+    pub const fn granted(&self) -> u64 {
+        self.window.granted()
+    }
+
+    /// Why the channel ended, once everything that was sent has been taken.
+    #[must_use]
+    pub fn ended(&self) -> Option<&CloseReason> {
+        if let Some(reason) = &self.stopped {
+            return Some(reason);
+        }
+        match &self.peer_close {
+            Some((final_seq, reason, reset))
+                if self.ready() == 0 && (*reset || self.handed >= *final_seq) =>
+            {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the peer closed, whether or not everything has been taken.
+    #[must_use]
+    pub fn peer_closed(&self) -> Option<&CloseReason> {
+        self.peer_close.as_ref().map(|(_, reason, _)| reason)
+    }
+
+    /// Whether both ends are done and the channel can be forgotten.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.close_sent && self.peer_close.is_some()
+    }
+
+    // ---- taking ----
+
+    /// Takes the next value: `read` is called with it, still encoded, and what it returns is returned.
+    ///
+    /// The value counts as taken even if `read` panics.
+    #[inline]
+    pub fn take<R>(&mut self, read: impl FnOnce(Payload<'_>) -> R) -> Option<R> {
+        let (window, waiting, handed) = (&mut self.window, self.waiting, &mut self.handed);
+        let result = next_value(&mut self.pieces, |len| {
+            window.take(len);
+            window.demand(waiting);
+            *handed += 1;
+            read
+        });
+        if result.is_some() && self.ready() == 0 {
+            self.drained();
+        }
+        result
+    }
+
+    /// Takes the next value out without counting it as taken: its owner will [`RecvHalf::settle`] it.
+    pub fn hand_over(&mut self) -> Option<(u64, Bytes)> {
+        let seq = self.handed;
+        let (handed, unsettled) = (&mut self.handed, &mut self.unsettled);
+        next_value(&mut self.pieces, |len| {
+            *handed += 1;
+            unsettled.push_back(len);
+            move |payload: Payload<'_>| (seq, payload.into_bytes())
+        })
+    }
+
+    /// Counts values handed over as taken, up to number `taken`.
+    pub fn settle(&mut self, taken: u64) {
+        while self.window.taken() < taken {
+            let Some(bytes) = self.unsettled.pop_front() else { break };
+            self.window.take(bytes);
+        }
+        self.drained();
+    }
+
+    fn drained(&mut self) {
+        if self.peer_close.as_ref().is_some_and(|(final_seq, ..)| self.window.taken() >= *final_seq) {
+            self.close_due |= !self.close_sent;
+        }
+    }
+
+    /// Demand: says how many receives wait.
+    pub fn set_waiting(&mut self, waiting: u64) {
+        self.waiting = waiting;
+        if self.recall.is_none() {
+            self.window.demand(waiting);
+        }
+    }
+
+    /// Demand: whether the peer has leave to send, or has sent, values that nobody waits for.
+    #[must_use]
+    pub fn has_excess(&self) -> bool {
+        matches!(self.kind(), WindowKind::Demand { prefetch: 0 })
+            && self.waiting == 0
+            && self.recall.is_none()
+            && self.stopped.is_none()
+            && self.peer_close.is_none()
+            && self.window.granted() > self.window.taken()
+    }
+
+    /// Demand: gives every value that was not taken, and all leave to send, back (`HOST-20`).
+    pub fn give_back(&mut self) {
+        if !self.has_excess() {
+            return;
+        }
+        let Some(generation) = self.generation.checked_add(1) else { return };
+        let limit = self.window.taken();
+        self.discard();
+        self.recall = Some(Recall { id: self.id, generation, limit, rewind: true });
+        self.recall_due = true;
+    }
+
+    fn discard(&mut self) {
+        self.pieces.clear();
+        self.partial = None;
+        self.unsettled.clear();
+        self.handed = self.window.received();
+    }
+
+    /// Lease: grants credit up to `limit`.
+    pub fn lease(&mut self, limit: u64) {
+        self.window.lease(limit);
+    }
+
+    /// Lease: asks for all credit that has not been used.
+    pub fn recall_lease(&mut self) {
+        let Some(generation) = self.generation.checked_add(1) else { return };
+        if self.recall.is_none() && self.kind() == WindowKind::Lease {
+            let limit = self.window.received();
+            self.recall = Some(Recall { id: self.id, generation, limit, rewind: false });
+            self.recall_due = true;
+        }
+    }
+
+    /// Ends this end's use of the channel; what was not taken is discarded.
+    pub fn stop(&mut self, reason: CloseReason) {
+        if self.stopped.is_none() && !self.close_sent {
+            self.discard();
+            self.stopped = Some(reason);
+            self.close_due = true;
+        }
+    }
+
+    // ---- what the peer says ----
+
+    /// Memory for a record's plaintext: it is opened into the last `plaintext_len` bytes of what is returned.
+    #[must_use]
+    pub fn buffer(&mut self, plaintext_len: usize) -> Vec<u8> {
+        let mut buffer = self.partial.take().unwrap_or_default();
+        buffer.resize(buffer.len() + plaintext_len, 0);
+        buffer
+    }
+
+    /// Handles a data record that was opened into `buffer` from [`RecvHalf::buffer`], at its last `plaintext_len` bytes.
+    ///
+    /// # Errors
+    /// A [`Violation`] when the record breaks a rule (`CHAN-2`, `FLOW-3`).
+    pub fn handle_record(&mut self, mut buffer: Vec<u8>, plaintext_len: usize) -> Result<Arrival, Violation> {
+        let nothing = Ok(Arrival { values: 0 });
+        let start = buffer.len() - plaintext_len;
+        let (header, body_len) =
+            DataHeader::split(&buffer[start..]).map_err(|_| Violation("malformed data record"))?;
+        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
+        if self.stopped.is_some() || rewinding || matches!(self.peer_close, Some((.., true))) {
+            return nothing;
+        }
+        self.report_due |= header.ack_now;
+        let expected = self.window.received();
+        if header.first_seq > expected {
+            return Err(Violation("values are missing"));
+        }
+        if let Some((final_seq, ..)) = self.peer_close
+            && header.first_seq >= final_seq
+        {
+            return Err(Violation("values after the close"));
+        }
+        buffer.truncate(start + body_len);
+        match header.body {
+            Body::Items if start > 0 => Err(Violation("a message was left unfinished")),
+            Body::Items => self.receive_items(buffer, expected - header.first_seq),
+            Body::Fragment { .. } if header.first_seq < expected => nothing,
+            Body::Fragment { total, offset } => {
+                self.receive_fragment(buffer, total as usize, offset as usize, start)
+            }
+        }
+    }
+
+    fn receive_items(&mut self, mut bytes: Vec<u8>, known: u64) -> Result<Arrival, Violation> {
+        let malformed = Violation("malformed items");
+        let mut position = 0;
+        for _ in 0..known {
+            let Ok((_, rest)) = split_item(&bytes[position..]) else { break };
+            position = bytes.len() - rest.len();
+        }
+        let items = count_items(&bytes[position..]).map_err(|_| malformed)?;
+        if items.count == 0 {
+            return if known > 0 { Ok(Arrival { values: 0 }) } else { Err(malformed) };
+        }
+        self.window.receive(items.count, items.bytes, items.last_bytes)?;
+        if bytes.capacity() > 2 * bytes.len() {
+            bytes.shrink_to_fit();
+        }
+        let end = bytes.len();
+        self.pieces.push_back(Piece::Batch { bytes, position, end });
+        Ok(Arrival { values: items.count })
+    }
+
+    fn receive_fragment(
+        &mut self,
+        mut buffer: Vec<u8>,
+        total: usize,
+        offset: usize,
+        start: usize,
+    ) -> Result<Arrival, Violation> {
+        if offset != start || total > self.message_bytes_max {
+            return Err(Violation("a fragment out of place, or a message over the limit"));
+        }
+        if buffer.len() < total {
+            if offset == 0 {
+                // Room for the trailer of the last record as well, so that opening it never moves the message.
+                buffer.reserve_exact((total - buffer.len() + 32).min(ALLOCATE_AHEAD_BYTES));
+            }
+            self.partial = Some(buffer);
+            return Ok(Arrival { values: 0 });
+        }
+        self.window.receive(1, total as u64, total as u64)?;
+        self.pieces.push_back(Piece::Single(Bytes::from(buffer)));
+        Ok(Arrival { values: 1 })
+    }
+
+    /// Handles POLL: the sender waits for news.
+    pub const fn handle_poll(&mut self) {
+        self.report_due = true;
+    }
+
+    /// Handles WITHDRAW. Returns true when the value was handed over, so that its owner must decide and
+    /// [`RecvHalf::answer_withdraw`].
+    ///
+    /// # Errors
+    /// A [`Violation`] when the channel is no rendezvous or the offer cannot have been made.
+    pub fn handle_withdraw(&mut self, seq: u64) -> Result<bool, Violation> {
+        if self.kind() != WindowKind::Rendezvous || seq > self.window.received() {
+            return Err(Violation("withdraw of an offer that was not made"));
+        }
+        if seq < self.window.taken() {
+            self.withdrawn_due = Some((seq, self.last_withdrawn == Some(seq)));
+            return Ok(false);
+        }
+        if seq < self.handed {
+            return Ok(true);
+        }
+        if seq == self.window.received() {
+            // It was lost with a link; it counts as arrived, so that its number is used up.
+            self.window.receive(1, 0, 0)?;
+            self.window.take(0);
+        } else {
+            let bytes = match self.pieces.pop_front() {
+                Some(Piece::Batch { bytes, position, .. }) => {
+                    split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
+                }
+                Some(Piece::Single(bytes)) => bytes.len() as u64,
+                None => 0,
+            };
+            self.window.take(bytes);
+        }
+        self.partial = None;
+        self.handed = self.window.taken();
+        self.last_withdrawn = Some(seq);
+        self.withdrawn_due = Some((seq, true));
+        Ok(false)
+    }
+
+    /// Answers a WITHDRAW of a value that was handed over.
+    pub fn answer_withdraw(&mut self, seq: u64, withdrawn: bool) {
+        self.settle(seq + 1);
+        if withdrawn {
+            self.last_withdrawn = Some(seq);
+        }
+        self.withdrawn_due = Some((seq, withdrawn));
+    }
+
+    /// Handles YIELD; returns the sender's new limit when it answers a recall that is outstanding.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it does not fit the recall.
+    pub fn handle_yield(&mut self, answer: &Yield) -> Result<Option<u64>, Violation> {
+        let Some(recall) = self.recall else {
+            let repeated = answer.generation <= self.generation;
+            return if repeated { Ok(None) } else { Err(Violation("yield without a recall")) };
+        };
+        if answer.generation < recall.generation {
+            return Ok(None);
+        }
+        if answer.generation > recall.generation || (recall.rewind && answer.limit != recall.limit) {
+            return Err(Violation("yield does not answer the recall"));
+        }
+        if recall.rewind {
+            self.window.rewound();
+            self.handed = self.window.taken();
+        } else {
+            self.window.yielded(answer.limit)?;
+        }
+        self.generation = answer.generation;
+        self.recall = None;
+        self.recall_due = false;
+        self.window.demand(self.waiting);
+        self.report_due = true;
+        Ok(Some(answer.limit))
+    }
+
+    /// Handles the sender's CLOSE.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it closes before its own data.
+    pub fn handle_close(&mut self, close: &Close, reset: bool) -> Result<(), Violation> {
+        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
+        if !reset && !rewinding && self.stopped.is_none() && close.final_seq != self.window.received() {
+            return Err(Violation("close does not follow the data"));
+        }
+        if self.peer_close.is_some() {
+            return Ok(());
+        }
+        let reason = CloseReason { code: close.code, reason: close.reason.clone() };
+        self.recall = None;
+        self.recall_due = false;
+        self.partial = None;
+        let final_seq =
+            if reset || rewinding { self.handed.min(self.window.received()) } else { close.final_seq };
+        self.peer_close = Some((final_seq, reason, reset));
+        self.close_due |= reset && !self.close_sent;
+        self.drained();
+        Ok(())
+    }
+
+    // ---- links ----
+
+    /// The link is gone: a message that was on its way comes again from its first fragment.
+    pub fn detach(&mut self) {
+        self.partial = None;
+    }
+
+    /// This end's position, for a new link.
+    #[must_use]
+    pub fn pos(&mut self) -> Pos {
+        let (next_expected, taken, limit, limit_bytes) = self.window.tell();
+        Pos {
+            id: self.id,
+            generation: self.generation,
+            next_expected,
+            taken,
+            limit,
+            limit_bytes,
+            committed: 0,
+        }
+    }
+
+    /// Handles the sender's position on a new link: says again what may have been lost (`SESS-9`).
+    ///
+    /// # Errors
+    /// A [`Violation`] when values that arrived were never sent.
+    pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
+        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
+        if !rewinding && pos.generation == self.generation && pos.committed < self.window.received() {
+            return Err(Violation("position before what arrived"));
+        }
+        self.report_due = true;
+        self.recall_due = self.recall.is_some();
+        self.close_due = self.stopped.is_some() || self.close_sent;
+        self.drained();
+        Ok(())
+    }
+
+    // ---- what to write ----
+
+    /// How soon the peer must hear from this end.
+    #[must_use]
+    #[inline]
+    pub fn urgency(&self) -> Urgency {
+        if self.report_due || self.recall_due || self.close_due || self.withdrawn_due.is_some() {
+            return Urgency::Now;
+        }
+        if self.close_sent || self.recall.is_some() { Urgency::None } else { self.window.urgency() }
+    }
+
+    /// Writes the control frames that are due.
+    pub fn poll_control(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.recall_due)
+            && let Some(recall) = self.recall
+        {
+            Frame::Recall(recall).write(out);
+        }
+        if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
+            Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
+        }
+        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
+        let news = self.report_due || self.window.urgency() > Urgency::None;
+        if news && !self.close_sent && !rewinding && self.stopped.is_none() {
+            self.report_due = false;
+            let (received, taken, limit, limit_bytes) = self.window.tell();
+            let generation = self.generation;
+            Frame::Window(WindowUpdate { id: self.id, generation, received, taken, limit, limit_bytes })
+                .write(out);
+        }
+        if std::mem::take(&mut self.close_due) {
+            self.close_sent = true;
+            self.report_due = false;
+            let reason = self.stopped.clone().unwrap_or_else(CloseReason::plain);
+            let final_seq = self.window.taken();
+            Frame::Close(Close { id: self.id, final_seq, code: reason.code, reason: reason.reason })
+                .write(out);
+        }
+    }
+}
+
+/// Moves past the next value, lets `count` account for its length, and calls what that returns with the value.
+#[inline]
+fn next_value<R, F: FnOnce(Payload<'_>) -> R>(
+    pieces: &mut VecDeque<Piece>,
+    count: impl FnOnce(u64) -> F,
+) -> Option<R> {
+    match pieces.front_mut()? {
+        Piece::Batch { bytes, position, end } => {
+            let (item, rest) = split_item(&bytes[*position..*end]).unwrap_or_default();
+            *position = *end - rest.len();
+            let read = count(item.len() as u64);
+            if !rest.is_empty() {
+                return Some(read(Payload::Slice(item)));
+            }
+            let item_start = *end - item.len();
+            let Some(Piece::Batch { bytes, end, .. }) = pieces.pop_front() else { return None };
+            Some(read(Payload::Slice(&bytes[item_start..end])))
+        }
+        Piece::Single(_) => {
+            let Some(Piece::Single(bytes)) = pieces.pop_front() else { return None };
+            let read = count(bytes.len() as u64);
+            Some(read(Payload::Owned(bytes)))
+        }
+    }
+}

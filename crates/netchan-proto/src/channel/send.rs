@@ -1,0 +1,640 @@
+//! The sending end of a channel.
+//!
+//! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
+//! while `synced`, that is, after the peer's position on this link is known.
+
+use super::CloseReason;
+use super::item::{ItemBuf, Payload};
+use super::retained::{AppendError, Retained};
+use crate::flow::{Credit, Violation};
+use crate::id::ChannelId;
+use crate::wire::{Accept, Close, DataHeader, Frame, Mode, Pos, Recall, WindowUpdate, Yield};
+
+/// What a sending end starts with.
+#[derive(Clone, Debug)]
+pub struct SendOptions {
+    /// How leave to send is obtained.
+    pub mode: Mode,
+    /// The channel's capacity.
+    pub capacity: u64,
+    /// Bytes that may be sent at once.
+    pub limit_bytes: u64,
+    /// The longest message.
+    pub message_bytes_max: usize,
+}
+
+impl SendOptions {
+    /// From the peer's answer to an OPEN.
+    #[must_use]
+    pub const fn accepted(accept: &Accept, message_bytes_max: usize) -> Self {
+        Self {
+            mode: accept.mode,
+            capacity: accept.capacity,
+            limit_bytes: accept.limit_bytes,
+            message_bytes_max,
+        }
+    }
+}
+
+/// A value was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed<R> {
+    /// Its number.
+    pub seq: u64,
+    /// A whole record waits for the link.
+    pub full: bool,
+    /// What the encoder returned.
+    pub value: R,
+}
+
+/// A value was not committed; the channel is as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushError<E> {
+    /// No credit now.
+    Full,
+    /// The channel is closed.
+    Closed,
+    /// The encoded value is longer than a message may be.
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The codec failed.
+    Encode(E),
+}
+
+/// What came of taking an offer back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It had not left; nobody will see it.
+    Withdrawn,
+    /// The peer has been asked; the outcome comes with a WITHDRAWN.
+    Asked,
+    /// It was taken.
+    Taken,
+}
+
+/// A value that is not known taken when its channel ends.
+#[derive(Debug)]
+pub struct Unsettled<'a> {
+    /// Its number.
+    pub seq: u64,
+    /// It may have reached the peer; false is certain.
+    pub in_doubt: bool,
+    /// The encoded value.
+    pub payload: Payload<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    None,
+    Out(u64),
+    Withdrawing(u64),
+}
+
+/// The sending end of a channel.
+#[derive(Debug)]
+pub struct SendHalf {
+    id: ChannelId,
+    mode: Mode,
+    capacity: u64,
+    message_bytes_max: usize,
+    credit: Credit,
+    generation: u32,
+    received: u64,
+    taken: u64,
+    retained: Retained,
+    sealed_high: u64,
+    synced: bool,
+    poll_due: bool,
+    want: u64,
+    want_due: bool,
+    yield_due: Option<Yield>,
+    rewind_asked: Option<Recall>,
+    offer: Offer,
+    /// The last offer whose withdrawal the peer confirmed.
+    withdrawn: Option<u64>,
+    withdraw_due: bool,
+    closing: Option<(CloseReason, bool)>,
+    close_due: bool,
+    close_sent: bool,
+    peer_close: Option<CloseReason>,
+}
+
+impl SendHalf {
+    /// The sending end of channel `id`.
+    #[must_use]
+    pub fn new(id: ChannelId, options: &SendOptions) -> Self {
+        let limit = if options.mode == Mode::Credit { options.capacity } else { 0 };
+        Self {
+            id,
+            mode: options.mode,
+            capacity: options.capacity,
+            message_bytes_max: options.message_bytes_max.min(u32::MAX as usize),
+            credit: Credit::new(limit, options.limit_bytes),
+            generation: 0,
+            received: 0,
+            taken: 0,
+            retained: Retained::default(),
+            sealed_high: 0,
+            synced: true,
+            poll_due: false,
+            want: 0,
+            want_due: false,
+            yield_due: None,
+            rewind_asked: None,
+            offer: Offer::None,
+            withdrawn: None,
+            withdraw_due: false,
+            closing: None,
+            close_due: false,
+            close_sent: false,
+            peer_close: None,
+        }
+    }
+
+    /// The channel.
+    #[must_use]
+    pub const fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// How leave to send is obtained.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The channel's capacity.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// How many values have been committed.
+    #[must_use]
+    pub const fn committed(&self) -> u64 {
+        self.credit.committed()
+    }
+
+    /// Every value numbered below this has reached the peer.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Every value numbered below this has been taken by the peer.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The credit's limit: values numbered below it may be committed.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.credit.limit()
+    }
+
+    /// How many values may be committed right now.
+    #[must_use]
+    pub const fn available(&self) -> u64 {
+        match (self.mode, self.offer) {
+            _ if !self.credit.has_bytes() => 0,
+            (Mode::Rendezvous, Offer::None) => 1,
+            (Mode::Rendezvous, _) => 0,
+            _ => self.credit.items(),
+        }
+    }
+
+    /// Whether the channel takes no more values, and why.
+    #[must_use]
+    pub fn closed(&self) -> Option<&CloseReason> {
+        self.peer_close.as_ref().or(self.closing.as_ref().map(|(reason, _)| reason))
+    }
+
+    /// Why the peer ended the channel, if it did.
+    #[must_use]
+    pub const fn peer_closed(&self) -> Option<&CloseReason> {
+        self.peer_close.as_ref()
+    }
+
+    /// Whether both ends are done and the channel can be forgotten.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.close_sent && self.peer_close.is_some()
+    }
+
+    /// Bytes retained.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        self.retained.held_bytes()
+    }
+
+    /// Commits one value, encoded straight into the open batch (`CHAN-1`, `CHAN-4`).
+    ///
+    /// # Errors
+    /// [`PushError`]; the channel is then as it was. If `encode` panics, too.
+    #[inline]
+    pub fn push<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        if self.closed().is_some() {
+            return Err(PushError::Closed);
+        }
+        if self.available() == 0 {
+            return Err(PushError::Full);
+        }
+        self.append(encode)
+    }
+
+    /// Commits one value on a unit that [`SendHalf::reserve`] set aside; the unit is used up or given back.
+    ///
+    /// # Errors
+    /// [`PushError`], never [`PushError::Full`].
+    pub fn push_reserved<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        self.credit.release();
+        if self.peer_close.is_some() || self.close_sent {
+            return Err(PushError::Closed);
+        }
+        self.append(encode)
+    }
+
+    fn append<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        let seq = self.credit.committed();
+        let (len, value) =
+            self.retained.append(seq, self.message_bytes_max, encode).map_err(|error| match error {
+                AppendError::TooLarge { bytes_max } => PushError::TooLarge { bytes_max },
+                AppendError::Encode(error) => PushError::Encode(error),
+            })?;
+        self.credit.commit(len as u64);
+        if self.mode == Mode::Rendezvous {
+            self.offer = Offer::Out(seq);
+        }
+        Ok(Pushed { seq, full: self.retained.has_full_record(), value })
+    }
+
+    /// Sets one unit of credit aside. Rendezvous has none to set aside.
+    pub fn reserve(&mut self) -> bool {
+        self.mode != Mode::Rendezvous && self.closed().is_none() && self.credit.reserve()
+    }
+
+    /// Gives a unit that was set aside back.
+    pub fn release(&mut self) {
+        self.credit.release();
+    }
+
+    /// Says how many sends wait; asks for a lease when that matters.
+    pub fn want(&mut self, waiting: u64) {
+        if self.mode == Mode::Lease && waiting != self.want {
+            self.want_due |= waiting > self.want || waiting == 0;
+            self.want = waiting;
+        }
+    }
+
+    /// Asks the peer to report its positions at once.
+    pub fn request_report(&mut self) {
+        if self.received < self.committed() || self.taken < self.committed() {
+            self.poll_due = true;
+        }
+    }
+
+    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`).
+    pub fn withdraw(&mut self, seq: u64) -> Withdrawal {
+        match self.offer {
+            Offer::Out(out) if out == seq && self.sealed_high <= seq => {
+                let bytes = self.retained.truncate(seq);
+                self.credit.uncommit(bytes);
+                self.offer = Offer::None;
+                Withdrawal::Withdrawn
+            }
+            Offer::Out(out) if out == seq => {
+                self.offer = Offer::Withdrawing(seq);
+                self.withdraw_due = true;
+                Withdrawal::Asked
+            }
+            Offer::Withdrawing(out) if out == seq => Withdrawal::Asked,
+            _ if self.withdrawn == Some(seq) => Withdrawal::Withdrawn,
+            _ => Withdrawal::Taken,
+        }
+    }
+
+    /// No more values; CLOSE follows the last of them.
+    pub fn close(&mut self, reason: CloseReason) {
+        if self.closing.is_none() && !self.close_sent {
+            self.closing = Some((reason, false));
+            self.close_due = true;
+        }
+    }
+
+    /// Ends the channel at once.
+    pub fn reset(&mut self, reason: CloseReason) {
+        if !self.close_sent {
+            self.closing = Some((reason, true));
+            self.close_due = true;
+        }
+    }
+
+    /// Calls `visit` with every value that is not known taken.
+    pub fn for_each_unsettled(&self, mut visit: impl FnMut(Unsettled<'_>)) {
+        let sealed_high = self.sealed_high;
+        self.retained.for_each_from(self.taken, |seq, payload| {
+            visit(Unsettled { seq, in_doubt: seq < sealed_high, payload });
+        });
+    }
+
+    /// How many values are not known taken: `(certain, in_doubt)`.
+    #[must_use]
+    pub fn unsettled(&self) -> (u64, u64) {
+        let doubtful = self.sealed_high.saturating_sub(self.taken);
+        let all = self.committed() - self.taken;
+        (all - doubtful.min(all), doubtful.min(all))
+    }
+
+    // ---- what the peer says ----
+
+    /// Handles WINDOW. Says whether anything moved.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it reports what was never sent.
+    pub fn handle_window(&mut self, w: &WindowUpdate) -> Result<bool, Violation> {
+        if w.generation > self.generation {
+            return Err(Violation("window of a generation not agreed"));
+        }
+        if w.generation < self.generation || self.peer_close.is_some() {
+            return Ok(false);
+        }
+        if w.received > self.committed() || w.taken > w.received {
+            return Err(Violation("window reports values that were not sent"));
+        }
+        let before = (self.received, self.taken, self.available());
+        self.received = self.received.max(w.received);
+        self.credit.raise(w.limit, w.limit_bytes);
+        self.settle(w.taken);
+        Ok(before != (self.received, self.taken, self.available()))
+    }
+
+    fn settle(&mut self, taken: u64) {
+        self.taken = self.taken.max(taken);
+        self.received = self.received.max(self.taken);
+        if let Offer::Out(seq) = self.offer
+            && seq < self.taken
+        {
+            self.offer = Offer::None;
+        }
+        self.retained.release(self.taken);
+    }
+
+    /// Handles WITHDRAWN; returns the offer and whether it was withdrawn, when it was asked for.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it answers nothing.
+    pub fn handle_withdrawn(&mut self, seq: u64, withdrawn: bool) -> Result<Option<(u64, bool)>, Violation> {
+        if seq >= self.committed() {
+            return Err(Violation("withdrawn an offer that was not made"));
+        }
+        if self.offer != Offer::Withdrawing(seq) {
+            return Ok(None);
+        }
+        self.offer = Offer::None;
+        self.withdraw_due = false;
+        if withdrawn {
+            self.withdrawn = Some(seq);
+        }
+        self.settle(seq + 1);
+        Ok(Some((seq, withdrawn)))
+    }
+
+    /// Handles RECALL. Returns the limit to [`SendHalf::rewind`] to when the owner of the values must take them back.
+    ///
+    /// # Errors
+    /// A [`Violation`] when the recall does not fit the channel.
+    pub fn handle_recall(&mut self, recall: &Recall) -> Result<Option<u64>, Violation> {
+        let fits = match self.mode {
+            Mode::Lease => !recall.rewind,
+            Mode::Demand => recall.rewind,
+            Mode::Credit | Mode::Rendezvous => false,
+        };
+        if !fits || self.peer_close.is_some() {
+            return if self.peer_close.is_some() {
+                Ok(None)
+            } else {
+                Err(Violation("recall of credit that is held"))
+            };
+        }
+        if recall.generation == self.generation && recall.generation > 0 {
+            self.yield_due = Some(self.make_yield());
+            return Ok(None);
+        }
+        if Some(recall.generation) != self.generation.checked_add(1) || recall.limit > self.credit.limit() {
+            return Err(Violation("recall of the wrong generation or above the limit"));
+        }
+        if recall.rewind {
+            if recall.limit < self.taken {
+                return Err(Violation("rewind below what was taken"));
+            }
+            self.rewind_asked = Some(*recall);
+            return Ok(Some(recall.limit));
+        }
+        self.credit.recall(recall.limit);
+        self.generation = recall.generation;
+        self.yield_due = Some(self.make_yield());
+        Ok(None)
+    }
+
+    /// Completes a rewind: every value from `limit` on has gone back to its owner, and is numbered anew when sent.
+    ///
+    /// # Errors
+    /// A [`Violation`] when no rewind was asked for, or not to that point.
+    pub fn rewind(&mut self, limit: u64) -> Result<(), Violation> {
+        let recall = self.rewind_asked.take().filter(|recall| recall.limit == limit);
+        let recall = recall.ok_or(Violation("rewind that was not asked for"))?;
+        if limit <= self.committed() {
+            let bytes = self.retained.truncate(limit);
+            self.credit.rewind(limit, bytes)?;
+        } else {
+            self.credit.recall(limit);
+        }
+        self.settle(limit.min(self.committed()));
+        self.received = self.received.min(self.committed());
+        self.sealed_high = self.sealed_high.min(self.committed());
+        self.generation = recall.generation;
+        self.yield_due = Some(self.make_yield());
+        Ok(())
+    }
+
+    const fn make_yield(&self) -> Yield {
+        Yield {
+            id: self.id,
+            generation: self.generation,
+            limit: self.credit.limit(),
+            committed: self.credit.committed(),
+        }
+    }
+
+    /// Handles the peer's CLOSE or RESET: it takes no more.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it took what was never sent.
+    pub fn handle_close(&mut self, close: &Close) -> Result<(), Violation> {
+        if close.final_seq > self.committed() {
+            return Err(Violation("close counts values that were not sent"));
+        }
+        if self.peer_close.is_none() {
+            self.settle(close.final_seq);
+            self.peer_close = Some(CloseReason { code: close.code, reason: close.reason.clone() });
+            self.offer = Offer::None;
+            self.close_due |= !self.close_sent;
+        }
+        Ok(())
+    }
+
+    // ---- links ----
+
+    /// The link is gone: nothing is sealed until the peer's position on the next one is known.
+    pub fn detach(&mut self) {
+        self.synced = false;
+    }
+
+    /// This end's position, for a new link.
+    #[must_use]
+    pub const fn pos(&self) -> Pos {
+        Pos {
+            id: self.id,
+            generation: self.generation,
+            next_expected: 0,
+            taken: 0,
+            limit: 0,
+            limit_bytes: 0,
+            committed: self.credit.committed(),
+        }
+    }
+
+    /// Handles the peer's position on a new link: resumes there and says again what may have been lost (`SESS-9`).
+    ///
+    /// # Errors
+    /// A [`Violation`] when the positions contradict each other.
+    pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
+        let behind = pos.generation < self.generation;
+        let resume_at = if behind && self.mode == Mode::Demand {
+            // The peer discards everything until it sees the answer to its recall, and then expects what follows it.
+            self.retained.lowest()
+        } else {
+            if pos.next_expected > self.committed() || pos.taken > pos.next_expected {
+                return Err(Violation("position past what was sent"));
+            }
+            if pos.next_expected < self.taken {
+                return Err(Violation("position before what was taken"));
+            }
+            self.received = self.received.max(pos.next_expected);
+            self.settle(pos.taken);
+            if !behind {
+                self.credit.raise(pos.limit, pos.limit_bytes);
+            }
+            pos.next_expected
+        };
+        self.retained.restart(resume_at);
+        if behind {
+            self.yield_due = Some(self.make_yield());
+        }
+        self.synced = true;
+        self.poll_due = self.received < self.committed();
+        self.want_due = self.want > 0;
+        self.withdraw_due = matches!(self.offer, Offer::Withdrawing(_));
+        self.close_due = self.closing.is_some() || self.peer_close.is_some();
+        Ok(())
+    }
+
+    // ---- what to write ----
+
+    /// Whether the link has something to take.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.synced && (self.sends_data() && self.retained.has_unsent() || self.has_control())
+    }
+
+    const fn sends_data(&self) -> bool {
+        self.peer_close.is_none() && !self.is_resetting() && self.rewind_asked.is_none()
+    }
+
+    const fn is_resetting(&self) -> bool {
+        matches!(self.closing, Some((_, true)))
+    }
+
+    fn has_control(&self) -> bool {
+        self.yield_due.is_some()
+            || self.want_due
+            || self.poll_due
+            || self.withdraw_due
+            || self.close_is_ready()
+    }
+
+    fn close_is_ready(&self) -> bool {
+        let drained = !self.retained.has_unsent() && self.credit.reserved() == 0;
+        self.close_due && (drained || self.peer_close.is_some() || self.is_resetting())
+    }
+
+    /// Writes the control frames that are due. Those that answer a recall come before any data they let through.
+    pub fn poll_control(&mut self, out: &mut Vec<u8>) {
+        if !self.synced {
+            return;
+        }
+        if let Some(answer) = self.yield_due.take() {
+            Frame::Yield(answer).write(out);
+        }
+        if std::mem::take(&mut self.want_due) && self.peer_close.is_none() {
+            Frame::Want { id: self.id, count: self.want }.write(out);
+        }
+        let Offer::Withdrawing(seq) = self.offer else {
+            self.withdraw_due = false;
+            return self.poll_end(out);
+        };
+        if std::mem::take(&mut self.withdraw_due) {
+            Frame::Withdraw { id: self.id, seq }.write(out);
+        }
+        self.poll_end(out);
+    }
+
+    fn poll_end(&mut self, out: &mut Vec<u8>) {
+        if self.poll_due && !self.retained.has_unsent() {
+            self.poll_due = false;
+            if self.peer_close.is_none() {
+                Frame::Poll { id: self.id }.write(out);
+            }
+        }
+        if !self.close_is_ready() {
+            return;
+        }
+        self.close_due = false;
+        self.close_sent = true;
+        let (reason, reset) = self.closing.clone().unwrap_or((CloseReason::plain(), false));
+        let close =
+            Close { id: self.id, final_seq: self.committed(), code: reason.code, reason: reason.reason };
+        if reset { Frame::Reset(close) } else { Frame::Close(close) }.write(out);
+    }
+
+    /// The next data record's header and body, to be sealed at once.
+    pub fn next_record(&mut self) -> Option<(DataHeader, &[u8])> {
+        if !self.synced || !self.sends_data() {
+            return None;
+        }
+        let ack_now = self.poll_due;
+        self.retained.next_record().map(|(header, body)| (DataHeader { ack_now, ..header }, body))
+    }
+
+    /// The record that [`SendHalf::next_record`] gave has been sealed.
+    pub fn record_sealed(&mut self) {
+        let end = self.retained.record_sealed();
+        self.sealed_high = self.sealed_high.max(end);
+        if !self.retained.has_unsent() {
+            // The record just sealed carried the request.
+            self.poll_due = false;
+        }
+    }
+}

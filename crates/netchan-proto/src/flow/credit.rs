@@ -1,0 +1,119 @@
+//! Leave to send, held by the sending end of a channel.
+//!
+//! Invariants: `committed + reserved ≤ limit` unless the channel is a rendezvous (which has no item credit), and limits
+//! never fall but by [`Credit::recall`] and [`Credit::rewind`].
+
+use super::Violation;
+
+/// How many values, and how many bytes, may be sent.
+#[derive(Clone, Debug)]
+pub struct Credit {
+    committed: u64,
+    reserved: u64,
+    limit: u64,
+    committed_bytes: u64,
+    limit_bytes: u64,
+}
+
+impl Credit {
+    /// Credit for the first `limit` values and `limit_bytes` bytes.
+    #[must_use]
+    pub const fn new(limit: u64, limit_bytes: u64) -> Self {
+        Self { committed: 0, reserved: 0, limit, committed_bytes: 0, limit_bytes }
+    }
+
+    /// How many values have been committed.
+    #[must_use]
+    pub const fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Values numbered below this may be committed.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How many more values may be committed now, reservations aside.
+    #[must_use]
+    #[inline]
+    pub const fn items(&self) -> u64 {
+        self.limit - self.committed - self.reserved
+    }
+
+    /// How many reservations are held.
+    #[must_use]
+    pub const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Whether another value may start: one message may overdraw the byte window (`FLOW-5`).
+    #[must_use]
+    #[inline]
+    pub const fn has_bytes(&self) -> bool {
+        self.committed_bytes < self.limit_bytes
+    }
+
+    /// Whether one more value may be committed now.
+    #[must_use]
+    #[inline]
+    pub const fn allows(&self) -> bool {
+        self.items() > 0 && self.has_bytes()
+    }
+
+    /// Commits one value of `bytes` bytes; returns its number. The caller has checked that it may.
+    #[inline]
+    pub const fn commit(&mut self, bytes: u64) -> u64 {
+        let seq = self.committed;
+        self.committed += 1;
+        self.committed_bytes += bytes;
+        seq
+    }
+
+    /// Takes the newest value back: an offer that never left.
+    pub const fn uncommit(&mut self, bytes: u64) {
+        self.committed -= 1;
+        self.committed_bytes -= bytes;
+    }
+
+    /// Sets one unit aside for a permit.
+    pub const fn reserve(&mut self) -> bool {
+        let allowed = self.allows();
+        if allowed {
+            self.reserved += 1;
+        }
+        allowed
+    }
+
+    /// Gives a unit that was set aside back.
+    pub const fn release(&mut self) {
+        self.reserved -= 1;
+    }
+
+    /// Raises the limits; lower ones are old news and change nothing (`FLOW-2`).
+    pub fn raise(&mut self, limit: u64, limit_bytes: u64) {
+        self.limit = self.limit.max(limit);
+        self.limit_bytes = self.limit_bytes.max(limit_bytes);
+    }
+
+    /// Gives credit above `limit` back, but never what is committed or reserved (`FLOW-7`).
+    pub fn recall(&mut self, limit: u64) -> u64 {
+        let floor = self.committed + self.reserved;
+        self.limit = self.limit.min(limit.max(floor));
+        self.limit
+    }
+
+    /// Numbers anew from `seq`: the receiving end has discarded everything from there on.
+    ///
+    /// # Errors
+    /// A [`Violation`] when that many values were never committed.
+    pub fn rewind(&mut self, seq: u64, bytes: u64) -> Result<(), Violation> {
+        if seq > self.committed || bytes > self.committed_bytes {
+            return Err(Violation("rewind past what was committed"));
+        }
+        self.committed = seq;
+        self.committed_bytes -= bytes;
+        self.limit = seq;
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Leave to send, granted by the receiving end of a channel.
+//!
+//! Invariants: `taken ≤ received ≤ granted limit` (rendezvous: one offer beyond `settled`); what was granted falls only by
+//! the sender's answer to a recall; every limit that is sent is `taken + capacity` or what a hosted channel leased.
+
+use super::Violation;
+
+/// What determines the item limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// The limit is always `taken + capacity`: the capacity law.
+    Fixed {
+        /// The channel's capacity.
+        capacity: u64,
+    },
+    /// One offer at a time, outside item credit.
+    Rendezvous,
+    /// The limit is `taken + prefetch + waiting receives`.
+    Demand {
+        /// Values wanted ahead of any receive.
+        prefetch: u64,
+    },
+    /// The limit is set from outside, by the pool of a hosted channel.
+    Lease,
+}
+
+/// How soon the peer must hear of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// It has heard all there is, or can wait until half the window has moved.
+    None,
+    /// When the link is next used, or before this end goes idle.
+    Soon,
+    /// At once.
+    Now,
+}
+
+/// What has arrived, what was taken, and what may still be sent.
+#[derive(Clone, Debug)]
+pub struct Window {
+    kind: WindowKind,
+    received: u64,
+    taken: u64,
+    received_bytes: u64,
+    taken_bytes: u64,
+    /// The highest item limit the peer may have heard of; what it sends is checked against this.
+    granted: u64,
+    granted_bytes: u64,
+    target: u64,
+    window_bytes: u64,
+    window_bytes_max: u64,
+    told_received: u64,
+    told_taken: u64,
+}
+
+impl Window {
+    /// A window whose first grant the peer knows from the opening of the channel.
+    #[must_use]
+    pub const fn new(kind: WindowKind, window_bytes: u64, window_bytes_max: u64) -> Self {
+        let limit = match kind {
+            WindowKind::Fixed { capacity } => capacity,
+            WindowKind::Rendezvous | WindowKind::Demand { .. } | WindowKind::Lease => 0,
+        };
+        let target = match kind {
+            WindowKind::Demand { prefetch } => prefetch,
+            _ => limit,
+        };
+        Self {
+            kind,
+            received: 0,
+            taken: 0,
+            received_bytes: 0,
+            taken_bytes: 0,
+            granted: limit,
+            granted_bytes: window_bytes,
+            target,
+            window_bytes,
+            window_bytes_max,
+            told_received: 0,
+            told_taken: 0,
+        }
+    }
+
+    /// What determines the limit.
+    #[must_use]
+    pub const fn kind(&self) -> WindowKind {
+        self.kind
+    }
+
+    /// How many values have arrived.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How many values have been taken.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The highest item limit the peer may have heard of.
+    #[must_use]
+    pub const fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// The byte limit to tell.
+    #[must_use]
+    pub const fn limit_bytes(&self) -> u64 {
+        self.taken_bytes + self.window_bytes
+    }
+
+    /// Counts an arrival of `count` values with `bytes` bytes, the last of them `last_bytes`.
+    ///
+    /// # Errors
+    /// A [`Violation`] when they were not granted (`FLOW-3`).
+    pub fn receive(&mut self, count: u64, bytes: u64, last_bytes: u64) -> Result<(), Violation> {
+        let end = self.received + count;
+        let allowed = match self.kind {
+            WindowKind::Rendezvous => end <= self.taken + 1,
+            _ => end <= self.granted,
+        };
+        // Only the start of the last value must lie inside the byte window (`FLOW-5`).
+        if !allowed || self.received_bytes + (bytes - last_bytes) >= self.granted_bytes.max(1) {
+            return Err(Violation("more than the credit granted"));
+        }
+        self.received = end;
+        self.received_bytes += bytes;
+        Ok(())
+    }
+
+    /// Counts one value as taken.
+    #[inline]
+    pub fn take(&mut self, bytes: u64) {
+        self.taken += 1;
+        self.taken_bytes += bytes;
+        debug_assert!(self.taken <= self.received);
+        match self.kind {
+            WindowKind::Fixed { capacity } => self.target = self.taken + capacity,
+            WindowKind::Demand { .. } | WindowKind::Rendezvous | WindowKind::Lease => {}
+        }
+    }
+
+    /// Demand: sets the limit for `waiting` receives. It never falls here; see [`Window::rewound`].
+    pub fn demand(&mut self, waiting: u64) {
+        if let WindowKind::Demand { prefetch } = self.kind {
+            self.target = self.target.max(self.taken + prefetch + waiting);
+        }
+    }
+
+    /// Lease: raises the limit to what the pool granted.
+    pub fn lease(&mut self, limit: u64) {
+        self.target = self.target.max(limit);
+    }
+
+    /// The sender gave credit back down to `limit`.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it kept more than was granted or less than it sent.
+    pub fn yielded(&mut self, limit: u64) -> Result<(), Violation> {
+        if limit > self.granted || limit < self.received {
+            return Err(Violation("yield outside what was granted"));
+        }
+        self.granted = limit;
+        self.target = limit;
+        Ok(())
+    }
+
+    /// Everything from `taken` on was discarded, and the sender has agreed to send it anew.
+    pub const fn rewound(&mut self) {
+        self.received = self.taken;
+        self.received_bytes = self.taken_bytes;
+        self.granted = self.taken;
+        self.target = self.taken;
+    }
+
+    /// How soon the peer must hear (`FLOW-4`).
+    #[must_use]
+    #[inline]
+    pub fn urgency(&self) -> Urgency {
+        let limit_moved = self.target - self.granted.min(self.target);
+        let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
+        let half_items = match self.kind {
+            WindowKind::Fixed { capacity } => capacity.div_ceil(2),
+            _ => 1,
+        };
+        let rendezvous = self.kind == WindowKind::Rendezvous && self.told_taken < self.taken;
+        if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
+            return Urgency::Now;
+        }
+        let drained = self.taken == self.received && self.told_taken < self.taken;
+        let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
+        if drained || exhausted && (limit_moved > 0 || bytes_moved > 0) {
+            Urgency::Soon
+        } else {
+            Urgency::None
+        }
+    }
+
+    /// Whether the peer has not heard everything yet.
+    #[must_use]
+    pub const fn has_news(&self) -> bool {
+        self.told_taken < self.taken || self.told_received < self.received || self.granted < self.target
+    }
+
+    /// What to tell the peer: `(received, taken, limit, limit_bytes)`. From now on it may use it.
+    pub fn tell(&mut self) -> (u64, u64, u64, u64) {
+        // A reader that keeps up with a sender whose bytes ran out deserves a larger window (`FLOW-6`).
+        if self.received_bytes >= self.granted_bytes && self.taken == self.received {
+            self.window_bytes = (self.window_bytes * 2).min(self.window_bytes_max);
+        }
+        self.told_received = self.received;
+        self.told_taken = self.taken;
+        self.granted = self.granted.max(self.target);
+        self.granted_bytes = self.granted_bytes.max(self.limit_bytes());
+        (self.received, self.taken, self.granted, self.granted_bytes)
+    }
+}
