@@ -132,7 +132,13 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let text = text.trim();
+        Self::parse_exact(text.trim())
+    }
+}
+
+impl Address {
+    /// As `parse`, but blanks around the text belong to it.
+    pub(crate) fn parse_exact(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }

@@ -12,7 +12,7 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 pub use self::error::IdentityError;
-pub use self::placeholder::{AccessSecret, Fingerprint, LocalKey, ServerPin, Signer};
+pub use self::placeholder::{AccessSecret, Fingerprint, LocalKey, ServerPin, SignError, Signer};
 
 /// An Ed25519 key pair, and the access secret of the tickets a server gives out.
 ///
@@ -49,10 +49,10 @@ impl Identity {
     #[must_use]
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let seed = Zeroizing::new(seed);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref());
+        let derive = hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref());
         let mut access_secret = Zeroizing::new([0; 32]);
-        access_secret.copy_from_slice(hmac::sign(&key, b"netchan access secret 1").as_ref());
-        Self { key: LocalKey::from_seed(*seed), access_secret: AccessSecret(*access_secret) }
+        access_secret.copy_from_slice(hmac::sign(&derive, b"netchan access secret 1").as_ref());
+        Self { key: key_of(&seed), access_secret: AccessSecret::new(*access_secret) }
     }
 
     /// An identity whose private key is elsewhere: in hardware, or in another process.
@@ -123,19 +123,21 @@ impl Identity {
     /// The Ed25519 public key.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
-        self.key.public_key()
+        let (_, public_key) =
+            self.key.spki().split_last_chunk().expect("an SPKI ends with the 32 bytes of the key");
+        *public_key
     }
 
     /// The name of the public key, printed like SSH's: `SHA256:…`.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_public_key(&self.public_key())
+        self.key.fingerprint()
     }
 
     /// What a ticket pins: the same hash as the fingerprint.
     #[must_use]
     pub fn server_pin(&self) -> ServerPin {
-        ServerPin(self.fingerprint().0)
+        self.key.pin()
     }
 
     /// What lets the holders of this server's tickets in.
@@ -163,8 +165,12 @@ impl Secrets {
     }
 
     fn identity(&self) -> Identity {
-        Identity { key: LocalKey::from_seed(*self.seed), access_secret: AccessSecret(*self.access) }
+        Identity { key: key_of(&self.seed), access_secret: AccessSecret::new(*self.access) }
     }
+}
+
+fn key_of(seed: &[u8; 32]) -> LocalKey {
+    LocalKey::from_seed(*seed).expect("every 32 bytes are an Ed25519 seed")
 }
 
 fn random() -> Zeroizing<[u8; 32]> {

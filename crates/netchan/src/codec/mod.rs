@@ -6,17 +6,16 @@
 mod context;
 mod error;
 mod guard;
-mod item_placeholder;
 mod label;
 mod postcard;
 mod raw;
 
+pub use netchan_proto::channel::{ItemBuf, Payload, TooLarge};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::context::{DecodeContext, EncodeContext};
 pub use self::error::{BoxError, DecodeError, EncodeError};
-pub use self::item_placeholder::{ItemBuf, Payload, TooLarge};
 pub use self::label::type_label;
 pub use self::postcard::Postcard;
 pub use self::raw::Raw;

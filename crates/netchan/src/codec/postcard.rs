@@ -23,11 +23,13 @@ use super::{Codec, DecodeContext, DecodeError, EncodeContext, EncodeError, ItemB
 /// use netchan::codec::{Codec, DecodeContext, EncodeContext, ItemBuf, Payload, Postcard};
 ///
 /// let mut batch = Vec::new();
+/// let mut item = ItemBuf::new(&mut batch, 1_024);
 /// let value = ("answer".to_owned(), 42_u32);
-/// Postcard.encode(&value, &mut EncodeContext::new("jobs", 1_024), &mut ItemBuf::new(&mut batch, 1_024))?;
-/// assert_eq!(batch, b"\x06answer\x2a");
+/// Postcard.encode(&value, &mut EncodeContext::new("jobs", 1_024), &mut item)?;
+/// assert_eq!(item.len(), 8);
 ///
-/// let back: (String, u32) = Postcard.decode(Payload::Slice(&batch), &mut DecodeContext::new("jobs", 1_024))?;
+/// let arrived = Payload::Slice(b"\x06answer\x2a");
+/// let back: (String, u32) = Postcard.decode(arrived, &mut DecodeContext::new("jobs", 1_024))?;
 /// assert_eq!(back, value);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

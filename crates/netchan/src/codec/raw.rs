@@ -1,15 +1,12 @@
 //! Bytes as they are.
 
 use bytes::Bytes;
+use netchan_proto::limits::BATCHED_ITEM_BYTES_MAX;
 
 use super::{Codec, DecodeContext, DecodeError, EncodeContext, EncodeError, ItemBuf, Payload};
 
-/// From this length on a message is passed on by reference. Below it, copying into the batch is cheaper than a message,
-/// a reference count and a record of its own.
-const SHARE_BYTES_MIN: usize = 4_096;
-
-/// Passes bytes through: for data that is encoded already. `Bytes` of 4 KiB and more are never copied on the way in, and
-/// large messages come out as they arrived.
+/// Passes bytes through: for data that is encoded already. `Bytes` too large to share a batch with their
+/// neighbours are never copied on the way in, and come out as they arrived.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -39,7 +36,7 @@ impl Codec<Bytes> for Raw {
         _: &mut EncodeContext<'_>,
         out: &mut ItemBuf<'_>,
     ) -> Result<(), EncodeError> {
-        if value.len() >= SHARE_BYTES_MIN {
+        if value.len() > BATCHED_ITEM_BYTES_MAX {
             out.share(value.clone())?;
         } else {
             out.extend(value)?;
@@ -66,7 +63,7 @@ impl Codec<Vec<u8>> for Raw {
         _: &mut EncodeContext<'_>,
         out: &mut ItemBuf<'_>,
     ) -> Result<(), EncodeError> {
-        if value.len() >= SHARE_BYTES_MIN {
+        if value.len() > BATCHED_ITEM_BYTES_MAX {
             out.share(Bytes::copy_from_slice(value))?;
         } else {
             out.extend(value)?;

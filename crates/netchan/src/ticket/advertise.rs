@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use if_addrs::{IfOperStatus, Interface};
 
+use super::TICKET_ADDRESSES_MAX;
 use crate::address::{Address, AddressError};
 
 /// The addresses clients should dial, for a server that listens on `listening`.
 ///
 /// Where the server listens on every interface (`0.0.0.0`, `[::]`), that is each address of this machine: IPv4 before IPv6,
-/// and loopback only if there is nothing else. Where `advertise` is not empty, it is exactly that: hosts, to which the
+/// and loopback only if there is nothing else, at most [`TICKET_ADDRESSES_MAX`]. Where `advertise` is not empty, it is exactly that: hosts, to which the
 /// listeners' ports are added, or whole addresses.
 ///
 /// ```
@@ -29,7 +30,9 @@ pub fn advertised_addresses(
     advertise: &[String],
 ) -> Result<Vec<Address>, AdvertiseError> {
     if advertise.is_empty() {
-        return Ok(expand(listening, interfaces));
+        let mut found = expand(listening, interfaces);
+        found.truncate(TICKET_ADDRESSES_MAX);
+        return Ok(found);
     }
     let ports: Vec<u16> = listening.iter().filter_map(Address::host_port).map(|(_, port)| port).collect();
     let mut found = Vec::new();

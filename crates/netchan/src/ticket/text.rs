@@ -33,7 +33,7 @@ pub(super) fn write(ticket: &Ticket) -> String {
     code.push(VERSION);
     code.extend_from_slice(&ticket.server_pin.0);
     if let Some(secret) = &ticket.access_secret {
-        code.extend_from_slice(&secret.0);
+        code.extend_from_slice(secret.expose());
     }
     let check = check_of(&text, &code);
     code.extend_from_slice(&check);
@@ -75,10 +75,10 @@ pub(super) fn read(text: &str) -> Result<Ticket, TicketError> {
     }
     let addresses = addresses
         .split(',')
-        .map(|entry| Ok(unescape(entry).ok_or(TicketError::Typo)?.parse::<Address>()?))
+        .map(|entry| Ok(Address::parse_exact(&unescape(entry).ok_or(TicketError::Typo)?)?))
         .collect::<Result<_, TicketError>>()?;
     let pin = pin.try_into().map_err(|_| TicketError::Truncated)?;
-    Ticket::from_parts(addresses, ServerPin(pin), secret.try_into().ok().map(AccessSecret))
+    Ticket::from_parts(addresses, ServerPin(pin), secret.try_into().ok().map(AccessSecret::new))
 }
 
 fn check_of(addresses: &str, content: &[u8]) -> [u8; CHECK_BYTES] {
