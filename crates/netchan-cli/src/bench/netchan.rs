@@ -97,7 +97,7 @@ pub(super) async fn drive(ticket: String, job: Job) -> Result<Driven, Failure> {
     if job.workload == Workload::Connect {
         return wire::connects(job.seconds, || set_up_once(ticket.clone())).await;
     }
-    let session = dial(&ticket, Config::default()).await?;
+    let session = dial(ticket.as_str(), Config::default()).await?;
     let driven = match job.workload {
         Workload::Bulk => Driven::Sent(vec![produce_blocks(&session, &job).await?]),
         Workload::Pingpong => Driven::Trips(ping(&session, &job).await?),
@@ -112,7 +112,7 @@ pub(super) async fn drive(ticket: String, job: Job) -> Result<Driven, Failure> {
 }
 
 async fn set_up_once(ticket: String) -> Result<(), Failure> {
-    dial(&ticket, Config::default()).await?.close(CLOSE_DEADLINE).await?;
+    dial(ticket.as_str(), Config::default()).await?.close(CLOSE_DEADLINE).await?;
     Ok(())
 }
 

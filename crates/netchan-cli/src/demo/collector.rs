@@ -6,6 +6,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::audit::{Audit, Findings};
 use super::crew::Crew;
+use super::net::Receiver;
 use super::progress::Progress;
 use super::task::Done;
 use crate::text::counted;
@@ -27,7 +28,7 @@ pub(super) struct Collected {
 /// Counts results until all workers have left and the channel is drained. It does not stop at the expected number:
 /// duplicates come after it.
 pub(super) async fn collect(
-    results: netchan::Receiver<Done>,
+    results: Receiver<Done>,
     mut crew: Crew,
     tasks: u64,
     progress: Progress,

@@ -159,7 +159,7 @@ async fn watch(mut process: Subprocess, order: Order, events: mpsc::UnboundedSen
     let outcome = match (silenced, process.ended().await) {
         (Some(why), _) => Err(why),
         (None, Ok(status)) if finished && status.success() => Ok(()),
-        (None, Ok(status)) => Err(format!("ended early ({status}); what it had taken is lost")),
+        (None, Ok(status)) => Err(format!("ended early ({status})")),
         (None, Err(e)) => Err(format!("cannot be waited for: {e}")),
     };
     tell(What::Ended(outcome));

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use collector::Collected;
 use crew::Crew;
-use net::Hosted;
+use net::{Hosted, Sender};
 use progress::Progress;
 use report::Report;
 use task::Task;
@@ -110,7 +110,7 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
 }
 
 /// Hands out all tasks and closes the channel behind them.
-async fn feed(tasks: netchan::Sender<Task>, count: u64) -> Result<(), String> {
+async fn feed(tasks: Sender<Task>, count: u64) -> Result<(), String> {
     for id in 0..count {
         let sent = tasks.send(Task::numbered(id)).await;
         sent.map_err(|e| format!("task {id} could not be handed out: {e}"))?;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use netchan::{Config, Receiver, Sender, Server, Session};
+use netchan::{Config, Server, Session};
+pub(super) use netchan::{Receiver, Sender};
 
 use super::task::{Done, Task};
 use crate::Failure;
