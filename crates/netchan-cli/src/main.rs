@@ -1,2 +1,67 @@
-//! The netchan command.
-fn main() {}
+//! The netchan command: the main job as a demonstration, and benchmarks beside their limits.
+
+mod bench;
+mod child;
+mod demo;
+mod text;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What ends a command early: any error, told to the user as it stands.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// The threads of every runtime that this command starts, the same for every process and every contestant.
+///
+/// Two, because that is what the smallest machine we judge on has, and because a netchan user has the default,
+/// multi-threaded tokio runtime: a single thread would spare everybody the hand-over between threads that real programs
+/// pay for.
+const WORKER_THREADS: usize = 2;
+
+#[derive(Parser)]
+#[command(name = "netchan", version, about = "Go's channels over the network, encrypted")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A server hands typed tasks to worker processes, collects their results and audits every one.
+    Demo(demo::Options),
+    /// Measure netchan beside its limits: plain TCP, TLS, and a channel inside one process.
+    Bench(bench::Options),
+    /// A worker of `demo`; takes its orders from standard input.
+    #[command(hide = true)]
+    DemoWorker,
+    /// The far side of `bench`; takes its orders from standard input.
+    #[command(hide = true)]
+    BenchPeer,
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .expect("the operating system refused the threads of the runtime");
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Demo(options) => demo::run(options).await,
+            Command::Bench(options) => bench::run(options).await,
+            Command::DemoWorker => demo::worker::run().await.map(|()| true),
+            Command::BenchPeer => bench::peer::run().await.map(|()| true),
+        }
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("netchan: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

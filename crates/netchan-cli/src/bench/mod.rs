@@ -1,0 +1,248 @@
+//! `netchan bench`: netchan beside its limits, all measured in the same run, in turns.
+//!
+//! Two processes on loopback: this one drives, the peer consumes or echoes, and rates are those at the consumer, from the
+//! first arrival to the last. Everything that arrives goes into a checksum that the driving side verifies afterwards, so
+//! no contestant can gain by leaving work out.
+
+mod framed;
+mod job;
+mod message;
+mod mpsc;
+mod netchan;
+pub(crate) mod peer;
+mod report;
+mod tls;
+mod wire;
+
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::Failure;
+use crate::child::Subprocess;
+use job::{Contestant, Driven, Job, Tally, Workload};
+use message::Message;
+use peer::{News, Order};
+use report::{Report, Rounds, percentile};
+use tls::Identity;
+
+/// How often each contestant has its turn.
+const ROUNDS: usize = 5;
+/// How much longer than its time a round may take before it counts as hung.
+const ROUND_SLACK: Duration = Duration::from_secs(30);
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// What to measure
+    workload: Workload,
+    /// The size of a message or block in bytes [default: 64; bulk: 1 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=(16 << 20)))]
+    size: Option<u32>,
+    /// How long each contestant runs in each of the five rounds
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    seconds: f64,
+    /// Print the figures as one JSON object on the last line
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("must be from 0.01 to 3600".into()) }
+}
+
+impl Options {
+    /// The size to use, if the workload can have it.
+    fn checked_size(&self) -> Result<usize, Failure> {
+        let Some(size) = self.size.map(|size| size as usize) else { return Ok(self.workload.default_size()) };
+        let name = self.workload.name();
+        match self.workload.smallest_size() {
+            None => Err(format!("`{name}` sends nothing, so it has no --size").into()),
+            Some(smallest) if size < smallest => Err(format!(
+                "--size {size} is too small: the messages of `{name}` have at least {smallest} bytes"
+            )
+            .into()),
+            Some(_) => Ok(size),
+        }
+    }
+}
+
+/// Runs the bench; `true` unless something failed, which is an error here and never a slow figure.
+pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
+    let (workload, size, seconds) = (options.workload, options.checked_size()?, options.seconds);
+    let mut far_side = FarSide { peer: Subprocess::start("bench-peer")?, identity: Identity::generate()? };
+    let mut contestants: Vec<Rounds> = workload.contestants().iter().map(|&c| Rounds::new(c)).collect();
+
+    let bar = progress(ROUNDS * contestants.len());
+    for round in 1..=ROUNDS {
+        for rounds in &mut contestants {
+            let contestant = rounds.contestant;
+            bar.set_message(format!("round {round} of {ROUNDS}: {}", contestant.name()));
+            let job = Job { contestant, workload, size, seconds };
+            let limit = Duration::from_secs_f64(seconds) + ROUND_SLACK;
+            let outcome = tokio::time::timeout(limit, far_side.measure(job)).await;
+            let sample =
+                outcome.unwrap_or_else(|_| Err(format!("not done after {} s", limit.as_secs()).into()));
+            let sample = sample.map_err(|e| format!("{}, round {round}: {e}", contestant.name()))?;
+            rounds.figures.push(sample.figure);
+            rounds.tails.extend(sample.tail);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+
+    let report = Report { workload, size, seconds, contestants };
+    print!("{}", report.table());
+    if options.json {
+        println!("{}", report.json());
+    }
+    Ok(true)
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress(steps: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("[{bar:40}] {msg}").expect("a constant template");
+    ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr()).with_style(style)
+}
+
+/// What one round says.
+struct Sample {
+    figure: f64,
+    tail: Option<f64>,
+}
+
+/// The peer process, and who we are to it.
+struct FarSide {
+    peer: Subprocess,
+    identity: Identity,
+}
+
+impl FarSide {
+    /// One round of one contestant.
+    async fn measure(&mut self, job: Job) -> Result<Sample, Failure> {
+        let (driven, tally) = if job.contestant == Contestant::Mpsc {
+            mpsc::stream(job).await?
+        } else {
+            self.drive(job).await?
+        };
+        sample(&job, &driven, &tally)
+    }
+
+    async fn drive(&mut self, job: Job) -> Result<(Driven, Tally), Failure> {
+        self.peer.tell(&Order::Serve { job, key: self.identity.public_key().to_vec() }).await?;
+        let (address, key) = match self.hear().await? {
+            News::Listening { address, key } => (address, key),
+            _ => return Err("the peer is out of step".into()),
+        };
+        // In a task, as a program's work is, and not in the thread that started everything.
+        let driving = match job.contestant {
+            Contestant::Netchan => tokio::spawn(netchan::drive(address, job)),
+            Contestant::Tls => tokio::spawn(wire::drive(address, self.identity.connector(key)?, job)),
+            Contestant::Tcp | Contestant::Mpsc => tokio::spawn(wire::drive(address, wire::Plain, job)),
+        };
+        let driven = driving.await??;
+        self.peer.tell(&Order::Finish).await?;
+        match self.hear().await? {
+            News::Served(tally) => Ok((driven, tally)),
+            _ => Err("the peer is out of step".into()),
+        }
+    }
+
+    async fn hear(&mut self) -> Result<News, Failure> {
+        match self.peer.hear().await? {
+            Some(News::Failed(why)) => Err(format!("the peer failed: {why}").into()),
+            Some(news) => Ok(news),
+            None => Err("the peer ended early".into()),
+        }
+    }
+}
+
+/// Checks that everything sent arrived as it was sent, and makes the figure of it.
+fn sample(job: &Job, driven: &Driven, tally: &Tally) -> Result<Sample, Failure> {
+    match driven {
+        Driven::Sent(counts) => {
+            let (sent, checksum) = (counts.iter().sum::<u64>(), expected_checksum(job, counts));
+            if (tally.count, tally.checksum) != (sent, checksum) {
+                return Err(
+                    format!("{sent} sent, but {} arrived or their checksum is wrong", tally.count).into()
+                );
+            }
+            // The first arrival started the clock, so it is not one of those that were counted by it.
+            let rate = sent.saturating_sub(1) as f64 / tally.seconds;
+            if sent < 2 || !rate.is_finite() {
+                return Err("too little arrived to measure: give it more --seconds".into());
+            }
+            let per_arrival =
+                if job.workload == Workload::Bulk { job.size as f64 / f64::from(1 << 20) } else { 1.0 };
+            Ok(Sample { figure: rate * per_arrival, tail: None })
+        }
+        Driven::Trips(trips) => {
+            let count = trips.len() as u64;
+            if (tally.count, tally.checksum) != (count, Message::checksum_of_first(job.size, count)) {
+                return Err(
+                    format!("{count} sent, but {} arrived or their checksum is wrong", tally.count).into()
+                );
+            }
+            let mut sorted = trips.clone();
+            sorted.sort_unstable();
+            let microseconds = |part| percentile(&sorted, part).map(|nanos| nanos as f64 / 1000.0);
+            let figure = microseconds(0.50).ok_or("no round trip was made: give it more --seconds")?;
+            Ok(Sample { figure, tail: microseconds(0.99) })
+        }
+        Driven::SetUps { count, seconds } => Ok(Sample { figure: *count as f64 / seconds, tail: None }),
+    }
+}
+
+/// What the consumer's checksum must be when `counts` messages or blocks went out on each channel.
+fn expected_checksum(job: &Job, counts: &[u64]) -> u64 {
+    if job.workload == Workload::Bulk {
+        let each = message::block_checksum(&message::block(job.size));
+        return counts.iter().fold(0, |sum: u64, &count| sum.wrapping_add(each.wrapping_mul(count)));
+    }
+    let of_channel = |&count: &u64| Message::checksum_of_first(job.size, count);
+    counts.iter().map(of_channel).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(workload: Workload, size: usize) -> Job {
+        Job { contestant: Contestant::Tcp, workload, size, seconds: 1.0 }
+    }
+
+    #[test]
+    fn a_rate_leaves_out_the_arrival_that_started_the_clock() {
+        let job = job(Workload::Stream, 64);
+        let tally = Tally { count: 11, checksum: Message::checksum_of_first(64, 11), seconds: 2.0 };
+        assert_eq!(sample(&job, &Driven::Sent(vec![11]), &tally).unwrap().figure, 5.0);
+    }
+
+    #[test]
+    fn what_did_not_arrive_as_sent_is_an_error() {
+        let job = job(Workload::Channels, 64);
+        let checksum = Message::checksum_of_first(64, 3).wrapping_add(Message::checksum_of_first(64, 4));
+        let good = Tally { count: 7, checksum, seconds: 1.0 };
+        assert!(sample(&job, &Driven::Sent(vec![3, 4]), &good).is_ok());
+        for bad in [Tally { count: 6, ..good }, Tally { checksum: checksum ^ 1, ..good }] {
+            assert!(sample(&job, &Driven::Sent(vec![3, 4]), &bad).is_err());
+        }
+    }
+
+    #[test]
+    fn bulk_is_in_mebibytes() {
+        let job = job(Workload::Bulk, 1 << 19);
+        let tally = Tally { count: 3, checksum: expected_checksum(&job, &[3]), seconds: 1.0 };
+        assert_eq!(sample(&job, &Driven::Sent(vec![3]), &tally).unwrap().figure, 1.0);
+    }
+
+    #[test]
+    fn sizes_that_make_no_sense_are_refused() {
+        let with = |workload, size| Options { workload, size, seconds: 1.0, json: false }.checked_size();
+        assert_eq!(with(Workload::Bulk, None).unwrap(), 1 << 20);
+        assert_eq!(with(Workload::Stream, Some(100)).unwrap(), 100);
+        assert!(with(Workload::Stream, Some(63)).is_err());
+        assert!(with(Workload::Connect, Some(64)).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! The collector: takes every result as it comes until no more can come.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::audit::{Audit, Findings};
+use super::crew::Crew;
+use super::net::Receiver;
+use super::progress::Progress;
+use super::task::Done;
+use crate::text::counted;
+
+/// With workers running but no result for this long, something hangs, and the demo says so instead of hanging with it.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// How often the silence is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A worker leaves only once its results are here; with every worker gone, this much silence means drained.
+const DRAIN_SILENCE: Duration = Duration::from_millis(300);
+
+/// What the collector hands back.
+pub(super) struct Collected {
+    pub(super) findings: Findings,
+    pub(super) last_arrival: Instant,
+    pub(super) crew: Crew,
+}
+
+/// Counts results until all workers have left and the channel is drained. It does not stop at the expected number:
+/// duplicates come after it.
+pub(super) async fn collect(
+    results: Receiver<Done>,
+    mut crew: Crew,
+    tasks: u64,
+    progress: Progress,
+) -> Collected {
+    let mut audit = Audit::new(tasks, progress.workers());
+    let mut last_arrival = Instant::now();
+    let mut look = interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    loop {
+        let arrival = if crew.running() > 0 {
+            tokio::select! {
+                arrival = results.recv() => arrival,
+                () = crew.next() => continue,
+                _ = look.tick() => {
+                    if last_arrival.elapsed() > SILENCE_LIMIT {
+                        let running = counted(crew.running() as u64, "worker");
+                        crew.dismiss(format!("no result for {} s with {running} running", SILENCE_LIMIT.as_secs()));
+                    }
+                    continue;
+                }
+            }
+        } else {
+            match timeout(DRAIN_SILENCE, results.recv()).await {
+                Ok(arrival) => arrival,
+                Err(_silence) => break,
+            }
+        };
+        match arrival {
+            Ok(Some(done)) => {
+                last_arrival = Instant::now();
+                audit.arrive(&done);
+                progress.show(audit.results(), done.worker, audit.results_of(done.worker));
+            }
+            Ok(None) => {
+                crew.dismiss("the results channel closed by itself".into());
+                break;
+            }
+            // Not every error ends a channel, but none may happen here; a run that had one has failed already.
+            Err(e) => {
+                crew.fault(format!("receiving results failed: {e}"));
+                crew.dismiss("the workers were dismissed for that".into());
+                break;
+            }
+        }
+    }
+    progress.clear();
+    Collected { findings: audit.findings(), last_arrival, crew }
+}

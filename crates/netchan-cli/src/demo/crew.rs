@@ -1,0 +1,166 @@
+//! The worker processes as their parent sees them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Plant;
+use super::task::SLOWNESS;
+use super::worker::{News, Order};
+use crate::Failure;
+use crate::child::Subprocess;
+use crate::text::counted;
+
+/// How long workers may take from their start until they have both channels open.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// All workers, and what is known of them. Dropping it kills those that still run.
+pub(super) struct Crew {
+    events: mpsc::UnboundedReceiver<Event>,
+    watchers: JoinSet<()>,
+    workers: Vec<Member>,
+    faults: Vec<String>,
+}
+
+#[derive(Default)]
+struct Member {
+    encryption: Option<(String, String)>,
+    planted: bool,
+    ended: bool,
+}
+
+/// Something that a worker has done.
+struct Event {
+    worker: usize,
+    what: What,
+}
+
+enum What {
+    Told(News),
+    /// The process is gone; the text says why that was not as agreed.
+    Ended(Result<(), String>),
+}
+
+impl Crew {
+    /// Starts the processes and gives each its order.
+    pub(super) fn start(
+        ticket: &str,
+        workers: usize,
+        slow: Option<usize>,
+        plant: Option<Plant>,
+    ) -> Result<Self, Failure> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut watchers = JoinSet::new();
+        for worker in 0..workers {
+            let effort = if slow == Some(worker) { SLOWNESS } else { 1 };
+            let plant = plant.filter(|_| worker == 0);
+            let order = Order { ticket: ticket.to_string(), worker, effort, plant };
+            watchers.spawn(watch(Subprocess::start("demo-worker")?, order, sender.clone()));
+        }
+        let workers = std::iter::repeat_with(Member::default).take(workers).collect();
+        Ok(Self { events, watchers, workers, faults: Vec::new() })
+    }
+
+    /// Waits until every worker has its channels open, so that all start the race together. One that fails is noted and
+    /// the others go on; it is an error if none is left.
+    pub(super) async fn all_ready(&mut self) -> Result<(), Failure> {
+        let waiting = async {
+            while self.workers.iter().any(|member| member.encryption.is_none() && !member.ended) {
+                self.next().await;
+            }
+        };
+        if tokio::time::timeout(START_LIMIT, waiting).await.is_err() {
+            let late =
+                self.workers.iter().filter(|member| member.encryption.is_none() && !member.ended).count();
+            let late = counted(late as u64, "worker");
+            return Err(format!("{late} did not connect within {} s", START_LIMIT.as_secs()).into());
+        }
+        if self.running() == 0 {
+            return Err(format!("no worker could start: {}", self.faults.join("; ")).into());
+        }
+        Ok(())
+    }
+
+    /// Waits for the next piece of news and notes it. Safe to cancel.
+    pub(super) async fn next(&mut self) {
+        let Some(Event { worker, what }) = self.events.recv().await else {
+            // Every watcher has reported its process's end and is gone.
+            return std::future::pending().await;
+        };
+        let member = &mut self.workers[worker];
+        match what {
+            What::Told(News::Ready { key_exchange, cipher }) => {
+                member.encryption = Some((key_exchange, cipher))
+            }
+            What::Told(News::Finished { planted }) => member.planted = planted,
+            What::Ended(outcome) => {
+                member.ended = true;
+                self.faults.extend(outcome.err().map(|why| format!("worker {} {why}", worker + 1)));
+            }
+        }
+    }
+
+    /// How many processes have not ended.
+    pub(super) fn running(&self) -> usize {
+        self.workers.iter().filter(|member| !member.ended).count()
+    }
+
+    /// Kills whoever still runs, for the reason given.
+    pub(super) fn dismiss(&mut self, reason: String) {
+        self.watchers.abort_all();
+        self.workers.iter_mut().for_each(|member| member.ended = true);
+        self.faults.push(reason);
+    }
+
+    /// Notes something that must not be.
+    pub(super) fn fault(&mut self, fault: String) {
+        self.faults.push(fault);
+    }
+
+    /// Everything that was not as it must be, including a planted fault that found no chance.
+    pub(super) fn problems(&self, plant: Option<Plant>) -> Vec<String> {
+        let mut problems = self.faults.clone();
+        if plant.is_some() && !self.workers[0].planted {
+            problems.push("worker 1 got too few tasks to plant the fault".into());
+        }
+        problems
+    }
+
+    /// The key exchange and the cipher in use (all of them, should workers differ).
+    pub(super) fn encryption(&self) -> (String, String) {
+        let known = || self.workers.iter().filter_map(|member| member.encryption.as_ref());
+        let join = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+        (
+            join(known().map(|(exchange, _)| exchange.as_str()).collect()),
+            join(known().map(|(_, c)| c.as_str()).collect()),
+        )
+    }
+}
+
+/// Follows one process to its end.
+async fn watch(mut process: Subprocess, order: Order, events: mpsc::UnboundedSender<Event>) {
+    let worker = order.worker;
+    let tell = |what| drop(events.send(Event { worker, what }));
+    // A process that cannot be told anything has ended: its exit status, below, says more than the broken pipe.
+    let _ = process.tell(&order).await;
+    let mut finished = false;
+    let silenced = loop {
+        match process.hear::<News>().await {
+            Ok(Some(news)) => {
+                finished |= matches!(news, News::Finished { .. });
+                tell(What::Told(news));
+            }
+            Ok(None) => break None,
+            Err(e) => break Some(format!("said something unintelligible: {e}")),
+        }
+    };
+    let outcome = match (silenced, process.ended().await) {
+        (Some(why), _) => Err(why),
+        (None, Ok(status)) if finished && status.success() => Ok(()),
+        (None, Ok(status)) => Err(format!("ended early ({status})")),
+        (None, Err(e)) => Err(format!("cannot be waited for: {e}")),
+    };
+    tell(What::Ended(outcome));
+}

@@ -1,0 +1,81 @@
+//! `netchan bench`, run as its users run it, with rounds too short to judge by.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_netchan"))
+        .arg("bench")
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
+}
+
+/// Runs a workload and checks the object on the last line against the contestants and the unit it must have.
+fn check(workload: &str, more: &[&str], size: u64, unit: &str, limits: &[&str]) {
+    let output = bench(&[&[workload, "--seconds", "0.1", "--json"], more].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{workload}: {errors}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let json: Value =
+        serde_json::from_str(text.lines().last().expect("output")).expect("JSON on the last line");
+
+    assert_eq!(json["workload"], workload);
+    assert_eq!(json["size_bytes"], size);
+    assert_eq!(json["unit"], unit);
+    let figures =
+        |of: &str, who: &str| json[of][who].as_f64().unwrap_or_else(|| panic!("no {of}.{who} in {json}"));
+    for who in [&["netchan"], limits].concat() {
+        let (min, median, max) = (figures("min", who), figures("median", who), figures("max", who));
+        assert!(0.0 < min && min <= median && median <= max, "{who}: {min} {median} {max}");
+    }
+    for limit in limits {
+        let ratio = figures("median", "netchan") / figures("median", limit);
+        assert!((figures("ratio", limit) - ratio).abs() < 1e-9 * ratio, "{limit}: {json}");
+    }
+    for of in ["median", "min", "max"] {
+        assert_eq!(json[of].as_object().unwrap().len(), limits.len() + 1, "{of}");
+    }
+    assert_eq!(json["ratio"].as_object().unwrap().len(), limits.len());
+}
+
+#[test]
+fn stream() {
+    check("stream", &[], 64, "messages/s", &["tcp", "tls", "mpsc"]);
+}
+
+#[test]
+fn bulk() {
+    check("bulk", &["--size", "100000"], 100_000, "MiB/s", &["tcp", "tls"]);
+}
+
+#[test]
+fn pingpong() {
+    check("pingpong", &[], 64, "us", &["tcp", "tls"]);
+}
+
+#[test]
+fn channels() {
+    check("channels", &[], 64, "messages/s", &["tcp", "tls"]);
+}
+
+#[test]
+fn connect() {
+    check("connect", &[], 0, "sessions/s", &["tcp", "tls"]);
+}
+
+#[test]
+fn nonsense_is_refused_with_a_reason() {
+    for (arguments, reason) in [
+        (&["stream", "--size", "10"][..], "at least 64 bytes"),
+        (&["connect", "--size", "64"], "has no --size"),
+        (&["stream", "--seconds", "0"], "must be from 0.01 to 3600"),
+        (&["flood"], "possible values: stream, bulk, pingpong, channels, connect"),
+    ] {
+        let output = bench(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(reason), "{arguments:?}: {errors}");
+    }
+}
