@@ -143,6 +143,12 @@ impl Sealer {
         Ok(())
     }
 
+    /// Whether a channel has a key here.
+    #[must_use]
+    pub fn has_channel(&self, channel: ChannelId) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
     /// Erases a channel's key; `false` if it had none. The control channel stays.
     pub fn remove_channel(&mut self, channel: ChannelId) -> bool {
         channel != ChannelId::CONTROL && self.channels.remove(&channel).is_some()
