@@ -1,0 +1,127 @@
+//! Errors of dialing and listening.
+
+use std::io;
+use std::time::Duration;
+
+use netchan_proto::crypto::{HandshakeError, RefusalCode};
+
+use super::Fault;
+use crate::address::{Address, AddressError};
+use crate::ticket::{AdvertiseError, TicketError};
+
+/// No session could be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The ticket is not one.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// No address of the ticket could be reached.
+    #[error("cannot reach the server: {}", Attempts(.attempts))]
+    Unreachable {
+        /// What was tried, in order, and what came of it.
+        attempts: Vec<(Address, io::Error)>,
+    },
+    /// The server closed the connection without a word, as it does to strangers.
+    #[error(
+        "{address} closed without answering. Possible causes: the ticket is wrong or out of date (its access secret was \
+         rotated, or the server has a new identity); the clocks of the two machines are more than two minutes apart; the \
+         server is overloaded or shutting down; or another program listens there. The server's log tells them apart"
+    )]
+    ClosedWithoutAnswering {
+        /// Who closed.
+        address: Address,
+    },
+    /// The server answered that it does not let this client in.
+    #[error("{address} refused: {reason}")]
+    Refused {
+        /// Who refused.
+        address: Address,
+        /// For programs.
+        code: RefusalCode,
+        /// For people.
+        reason: String,
+    },
+    /// The handshake took too long.
+    #[error("{address} did not finish the handshake within {deadline:?}; check that it is a netchan server and not overloaded")]
+    Timeout {
+        /// Who was too slow.
+        address: Address,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The handshake failed.
+    #[error("the handshake with {address} failed: {error}")]
+    Handshake {
+        /// With whom.
+        address: Address,
+        /// Why.
+        error: HandshakeError,
+    },
+    /// The connection broke during the handshake.
+    #[error("the connection to {address} broke during the handshake: {error}")]
+    Link {
+        /// To whom.
+        address: Address,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl DialError {
+    /// Who is at fault, as far as this end can tell.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Ticket(_) | Self::ClosedWithoutAnswering { .. } => Fault::Caller,
+            Self::Refused { .. } | Self::Handshake { .. } => Fault::Peer,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Link { .. } => Fault::Network,
+        }
+    }
+}
+
+struct Attempts<'a>(&'a [(Address, io::Error)]);
+
+impl std::fmt::Display for Attempts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, (address, error)) in self.0.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            let text = error.to_string();
+            if text.contains(&address.to_string()) {
+                write!(f, "{separator}{text}")?;
+            } else {
+                write!(f, "{separator}{address}: {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A server could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The address is not one.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The address cannot be listened on; the error says what to try.
+    #[error(transparent)]
+    Listen(#[from] io::Error),
+    /// No ticket can be made of the addresses.
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
+    /// No ticket can be made.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The identity cannot be used.
+    #[error("the server's identity cannot be used: {0}")]
+    Identity(HandshakeError),
+}
+
+impl ListenError {
+    /// Who is at fault.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        Fault::Caller
+    }
+}

@@ -1,0 +1,138 @@
+//! Errors. They return what they took, and say who is at fault ([`Fault`]) and what to try.
+
+mod connect;
+mod open;
+mod recv;
+mod send;
+
+pub use connect::{DialError, ListenError};
+pub use open::{HostError, OpenError};
+pub use recv::{RecvError, RecvTimeoutError, TryRecvError};
+pub use send::{InDoubt, ReserveError, SendError, SendTimeoutError, TrySendError};
+
+use std::fmt;
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The program that made the call.
+    Caller,
+    /// The program at the other end.
+    Peer,
+    /// What lies between.
+    Network,
+    /// netchan itself: please report it.
+    Netchan,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Caller => "caller",
+            Self::Peer => "peer",
+            Self::Network => "network",
+            Self::Netchan => "netchan",
+        })
+    }
+}
+
+/// Why a channel was closed: a number for programs, text for people. A plain close has the number 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReason {
+    /// For programs; 0 is a plain close, below 256 is netchan's own.
+    pub code: u16,
+    /// For people; may be empty.
+    pub text: String,
+}
+
+impl CloseReason {
+    /// A reason of the program's own.
+    #[must_use]
+    pub fn new(code: u16, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// Whether the channel was closed in the ordinary way.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.code == 0
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.text.as_str()) {
+            (0, "") => f.write_str("closed"),
+            (0, text) => write!(f, "closed: {text}"),
+            (code, "") => write!(f, "closed with code {code}"),
+            (code, text) => write!(f, "closed with code {code}: {text}"),
+        }
+    }
+}
+
+impl From<&netchan_proto::channel::CloseReason> for CloseReason {
+    fn from(reason: &netchan_proto::channel::CloseReason) -> Self {
+        Self { code: reason.code, text: reason.reason.clone() }
+    }
+}
+
+impl From<CloseReason> for netchan_proto::channel::CloseReason {
+    fn from(reason: CloseReason) -> Self {
+        Self { code: reason.code, reason: reason.text }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// This end closed it.
+    #[error("this end closed the session")]
+    ClosedHere,
+    /// The other end closed it.
+    #[error("the other end closed the session: {0}")]
+    ClosedByPeer(CloseReason),
+    /// The connection broke.
+    #[error("the connection broke ({0}); dial again")]
+    Disconnected(String),
+    /// The other end broke the protocol.
+    #[error("{0}; the other end is faulty or runs another version")]
+    PeerViolation(String),
+    /// The other end says that this end broke the protocol.
+    #[error("the other end ended the session for a fault it saw here: {0}; please report it")]
+    OwnViolation(String),
+}
+
+impl SessionEnd {
+    /// Who is at fault; `None` when nobody is.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::ClosedHere | Self::ClosedByPeer(_) => None,
+            Self::Disconnected(_) => Some(Fault::Network),
+            Self::PeerViolation(_) => Some(Fault::Peer),
+            Self::OwnViolation(_) => Some(Fault::Netchan),
+        }
+    }
+
+    /// Whether it ended in the ordinary way.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        matches!(self, Self::ClosedHere | Self::ClosedByPeer(_))
+    }
+}
+
+/// The session is lost or closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session is over: {0}")]
+pub struct SessionLost(pub SessionEnd);
+
+impl SessionLost {
+    /// Who is at fault; `None` when the session was closed in the ordinary way.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        self.0.fault()
+    }
+}
