@@ -2,17 +2,16 @@
 
 mod error;
 mod file;
-mod placeholder;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::{hmac, rand};
+pub use netchan_proto::crypto::{AccessSecret, Fingerprint, LocalKey, ServerPin, SignError, Signer};
 use zeroize::Zeroizing;
 
 pub use self::error::IdentityError;
-pub use self::placeholder::{AccessSecret, Fingerprint, LocalKey, ServerPin, SignError, Signer};
 
 /// An Ed25519 key pair, and the access secret of the tickets a server gives out.
 ///

@@ -62,17 +62,32 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
         let mut budget = Budget::new(cx.depth_max(), elements_max, bytes.len());
         let mut deserializer = Deserializer::from_bytes(bytes);
         let result = T::deserialize(Guarded::new(&mut deserializer, &mut budget));
-        let malformed =
-            |error| DecodeError::Malformed { type_name: type_name::<T>(), source: Box::new(error) };
-        match (budget.overrun(), result) {
-            (Some(Overrun::Depth), _) => Err(DecodeError::TooDeep { depth_max: cx.depth_max() }),
-            (Some(Overrun::Elements), _) => Err(DecodeError::TooManyElements { elements_max }),
-            (None, Err(error)) => Err(malformed(error)),
-            (None, Ok(value)) => match deserializer.finalize().map_err(malformed)?.len() {
-                0 => Ok(value),
-                bytes => Err(DecodeError::TrailingBytes { type_name: type_name::<T>(), bytes }),
-            },
+        match (result, deserializer.finalize()) {
+            (Ok(value), Ok([])) if budget.overrun().is_none() => Ok(value),
+            (result, rest) => {
+                let (error, rest) = (result.err(), rest.map_or(0, <[u8]>::len));
+                Err(why_not(type_name::<T>(), error, rest, &budget, cx.depth_max(), elements_max))
+            }
         }
+    }
+}
+
+/// Out of the way of what usually happens.
+#[cold]
+fn why_not(
+    type_name: &'static str,
+    error: Option<postcard::Error>,
+    rest: usize,
+    budget: &Budget,
+    depth_max: usize,
+    elements_max: usize,
+) -> DecodeError {
+    match (budget.overrun(), error) {
+        // First, because a Deserialize that swallows the error would hide it.
+        (Some(Overrun::Depth), _) => DecodeError::TooDeep { depth_max },
+        (Some(Overrun::Elements), _) => DecodeError::TooManyElements { elements_max },
+        (None, Some(error)) => DecodeError::Malformed { type_name, source: Box::new(error) },
+        (None, None) => DecodeError::TrailingBytes { type_name, bytes: rest },
     }
 }
 
