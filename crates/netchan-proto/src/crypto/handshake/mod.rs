@@ -12,6 +12,8 @@ mod input;
 mod pipe;
 pub mod server;
 pub mod stub;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use zeroize::Zeroizing;
