@@ -10,6 +10,7 @@ use netchan_proto::crypto::{
     HandshakeError, ServerHandshake, ServerSettings, make_gate,
 };
 use proptest::prelude::*;
+use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
 
 /// Feeds bytes to a fresh server; whatever happens, it must stay silent.
 fn knock(settings: &ServerSettings, bytes: &[u8], now: u64) -> Result<usize, HandshakeError> {
@@ -107,9 +108,11 @@ impl Gate for Open {
 /// A plain TLS client, as a stranger would bring it, with its offers changed.
 fn foreign_client_hello(change: impl FnOnce(&mut rustls::ClientConfig), kx: KeyExchange) -> Vec<u8> {
     let mut crypto = rustls::crypto::aws_lc_rs::default_provider();
-    if let KeyExchange::Classic = kx {
-        crypto.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
-    }
+    crypto.kx_groups = match kx {
+        KeyExchange::Hybrid => vec![X25519MLKEM768],
+        KeyExchange::Classic => vec![X25519],
+        KeyExchange::HybridWithoutShare => vec![X25519, X25519MLKEM768],
+    };
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(crypto))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("versions")
@@ -128,6 +131,8 @@ fn foreign_client_hello(change: impl FnOnce(&mut rustls::ClientConfig), kx: KeyE
 enum KeyExchange {
     Hybrid,
     Classic,
+    /// Makes a server ask for a second ClientHello, which no gate would cover.
+    HybridWithoutShare,
 }
 
 #[test]
@@ -147,6 +152,8 @@ fn hs_2_and_5_clients_without_our_protocol_or_key_exchange_meet_silence() {
     assert!(
         knock(&settings, &foreign_client_hello(alpn(&["netchan/1"]), KeyExchange::Classic), NOW).is_err()
     );
+    let retry = foreign_client_hello(alpn(&["netchan/1"]), KeyExchange::HybridWithoutShare);
+    assert_eq!(knock(&settings, &retry, NOW), Err(HandshakeError::Negotiation));
     // X.509 clients offer no raw public keys.
     assert!(knock(&settings, &foreign_client_hello(alpn(&["netchan/1"]), KeyExchange::Hybrid), NOW).is_err());
 }

@@ -144,6 +144,7 @@ impl GateKeeper {
         let index = matched.ok_or(GateReject::BadTag)?;
         let candidate = &self.candidates[index];
 
+        // `GATE-4`
         if let Some(window) = self.clock_window_seconds {
             let peer_seconds = candidate.time_mask(&gate[SALT]) ^ be64(&gate[TIME]);
             if peer_seconds.abs_diff(unix_seconds) > window {

@@ -12,6 +12,8 @@ mod input;
 mod pipe;
 pub mod server;
 pub mod stub;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use zeroize::Zeroizing;
@@ -34,7 +36,7 @@ pub trait Handshake: Send + std::fmt::Debug {
     /// [`HandshakeError`]; the handshake is over and has no output left.
     fn handle_input(&mut self, input: &[u8], unix_seconds: u64) -> Result<usize, HandshakeError>;
 
-    /// What the end of the connection means at this point: the peer's silence or a cut.
+    /// What the end of the connection means at this point: the peer's silence or a cut (`HS-13`).
     fn handle_end(&mut self) -> HandshakeError;
 
     /// Bytes for the peer.
@@ -58,7 +60,7 @@ pub trait Handshake: Send + std::fmt::Debug {
     /// [`HandshakeError::NotNow`] without an unanswered Hello; else as for `handle_input`.
     fn refuse(&mut self, code: RefusalCode, reason: &str) -> Result<(), HandshakeError>;
 
-    /// The link, once, when the handshake has succeeded.
+    /// The link, once, when the handshake has succeeded; the TLS state is gone by then (`HS-14`).
     fn poll_established(&mut self) -> Option<Established>;
 
     /// Whether the handshake is over: failed, refused, or its link taken. Output may be left only after a refusal or

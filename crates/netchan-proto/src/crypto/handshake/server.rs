@@ -62,7 +62,7 @@ enum State {
     AwaitClientHello(RecordReader, [u8; GATE_BYTES]),
     Tls(Box<InTls>),
     AwaitHello(Box<Authenticated>),
-    /// The Hello waits to be polled, then to be answered.
+    /// The Hello waits to be polled, then to be answered (`HS-10`).
     Paused(Box<Paused>),
     Established(Box<Established>),
     Over,
@@ -174,7 +174,7 @@ impl ServerHandshake {
         Ok(State::Over)
     }
 
-    /// The Hello that was handed out and is not answered; taking it ends the handshake unless it goes on.
+    /// The Hello that was handed out and is not answered (`HS-10`); taking it ends the handshake unless it goes on.
     fn take_paused(&mut self) -> Result<Paused, HandshakeError> {
         match mem::replace(&mut self.state, State::Over) {
             State::Paused(paused) if paused.polled => Ok(*paused),
