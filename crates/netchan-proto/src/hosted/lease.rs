@@ -60,6 +60,7 @@ impl Default for Lease {
 
 impl Lease {
     /// What the capacity law counts for this sender.
+    #[cfg(debug_assertions)]
     pub(super) fn outstanding(&self) -> u64 {
         self.limit - self.progress.count()
     }

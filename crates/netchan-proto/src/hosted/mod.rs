@@ -36,17 +36,19 @@ mod line;
 mod pool;
 mod progress;
 mod queries;
+mod queue;
 mod receivers;
 mod senders;
 #[cfg(test)]
 mod tests;
 mod types;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use crate::limits::CAPACITY_ITEMS_MAX;
+use queue::Queue;
 use receivers::Receivers;
 use senders::{Admission, Senders};
 
@@ -57,15 +59,13 @@ pub use types::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, SenderKey, Violatio
 /// Invariants, after every call:
 /// - each value admitted and not settled is in `queue` or in flight at exactly one receiver, and is counted once in
 ///   what is lent;
-/// - `queue` is empty or no demand waits (`HOST-9`); tickets are never reused, so the order of `queue` is the order of
-///   arrival, and what comes back goes before what was never dispatched;
+/// - `queue` is empty or no demand waits (`HOST-9`);
 /// - credit is free only if nobody's turn is due (`HOST-9`).
 #[derive(Debug)]
 pub struct Hosted {
     senders: Senders,
     receivers: Receivers,
-    queue: BTreeMap<u64, Item>,
-    next_ticket: u64,
+    queue: Queue,
     held_bytes: u64,
     finished: bool,
     effects: VecDeque<Effect>,
@@ -78,8 +78,7 @@ impl Hosted {
         Self {
             senders: Senders::new(capacity.min(CAPACITY_ITEMS_MAX)),
             receivers: Receivers::default(),
-            queue: BTreeMap::new(),
-            next_ticket: 0,
+            queue: Queue::default(),
             held_bytes: 0,
             finished: false,
             effects: VecDeque::new(),
@@ -132,11 +131,10 @@ impl Hosted {
     /// # Errors
     /// The number is not the sender's next, or lies beyond its lease.
     pub fn push(&mut self, key: SenderKey, seq: u64, bytes: Bytes) -> Result<(), Violation> {
-        let ticket = self.next_ticket;
+        let ticket = self.queue.next_ticket();
         if self.senders.push(key, seq, ticket, &mut self.effects)? == Admission::Queued {
-            self.next_ticket += 1;
             self.held_bytes += bytes.len() as u64;
-            self.queue.insert(ticket, Item { ticket, origin: key, seq, bytes, redelivered: false });
+            self.queue.push(key, seq, bytes);
         }
         self.settle();
         Ok(())
@@ -240,15 +238,15 @@ impl Hosted {
     }
 
     /// Ends the channel: no more credit, and leases are recalled; what was committed under them still arrives and is
-    /// delivered, then comes [`Effect::Finished`] (`HOST-18`). Where C = 0, offers nobody holds are withdrawn. To end
-    /// without waiting for an absent sender, remove it.
+    /// delivered, then comes [`Effect::Finished`] (`HOST-18`, `HOST-20`). Where C = 0, offers nobody holds are withdrawn
+    /// (`HOST-19`). To end without waiting for an absent sender, remove it.
     pub fn close(&mut self) {
         if self.is_closed() {
             return;
         }
         self.senders.close(&mut self.effects);
         if self.capacity() == 0 {
-            for (_, item) in std::mem::take(&mut self.queue) {
+            for item in self.queue.clear() {
                 self.held_bytes -= item.bytes.len() as u64;
                 self.senders.refuse(item.origin, item.seq, &mut self.effects);
             }
@@ -257,16 +255,15 @@ impl Hosted {
     }
 
     fn unqueue(&mut self, ticket: u64) {
-        if let Some(item) = self.queue.remove(&ticket) {
+        if let Some(item) = self.queue.remove(ticket) {
             self.held_bytes -= item.bytes.len() as u64;
         }
     }
 
     fn take_back(&mut self, returned: VecDeque<Item>) {
-        for mut item in returned {
+        for item in returned {
             if self.senders.take_back(item.origin, item.seq, item.ticket, &mut self.effects) {
-                item.redelivered = true;
-                self.queue.insert(item.ticket, item);
+                self.queue.put_back(item);
             } else {
                 self.held_bytes -= item.bytes.len() as u64;
             }
@@ -276,7 +273,7 @@ impl Hosted {
     /// Brings the invariants back after a change: values to demand, then credit to senders.
     fn settle(&mut self) {
         while self.receivers.units() > 0 {
-            let Some((_, item)) = self.queue.pop_first() else { break };
+            let Some(item) = self.queue.pop() else { break };
             self.senders.dispatched(item.origin);
             if let Some(to) = self.receivers.dispatch(item.clone()) {
                 self.effects.push_back(Effect::Deliver { to, item });
@@ -297,7 +294,7 @@ impl Hosted {
     fn audit(&self) {
         let held = (self.queue.len() + self.receivers.in_flight()) as u64;
         assert!(held <= self.senders.pool().lent(), "a value that no lease counts");
-        assert!(self.queue.is_empty() || self.receivers.units() == 0, "HOST-9: a value and a receiver wait");
+        assert!(self.queue.len() == 0 || self.receivers.units() == 0, "HOST-9: a value and a receiver wait");
         assert!(self.senders.pool().next_turn().is_none(), "HOST-9: credit and a sender wait");
         if self.senders.len() + self.receivers.len() <= 32 {
             self.senders.audit();

@@ -114,6 +114,7 @@ impl Pool {
             Standing::Parked => self.parked -= 1,
             Standing::Recalled { due } => self.due -= due,
         }
+        // HOST-11: who is recalled stands in no line until it has answered.
         let new = if lease.recalled {
             let due = lease.recallable();
             self.due += due;

@@ -19,7 +19,7 @@ impl Hosted {
     /// True if no value is in the queue.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.len() == 0
     }
 
     /// Values dispatched and not known taken.

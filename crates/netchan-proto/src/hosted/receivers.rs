@@ -35,6 +35,7 @@ pub(super) struct Receivers {
 }
 
 impl Receivers {
+    #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
@@ -75,7 +76,7 @@ impl Receivers {
     pub(super) fn demand(&mut self, key: ReceiverKey, units: u64) -> Result<(), Violation> {
         let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
         if units > DEMAND_UNITS_MAX - receiver.units {
-            return Err(Violation::ExcessDemand);
+            return Err(Violation::ExcessDemand); // HOST-21
         }
         if units == 0 {
             return Ok(());
@@ -112,7 +113,7 @@ impl Receivers {
         removed
     }
 
-    /// Gives the item to the unit that has waited longest; there must be one.
+    /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one.
     pub(super) fn dispatch(&mut self, item: Item) -> Option<ReceiverKey> {
         let turn = self.line.first_mut()?;
         let key = turn.of;

@@ -59,6 +59,7 @@ impl Senders {
         self.map.get(&key).filter(|sender| !sender.gone).map(|sender| sender.lease.limit)
     }
 
+    #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
@@ -317,7 +318,6 @@ impl Senders {
         self.pool.close();
         for (key, sender) in &mut self.map {
             let lease = &mut sender.lease;
-            lease.want = 0;
             if lease.recallable() > 0 && !lease.recalled {
                 lease.recalled = true;
                 effects.push_back(Effect::Recall { from: *key });
@@ -326,12 +326,12 @@ impl Senders {
         }
     }
 
-    /// Withdraws an offer that the close caught in the queue.
+    /// Withdraws an offer that the close caught in the queue (`HOST-19`).
     pub(super) fn refuse(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
         self.settle_withdrawn(key, seq, effects);
     }
 
-    /// Tells senders what is settled, then hands out what is free, then recalls what is missing.
+    /// Tells senders what is settled (`HOST-13`), then hands out what is free, then recalls what is missing.
     pub(super) fn serve(&mut self, effects: &mut VecDeque<Effect>) {
         for key in self.touched.drain(..) {
             if let Some(sender) = self.map.get_mut(&key).filter(|sender| sender.touched && !sender.gone) {

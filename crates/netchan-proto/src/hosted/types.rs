@@ -60,7 +60,8 @@ pub enum Effect {
         /// How many values are settled, in any order.
         count: u64,
     },
-    /// The answer to a [`Hosted::withdraw`](super::Hosted::withdraw) that found the offer dispatched, or the return of an offer by a close.
+    /// The answer to a [`Hosted::withdraw`](super::Hosted::withdraw) that found the offer dispatched, or the return of an
+    /// offer by a close.
     Withdrawn {
         /// The sender.
         to: SenderKey,

@@ -133,6 +133,14 @@ fn host_9_nobody_overtakes_who_waits() {
     hosted.demand(X, 1).unwrap();
     hosted.taken(X, 1).unwrap();
     assert!(hosted.try_lease(D));
+
+    let mut hosted = channel(4);
+    hosted.want(A, 100);
+    push(&mut hosted, A, 0..1);
+    hosted.demand(X, 1).unwrap();
+    hosted.taken(X, 1).unwrap();
+    assert_eq!(hosted.free(), 1, "A has enough for now");
+    assert!(!hosted.try_lease(B));
 }
 
 #[test]

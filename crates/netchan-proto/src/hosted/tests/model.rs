@@ -201,22 +201,12 @@ impl Run {
                     }
                 }
             }
-            Op::Commit(_) if !rendezvous => {
-                // A suspended sender goes on committing: it does not know yet.
-                if peer.committed < peer.suspended.unwrap_or(peer.limit) {
-                    peer.committed += 1;
-                }
+            // A suspended sender goes on committing: it does not know yet.
+            Op::Commit(_) if !rendezvous && peer.committed < peer.suspended.unwrap_or(peer.limit) => {
+                peer.committed += 1;
             }
-            Op::Arrive(_) if rendezvous => {
-                if peer.settled.len() as u64 == peer.pushed {
-                    self.arrive(key);
-                }
-            }
-            Op::Arrive(_) => {
-                if peer.pushed < peer.committed && peer.suspended.is_none() {
-                    self.arrive(key);
-                }
-            }
+            Op::Arrive(_) if rendezvous && peer.settled.len() as u64 == peer.pushed => self.arrive(key),
+            Op::Arrive(_) if peer.pushed < peer.committed && peer.suspended.is_none() => self.arrive(key),
             Op::Yield(_) if peer.recalled => {
                 hosted.yielded(key, peer.committed).unwrap();
                 (peer.limit, peer.firm, peer.recalled) = (peer.committed, peer.committed, false);
@@ -291,7 +281,19 @@ impl Run {
         if peer.limit == peer.pushed && self.reference.capacity > 0 {
             assert_eq!(hosted.push(key, peer.pushed, value(0)), Err(Violation::ExcessCredit));
         }
-        assert!(hosted.yielded(key, peer.limit.saturating_add(n | 1)).is_err());
+        if self.reference.capacity == 0 && peer.outstanding() > 0 {
+            assert_eq!(hosted.push(key, peer.pushed, value(0)), Err(Violation::ExcessCredit));
+        }
+        let outside = if n.is_multiple_of(2) && peer.pushed > 0 {
+            n % peer.pushed
+        } else {
+            peer.limit.saturating_add(n | 1)
+        };
+        let violation = if peer.recalled { Violation::FalseYield } else { Violation::UnaskedYield };
+        assert_eq!(hosted.yielded(key, outside), Err(violation));
+        if !peer.recalled {
+            assert_eq!(hosted.yielded(key, peer.limit), Err(Violation::UnaskedYield));
+        }
         for (receiver, held) in &self.reference.held {
             let beyond = (held.len() as u64).saturating_add(n | 1);
             assert_eq!(hosted.taken(*receiver, beyond), Err(Violation::NotInFlight));

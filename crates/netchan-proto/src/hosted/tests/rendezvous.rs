@@ -63,6 +63,9 @@ fn host_17_an_offer_nobody_withdrew_goes_to_the_next() {
     drain(&mut hosted);
     hosted.remove_receiver(X);
     assert_eq!(delivered(&mut hosted), [(Y, A, 0, true)]);
+    hosted.give_back(Y, 0).unwrap();
+    assert_eq!(hosted.withdraw(A, 0), Ok(Withdraw::Withdrawn));
+    assert_eq!((hosted.len(), hosted.lent()), (0, 0));
 }
 
 #[test]
