@@ -28,7 +28,7 @@ use tokio::sync::watch;
 pub(crate) use self::driver::Driver;
 pub(crate) use self::end::CloseReport;
 use self::flush::Writer;
-pub(crate) use self::open::{Direction, OpenFailure, OpenSpec};
+pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened};
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
 pub(crate) use self::send_chan::{SendChan, SendHandle, SendState};
 use crate::config::SessionLimits;
@@ -115,6 +115,8 @@ pub(crate) struct SessionCore {
     handles: AtomicUsize,
     /// Receive handles that nobody waits on, with values or leave to send that should go back, and since when.
     idle_receivers: Mutex<Vec<(Instant, Arc<RecvChan>)>>,
+    /// The peer's farewell, until the driver acts on it.
+    goodbye: Mutex<Option<SessionEnd>>,
     end: OnceLock<SessionEnd>,
     ended: watch::Sender<bool>,
     started: Instant,
@@ -133,7 +135,7 @@ impl SessionCore {
         upper: Arc<dyn Upper>,
     ) -> (Arc<Self>, Driver) {
         let Established { mut keys, hello, accepted, key_exchange, cipher, .. } = established;
-        keys.sealer.set_limits(limits.rekey);
+        keys.sealer.set_rekey_limits(limits.rekey);
         let peer_bytes_max = match side {
             Side::Client => accepted.message_bytes_max,
             Side::Server => hello.message_bytes_max,
@@ -166,6 +168,7 @@ impl SessionCore {
             phase: AtomicU8::new(phase::OPEN),
             handles: AtomicUsize::new(0),
             idle_receivers: Mutex::default(),
+            goodbye: Mutex::default(),
             end: OnceLock::new(),
             ended: watch::Sender::new(false),
             started: Instant::now(),

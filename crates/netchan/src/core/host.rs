@@ -1,0 +1,136 @@
+//! How the session's objects reach each other through the locks, and what is done about what they report.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use netchan_proto::channel::{RecvHalf, SendHalf};
+use netchan_proto::id::ChannelId;
+use netchan_proto::session::{Control, Event, Host};
+
+use super::{Chan, SessionCore};
+
+/// A session's core, as the objects of `netchan-proto` see it.
+pub(super) struct ShellHost<'a>(pub(super) &'a Arc<SessionCore>);
+
+impl Host for ShellHost<'_> {
+    fn with_control<R>(&self, f: impl FnOnce(&mut Control) -> R) -> R {
+        f(&mut self.0.control.lock())
+    }
+
+    fn with_send<R>(&self, id: ChannelId, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R> {
+        match self.0.get(id)? {
+            Chan::Send(chan) => Some(f(&mut chan.state.lock().half)),
+            Chan::Recv(_) => None,
+        }
+    }
+
+    fn with_recv<R>(&self, id: ChannelId, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
+        match self.0.get(id)? {
+            Chan::Recv(chan) => Some(f(&mut chan.state.lock().half)),
+            Chan::Send(_) => None,
+        }
+    }
+
+    fn next_ready(&self) -> Option<ChannelId> {
+        let chan = self.0.ready.lock().pop_front()?;
+        // Cleared before the channel is looked at: whoever adds to it from now on queues it again.
+        chan.queued().store(false, Ordering::SeqCst);
+        Some(chan.id())
+    }
+
+    fn set_ready(&self, id: ChannelId) {
+        if let Some(chan) = self.0.get(id) {
+            self.0.set_ready(&chan);
+        }
+    }
+
+    fn event(&self, event: Event) {
+        self.0.handle_event(event);
+    }
+}
+
+impl SessionCore {
+    fn send_chan(&self, id: ChannelId) -> Option<Arc<super::SendChan>> {
+        match self.get(id)? {
+            Chan::Send(chan) => Some(chan),
+            Chan::Recv(_) => None,
+        }
+    }
+
+    fn recv_chan(&self, id: ChannelId) -> Option<Arc<super::RecvChan>> {
+        match self.get(id)? {
+            Chan::Recv(chan) => Some(chan),
+            Chan::Send(_) => None,
+        }
+    }
+
+    fn handle_event(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Confirmed => self.upper.confirmed(self),
+            Event::Incoming(open) => self.upper.incoming(self, open),
+            Event::Announced(announce) => self.upper.announced(self, announce),
+            Event::Opened { open, accept } => self.opened(&open, &accept),
+            Event::Refused(refuse) => self.refused(refuse),
+            Event::Readable(id) => {
+                if let Some(chan) = self.recv_chan(id) {
+                    chan.readable();
+                }
+            }
+            Event::Writable(id) => {
+                if let Some(chan) = self.send_chan(id) {
+                    chan.writable();
+                }
+            }
+            Event::Wanted { id, limit } => {
+                if let Some(chan) = self.recv_chan(id)
+                    && let Some((hub, key)) = &chan.hub
+                {
+                    hub.wanted(*key, limit);
+                }
+            }
+            Event::Yielded { id, limit } => {
+                if let Some(chan) = self.recv_chan(id) {
+                    match &chan.hub {
+                        Some((hub, key)) => hub.yielded(*key, limit),
+                        // A receiver gave back; whoever waits again has its demand told.
+                        None => chan.readable(),
+                    }
+                }
+            }
+            Event::RewindAsked { id, limit } => {
+                if let Some(chan) = self.send_chan(id)
+                    && let Some((hub, key)) = &chan.hub
+                {
+                    hub.give_back(*key, limit);
+                }
+            }
+            Event::WithdrawAsked { id, seq } => {
+                if let Some(chan) = self.recv_chan(id)
+                    && let Some((hub, key)) = &chan.hub
+                {
+                    hub.withdraw_remote(*key, seq);
+                }
+            }
+            Event::Withdrawn { id, .. } => {
+                if let Some(chan) = self.send_chan(id) {
+                    chan.writable();
+                }
+            }
+            Event::Finished(id) => self.finished(id),
+            Event::Pong { .. } => {}
+            Event::GoAway { code, reason } => self.peer_goes_away(code, reason),
+            _ => {}
+        }
+    }
+
+    /// Both ends have closed the channel.
+    fn finished(&self, id: ChannelId) {
+        let chan = self.table.lock().remove(&id);
+        match chan {
+            Some(Chan::Send(chan)) => chan.detach_hub(),
+            Some(Chan::Recv(chan)) => chan.detach_hub(),
+            None => {}
+        }
+        self.wake_driver();
+    }
+}

@@ -1,0 +1,275 @@
+//! Opening channels toward the peer, and answering the peer's.
+
+use std::sync::Arc;
+
+use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
+use netchan_proto::flow::WindowKind;
+use netchan_proto::hosted::{ReceiverKey, SenderKey};
+use netchan_proto::id::ChannelId;
+use netchan_proto::session::{OpenError, OpenRequest};
+use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Refuse, RefuseCode};
+use tokio::sync::oneshot;
+
+use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
+use crate::error::SessionEnd;
+use crate::hub::Hub;
+
+/// Which half is wanted here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Send,
+    Receive,
+}
+
+/// What is to be opened.
+pub(crate) struct OpenSpec {
+    pub(crate) name: Arc<str>,
+    pub(crate) label: String,
+    pub(crate) codec: String,
+    pub(crate) fingerprint: Option<[u8; 16]>,
+    pub(crate) direction: Direction,
+    pub(crate) capacity: u64,
+    pub(crate) prefetch: u64,
+}
+
+/// Why nothing was opened.
+pub(crate) enum OpenFailure {
+    Here(OpenError),
+    Refused(Refuse),
+    TimedOut,
+    Lost(SessionEnd),
+}
+
+/// The half that was opened.
+pub(crate) enum Opened {
+    Send(SendHandle),
+    Recv(RecvHandle),
+}
+
+pub(super) struct Opening {
+    name: Arc<str>,
+    prefetch: u64,
+    answer: oneshot::Sender<Result<Opened, OpenFailure>>,
+}
+
+/// Gives the channel up when whoever asked for it stops waiting.
+struct Abandon<'a> {
+    core: &'a Arc<SessionCore>,
+    id: ChannelId,
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if self.core.opening.lock().remove(&self.id).is_some() {
+            self.core.with_control(|c| c.abandon(self.id));
+        }
+    }
+}
+
+impl SessionCore {
+    /// Opens a channel toward the peer and waits for the answer. Dropped before, the channel is given up.
+    pub(crate) async fn open(self: &Arc<Self>, spec: OpenSpec) -> Result<Opened, OpenFailure> {
+        let lost = || self.end.get().cloned().unwrap_or(SessionEnd::ClosedHere);
+        let (answer, answered) = oneshot::channel();
+        let id = {
+            let mut control = self.control.lock();
+            let flow = match spec.direction {
+                Direction::Send => OpenFlow::OpenerSends,
+                Direction::Receive => OpenFlow::OpenerReceives,
+            };
+            let request = OpenRequest {
+                name: spec.name.to_string(),
+                label: spec.label,
+                codec: spec.codec,
+                fingerprint: spec.fingerprint,
+                flow,
+                capacity: if spec.direction == Direction::Receive { spec.capacity } else { 0 },
+                limit_bytes: if spec.direction == Direction::Receive { self.limits.window_bytes } else { 0 },
+            };
+            let id = control.open(request).map_err(OpenFailure::Here)?;
+            // Registered before the answer can be read: the driver needs the control lock for that.
+            self.opening.lock().insert(id, Opening { name: spec.name, prefetch: spec.prefetch, answer });
+            id
+        };
+        let abandon = Abandon { core: self, id };
+        if self.end.get().is_some() {
+            return Err(OpenFailure::Lost(lost()));
+        }
+        self.kick(true);
+        self.wake_driver();
+        let opened = tokio::time::timeout(self.limits.open_timeout, answered).await;
+        drop(abandon);
+        match opened {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(OpenFailure::Lost(lost())),
+            Err(_) => Err(OpenFailure::TimedOut),
+        }
+    }
+
+    /// The peer accepted: the half must be in place before the next record is read.
+    pub(super) fn opened(self: &Arc<Self>, open: &Open, accept: &Accept) {
+        let opening = self.opening.lock().remove(&open.id);
+        let (name, prefetch, answer) = match opening {
+            Some(Opening { name, prefetch, answer }) => (name, prefetch, Some(answer)),
+            // Whoever asked has gone; the half is made all the same, and its handle closes it.
+            None => (Arc::from(open.name.as_str()), 0, None),
+        };
+        let opened = match open.flow {
+            OpenFlow::OpenerSends => {
+                let half = SendHalf::new(open.id, &SendOptions::accepted(accept, self.message_bytes_max));
+                Opened::Send(SendHandle::new(self.insert_send(name, half, None)))
+            }
+            OpenFlow::OpenerReceives => {
+                let kind = match accept.mode {
+                    Mode::Demand => WindowKind::Demand { prefetch },
+                    Mode::Rendezvous => WindowKind::Rendezvous,
+                    Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
+                };
+                let chan = self.insert_recv(name, RecvHalf::new(open.id, &self.recv_options(kind)), None);
+                if prefetch > 0 {
+                    chan.mark_ready();
+                }
+                Opened::Recv(RecvHandle::new(chan))
+            }
+        };
+        if let Some(answer) = answer {
+            // A dropped waiter drops the handle, which closes the channel.
+            _ = answer.send(Ok(opened));
+        }
+    }
+
+    pub(super) fn refused(&self, refuse: Refuse) {
+        if let Some(opening) = self.opening.lock().remove(&refuse.id) {
+            _ = opening.answer.send(Err(OpenFailure::Refused(refuse)));
+        }
+    }
+
+    pub(super) fn drop_openings(&self) {
+        self.opening.lock().clear();
+    }
+
+    fn recv_options(&self, kind: WindowKind) -> RecvOptions {
+        RecvOptions {
+            kind,
+            window_bytes: self.limits.window_bytes,
+            window_bytes_max: self.limits.window_bytes_max,
+            message_bytes_max: self.message_bytes_max,
+        }
+    }
+
+    fn insert_send(
+        self: &Arc<Self>,
+        name: Arc<str>,
+        half: SendHalf,
+        hub: Option<(Arc<Hub>, ReceiverKey)>,
+    ) -> Arc<SendChan> {
+        let chan = SendChan::new(self, name, half, hub);
+        self.insert(Chan::Send(Arc::clone(&chan)));
+        chan
+    }
+
+    fn insert_recv(
+        self: &Arc<Self>,
+        name: Arc<str>,
+        half: RecvHalf,
+        hub: Option<(Arc<Hub>, SenderKey)>,
+    ) -> Arc<RecvChan> {
+        let chan = RecvChan::new(self, name, half, hub);
+        self.insert(Chan::Recv(Arc::clone(&chan)));
+        chan
+    }
+
+    fn insert(self: &Arc<Self>, chan: Chan) {
+        self.table.lock().insert(chan.id(), chan.clone());
+        // The session may have ended between the look at `end` and the insertion.
+        if let Some(end) = self.end.get() {
+            self.table.lock().remove(&chan.id());
+            match &chan {
+                Chan::Send(chan) => chan.ended(end),
+                Chan::Recv(chan) => chan.ended(end),
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, accept: Accept) -> bool {
+        let id = accept.id;
+        let accepted = self.control.lock().accept(accept);
+        if !accepted {
+            self.table.lock().remove(&id);
+        }
+        self.kick(true);
+        self.wake_driver();
+        accepted
+    }
+
+    /// Accepts a channel into which this end sends. `None` when its opener has given it up.
+    pub(crate) fn accept_send(self: &Arc<Self>, open: &Open) -> Option<SendHandle> {
+        let mode = if open.capacity == 0 { Mode::Rendezvous } else { Mode::Credit };
+        let options = SendOptions {
+            mode,
+            capacity: open.capacity,
+            limit_bytes: open.limit_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        let chan = self.insert_send(Arc::from(open.name.as_str()), SendHalf::new(open.id, &options), None);
+        let handle = SendHandle::new(chan);
+        self.answer(Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 }).then_some(handle)
+    }
+
+    /// Accepts a channel from which this end receives. `None` when its opener has given it up.
+    pub(crate) fn accept_recv(self: &Arc<Self>, open: &Open, capacity: u64) -> Option<RecvHandle> {
+        let (mode, kind) = match capacity {
+            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
+            _ => (Mode::Credit, WindowKind::Fixed { capacity }),
+        };
+        let half = RecvHalf::new(open.id, &self.recv_options(kind));
+        let handle = RecvHandle::new(self.insert_recv(Arc::from(open.name.as_str()), half, None));
+        let limit_bytes = self.limits.window_bytes;
+        self.answer(Accept { id: open.id, mode, capacity, limit_bytes }).then_some(handle)
+    }
+
+    /// Accepts a remote sender into a hosted channel.
+    pub(crate) fn accept_hosted_sender(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
+        let Some(key) = hub.new_sender() else {
+            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        };
+        let (mode, kind) = match hub.capacity() {
+            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
+            _ => (Mode::Lease, WindowKind::Lease),
+        };
+        let half = RecvHalf::new(open.id, &self.recv_options(kind));
+        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)));
+        hub.attach_sender(key, &chan);
+        let limit_bytes = self.limits.window_bytes;
+        if !self.answer(Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes }) {
+            hub.remove_remote_sender(key);
+        }
+    }
+
+    /// Accepts a remote receiver of a hosted channel.
+    pub(crate) fn accept_hosted_receiver(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
+        let Some(key) = hub.new_receiver() else {
+            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        };
+        let options = SendOptions {
+            mode: Mode::Demand,
+            capacity: hub.capacity(),
+            limit_bytes: open.limit_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        let half = SendHalf::new(open.id, &options);
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)));
+        hub.attach_receiver(key, &chan);
+        if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 }) {
+            hub.remove_receiver(key, 0);
+        }
+    }
+
+    pub(crate) fn refuse(self: &Arc<Self>, id: ChannelId, code: RefuseCode, reason: impl Into<String>) {
+        self.with_control(|c| c.refuse(id, code, reason.into()));
+    }
+
+    pub(crate) fn is_offered(&self, id: ChannelId) -> bool {
+        self.control.lock().is_offered(id)
+    }
+}

@@ -1,0 +1,198 @@
+//! The receiving end of a channel, under its lock, with the tasks that wait on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use netchan_proto::channel::{CloseReason, RecvHalf};
+use netchan_proto::flow::Urgency;
+use netchan_proto::hosted::SenderKey;
+use netchan_proto::id::ChannelId;
+use netchan_proto::session::close_code;
+use parking_lot::Mutex;
+
+use super::{Chan, GIVE_BACK_AFTER, SessionCore};
+use crate::error::SessionEnd;
+use crate::hub::Hub;
+use crate::wait::WaitQueue;
+
+pub(crate) struct RecvState {
+    pub(crate) half: RecvHalf,
+    /// Receives that wait for values.
+    pub(crate) receivers: WaitQueue,
+    /// Tasks that wait for the end.
+    pub(crate) watchers: WaitQueue,
+    /// The session's end, once it has come.
+    pub(crate) end: Option<SessionEnd>,
+}
+
+pub(crate) struct RecvChan {
+    pub(crate) id: ChannelId,
+    pub(crate) name: Arc<str>,
+    pub(crate) core: Arc<SessionCore>,
+    pub(crate) state: Mutex<RecvState>,
+    pub(super) queued: AtomicBool,
+    /// Listed among the idle receivers.
+    idle: AtomicBool,
+    /// Set where this end takes the values of a remote sender into a hosted channel.
+    pub(super) hub: Option<(Arc<Hub>, SenderKey)>,
+}
+
+impl RecvChan {
+    pub(super) fn new(
+        core: &Arc<SessionCore>,
+        name: Arc<str>,
+        half: RecvHalf,
+        hub: Option<(Arc<Hub>, SenderKey)>,
+    ) -> Arc<Self> {
+        let state = RecvState {
+            half,
+            receivers: WaitQueue::default(),
+            watchers: WaitQueue::default(),
+            end: core.end.get().cloned(),
+        };
+        Arc::new(Self {
+            id: state.half.id(),
+            name,
+            core: Arc::clone(core),
+            state: Mutex::new(state),
+            queued: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            hub,
+        })
+    }
+
+    /// Notes that the half has something to say, without writing it.
+    pub(crate) fn mark_ready(self: &Arc<Self>) {
+        if !self.queued.load(Ordering::SeqCst) {
+            self.core.set_ready(&Chan::Recv(Arc::clone(self)));
+        }
+    }
+
+    /// Sees that the half's news are written as soon as they must be.
+    #[inline]
+    pub(crate) fn report(self: &Arc<Self>, urgency: Urgency) {
+        match urgency {
+            Urgency::None => {}
+            Urgency::Soon => {
+                self.mark_ready();
+                self.core.kick_lazily();
+            }
+            Urgency::Now => {
+                self.mark_ready();
+                self.core.kick(true);
+            }
+        }
+    }
+
+    /// Values, or the end, have arrived.
+    pub(super) fn readable(self: &Arc<Self>) {
+        let urgency = {
+            let mut state = self.state.lock();
+            let ready = state.half.ready();
+            if state.half.peer_closed().is_some() {
+                state.receivers.wake_all();
+                state.watchers.wake_all();
+            } else {
+                state.receivers.wake_front(ready);
+            }
+            if ready > 0 && state.receivers.is_empty() {
+                self.note_idle(&state);
+            }
+            state.half.urgency()
+        };
+        if let Some((hub, key)) = &self.hub {
+            hub.values_arrived(*key, self);
+        }
+        self.report(urgency);
+    }
+
+    /// Lists this end among those that may have to give back what nobody waits for.
+    pub(crate) fn note_idle(self: &Arc<Self>, state: &RecvState) {
+        if state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
+            self.core.idle_receivers.lock().push((Instant::now() + GIVE_BACK_AFTER, Arc::clone(self)));
+            self.core.wake_driver();
+        }
+    }
+
+    /// The time is over: gives back what still nobody waits for.
+    pub(super) fn give_back(self: &Arc<Self>) {
+        self.idle.store(false, Ordering::SeqCst);
+        let mut state = self.state.lock();
+        if state.receivers.is_empty() && state.half.has_excess() {
+            state.half.give_back();
+            drop(state);
+            self.report(Urgency::Now);
+        }
+    }
+
+    pub(super) fn ended(&self, end: &SessionEnd) {
+        let mut state = self.state.lock();
+        state.end.get_or_insert_with(|| end.clone());
+        state.receivers.wake_all();
+        state.watchers.wake_all();
+        drop(state);
+        self.detach_hub();
+    }
+
+    pub(super) fn detach_hub(&self) {
+        if let Some((hub, key)) = &self.hub {
+            hub.remove_remote_sender(*key);
+        }
+    }
+
+    pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {
+        {
+            let mut state = self.state.lock();
+            state.half.stop(reason);
+            state.receivers.wake_all();
+            state.watchers.wake_all();
+        }
+        self.report(Urgency::Now);
+    }
+}
+
+/// The program's hold on a receiving end: when the last is dropped, the channel closes.
+pub(crate) struct RecvHandle(pub(crate) Arc<RecvChan>);
+
+impl RecvHandle {
+    pub(super) fn new(chan: Arc<RecvChan>) -> Self {
+        chan.core.add_handle();
+        Self(chan)
+    }
+}
+
+impl Drop for RecvHandle {
+    fn drop(&mut self) {
+        let finished = self.0.state.lock().half.ended().is_some();
+        if !finished {
+            let reason = "the receiver was dropped".to_owned();
+            self.0.stop(CloseReason { code: close_code::DROPPED, reason });
+        }
+        self.0.core.drop_handle();
+    }
+}
+
+/// What [`SessionCore::give_back_idle`] found.
+pub(super) struct GiveBack {
+    /// Something is to be written.
+    pub(super) acted: bool,
+    /// When to look again.
+    pub(super) next: Option<Instant>,
+}
+
+impl SessionCore {
+    /// For the driver: gives back what receivers have not waited for in time.
+    pub(super) fn give_back_idle(self: &Arc<Self>, now: Instant) -> GiveBack {
+        let (due, next) = {
+            let mut idle = self.idle_receivers.lock();
+            if idle.is_empty() {
+                return GiveBack { acted: false, next: None };
+            }
+            let due: Vec<_> = idle.extract_if(.., |(at, _)| *at <= now).collect();
+            (due, idle.iter().map(|(at, _)| *at).min())
+        };
+        due.iter().for_each(|(_, chan)| chan.give_back());
+        GiveBack { acted: !due.is_empty(), next }
+    }
+}

@@ -1,0 +1,144 @@
+//! The sending end of a channel, under its lock, with the tasks that wait on it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use netchan_proto::channel::{CloseReason, SendHalf};
+use netchan_proto::hosted::ReceiverKey;
+use netchan_proto::id::ChannelId;
+use parking_lot::Mutex;
+
+use super::{Chan, SessionCore};
+use crate::error::SessionEnd;
+use crate::hub::Hub;
+use crate::wait::WaitQueue;
+
+pub(crate) struct SendState {
+    pub(crate) half: SendHalf,
+    /// Sends that wait for credit, or for their turn to offer.
+    pub(crate) senders: WaitQueue,
+    /// Tasks that wait for positions, outcomes or the end.
+    pub(crate) watchers: WaitQueue,
+    /// The session's end, once it has come.
+    pub(crate) end: Option<SessionEnd>,
+}
+
+pub(crate) struct SendChan {
+    pub(crate) id: ChannelId,
+    pub(crate) name: Arc<str>,
+    pub(crate) core: Arc<SessionCore>,
+    pub(crate) state: Mutex<SendState>,
+    pub(super) queued: AtomicBool,
+    /// Set where this end sends the values of a hosted channel to a remote receiver.
+    pub(super) hub: Option<(Arc<Hub>, ReceiverKey)>,
+}
+
+impl SendChan {
+    pub(super) fn new(
+        core: &Arc<SessionCore>,
+        name: Arc<str>,
+        half: SendHalf,
+        hub: Option<(Arc<Hub>, ReceiverKey)>,
+    ) -> Arc<Self> {
+        let state = SendState {
+            half,
+            senders: WaitQueue::default(),
+            watchers: WaitQueue::default(),
+            end: core.end.get().cloned(),
+        };
+        Arc::new(Self {
+            id: state.half.id(),
+            name,
+            core: Arc::clone(core),
+            state: Mutex::new(state),
+            queued: AtomicBool::new(false),
+            hub,
+        })
+    }
+
+    /// Sees that what the half has to say is written.
+    #[inline]
+    pub(crate) fn kick(self: &Arc<Self>, full: bool) {
+        self.mark_ready();
+        self.core.kick(full);
+    }
+
+    /// Notes that the half has something to say, without writing it.
+    #[inline]
+    pub(crate) fn mark_ready(self: &Arc<Self>) {
+        if !self.queued.load(std::sync::atomic::Ordering::SeqCst) {
+            self.core.set_ready(&Chan::Send(Arc::clone(self)));
+        }
+    }
+
+    /// Credit, positions or the end have moved.
+    pub(super) fn writable(self: &Arc<Self>) {
+        let (limit, taken, closed) = {
+            let mut state = self.state.lock();
+            let available = state.half.available();
+            if state.half.closed().is_some() {
+                state.senders.wake_all();
+            } else {
+                state.senders.wake_front(available);
+            }
+            state.watchers.wake_all();
+            (state.half.limit(), state.half.taken(), state.half.peer_closed().is_some())
+        };
+        if let Some((hub, key)) = &self.hub {
+            if closed {
+                hub.remove_receiver(*key, taken);
+            } else {
+                hub.receiver_moved(*key, limit, taken);
+            }
+        }
+        self.core.closing_progress();
+    }
+
+    pub(super) fn ended(&self, end: &SessionEnd) {
+        let mut state = self.state.lock();
+        state.end.get_or_insert_with(|| end.clone());
+        state.senders.wake_all();
+        state.watchers.wake_all();
+        drop(state);
+        self.detach_hub();
+    }
+
+    pub(super) fn detach_hub(&self) {
+        if let Some((hub, key)) = &self.hub {
+            let taken = self.state.lock().half.taken();
+            hub.remove_receiver(*key, taken);
+        }
+    }
+
+    pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
+        self.state.lock().half.close(reason);
+        self.kick(true);
+        self.writable_locally();
+    }
+
+    /// The state changed here rather than at the peer: wakes whoever watches.
+    pub(crate) fn writable_locally(&self) {
+        let mut state = self.state.lock();
+        if state.half.closed().is_some() {
+            state.senders.wake_all();
+        }
+        state.watchers.wake_all();
+    }
+}
+
+/// The program's hold on a sending end: when the last is dropped, the channel closes after its data.
+pub(crate) struct SendHandle(pub(crate) Arc<SendChan>);
+
+impl SendHandle {
+    pub(super) fn new(chan: Arc<SendChan>) -> Self {
+        chan.core.add_handle();
+        Self(chan)
+    }
+}
+
+impl Drop for SendHandle {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::plain());
+        self.0.core.drop_handle();
+    }
+}
