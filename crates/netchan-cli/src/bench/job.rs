@@ -11,6 +11,8 @@ use super::message::Message;
 pub(super) const STREAM_CAPACITY: usize = 16_384;
 /// The same for bulk blocks.
 pub(super) const BULK_CAPACITY: usize = 64;
+/// The same for pings: more than the one there ever is, so that no ping waits for credit.
+pub(super) const PINGPONG_CAPACITY: usize = 16;
 /// Channels in the `channels` workload.
 pub(super) const CHANNELS: usize = 1000;
 /// Messages that may be under way on each of them.

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::job::{
-    BULK_CAPACITY, CHANNELS, CHANNELS_CAPACITY, CLOSE_DEADLINE, Driven, Job, Meter, Pace, STREAM_CAPACITY,
-    Tally, Workload,
+    BULK_CAPACITY, CHANNELS, CHANNELS_CAPACITY, CLOSE_DEADLINE, Driven, Job, Meter, PINGPONG_CAPACITY, Pace,
+    STREAM_CAPACITY, Tally, Workload,
 };
 use super::message::{Message, block, block_checksum};
 use super::wire;
@@ -80,7 +80,7 @@ async fn consume_channels(server: &Server) -> Result<Meter, Failure> {
 }
 
 async fn echo(server: &Server) -> Result<Meter, Failure> {
-    let pings = next_offer(server).await?.accept_receiver::<Message>(1).await?;
+    let pings = next_offer(server).await?.accept_receiver::<Message>(PINGPONG_CAPACITY).await?;
     let pongs = next_offer(server).await?.accept_sender::<Message>().await?;
     let mut meter = Meter::default();
     while let Some(message) = pings.recv().await? {
