@@ -1,7 +1,66 @@
-//! Go's channels over the network: typed, encrypted, authenticated channels between processes and machines.
+//! Go's channels over the network: typed channels between processes and machines that synchronise, buffer, block, close
+//! and `select`, with every channel encrypted under its own keys and both ends authenticated.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use netchan::{Config, dial, listen_and_serve};
+//!
+//! let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+//! let tasks = server.sender::<String>("tasks", 64)?;
+//! tasks.send("paint the fence".to_owned()).await?;
+//!
+//! // Elsewhere, with the ticket that the server printed:
+//! let session = dial(&server.ticket().to_string(), Config::default()).await?;
+//! let tasks = session.receiver::<String>("tasks").await?;
+//! assert_eq!(tasks.recv().await?.as_deref(), Some("paint the fence"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Three concepts carry everything: a *hosted channel* lives at a server under a name, with any number of senders and
+//! receivers ([`Server::sender`], [`Server::receiver`], [`Server::channel`]); an [`Offer`] is a channel that arrives, to be
+//! accepted or refused, because [`Server`] and [`Session`] are themselves channels of channels; and a [`Ticket`] is one
+//! string that holds where a server is, who it is, and the secret that lets a client in.
 
 pub mod address;
+mod blocking;
+mod client;
 pub mod codec;
+mod config;
+mod error;
+mod handshake;
+mod hub;
 pub mod identity;
+mod offer;
+mod opening;
+mod options;
+mod peer;
+mod receiver;
+mod reentry;
+mod sender;
+mod server;
+mod session;
 pub mod ticket;
 pub mod transport;
+mod wait;
+
+pub use client::{IntoTicket, Session, dial};
+pub use codec::Message;
+pub use config::Config;
+pub use error::{
+    CloseReason, DialError, Fault, FlushError, HostError, InDoubt, ListenError, OpenError, RecvError,
+    RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost, SinkError,
+    TryRecvError, TrySendError,
+};
+pub use identity::Identity;
+pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
+pub use netchan_proto::id::SessionId;
+pub use offer::{Offer, OfferKind};
+pub use options::ChannelOptions;
+pub use peer::Peer;
+pub use receiver::{Receiver, ReceiverStats};
+pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
+pub use server::{Client, Server, listen_and_serve};
+pub use session::CloseReport;
+pub use ticket::Ticket;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::PushError;
 use crate::limits::BATCHED_ITEM_BYTES_MAX;
 
 /// The encoded value is longer than a message may be.
@@ -110,6 +111,25 @@ impl Drop for ItemBuf<'_> {
             self.batch.truncate(self.start);
         }
     }
+}
+
+/// Encodes one value by itself: for a value that is kept before it is known where it goes.
+///
+/// # Errors
+/// [`PushError::TooLarge`] or [`PushError::Encode`].
+pub fn encode_alone<E>(
+    bytes_max: usize,
+    encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<(), E>,
+) -> Result<Bytes, PushError<E>> {
+    let mut buffer = Vec::new();
+    let mut item = ItemBuf::new(&mut buffer, bytes_max);
+    let result = encode(&mut item);
+    if item.overflowed() {
+        return Err(PushError::TooLarge { bytes_max });
+    }
+    result.map_err(PushError::Encode)?;
+    let shared = item.keep();
+    Ok(shared.unwrap_or_else(|| Bytes::from(buffer)))
 }
 
 /// One received value, still encoded.

@@ -8,7 +8,7 @@ mod recv;
 mod retained;
 mod send;
 
-pub use item::{ItemBuf, Payload, TooLarge};
+pub use item::{ItemBuf, Payload, TooLarge, encode_alone};
 pub use recv::{Arrival, RecvHalf, RecvOptions};
 pub use send::{PushError, Pushed, SendHalf, SendOptions, Unsettled, Withdrawal};
 

@@ -356,6 +356,12 @@ impl SendHalf {
         });
     }
 
+    /// Drops every value that is not known taken, once the channel has ended and they have been visited.
+    pub fn drop_unsettled(&mut self) {
+        self.retained = Retained::default();
+        self.taken = self.committed();
+    }
+
     /// How many values are not known taken: `(certain, in_doubt)`.
     #[must_use]
     pub fn unsettled(&self) -> (u64, u64) {

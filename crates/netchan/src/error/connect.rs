@@ -43,7 +43,9 @@ pub enum DialError {
         reason: String,
     },
     /// The handshake took too long.
-    #[error("{address} did not finish the handshake within {deadline:?}; check that it is a netchan server and not overloaded")]
+    #[error(
+        "{address} did not finish the handshake within {deadline:?}; check that it is a netchan server and not overloaded"
+    )]
     Timeout {
         /// Who was too slow.
         address: Address,

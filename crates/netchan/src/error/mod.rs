@@ -8,7 +8,7 @@ mod send;
 pub use connect::{DialError, ListenError};
 pub use open::{HostError, OpenError};
 pub use recv::{RecvError, RecvTimeoutError, TryRecvError};
-pub use send::{InDoubt, ReserveError, SendError, SendTimeoutError, TrySendError};
+pub use send::{FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, SinkError, TrySendError};
 
 use std::fmt;
 

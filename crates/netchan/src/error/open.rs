@@ -22,7 +22,9 @@ pub enum OpenError {
         name: String,
     },
     /// The two ends disagree on the type of the values.
-    #[error("channel {name:?} carries {theirs} there and {ours} here; use the same type, or set the same label")]
+    #[error(
+        "channel {name:?} carries {theirs} there and {ours} here; use the same type, or set the same label"
+    )]
     TypeMismatch {
         /// The name.
         name: String,

@@ -232,7 +232,42 @@ pub enum ReserveError {
     /// The session is over.
     #[error("the session is over: {0}")]
     Lost(SessionEnd),
+    /// More places than the channel has.
+    #[error("{places} places of a channel that has {capacity}; reserve fewer")]
+    TooMany {
+        /// What was asked for.
+        places: usize,
+        /// The channel's capacity.
+        capacity: usize,
+    },
     /// The channel has no places.
     #[error("a channel of capacity 0 has no places to reserve; use send, which waits for the receiver")]
     Rendezvous,
+}
+
+/// Not everything that was sent has reached the peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The peer closed the channel.
+    #[error("not everything arrived: the channel is {0}")]
+    Closed(CloseReason),
+    /// The session is over.
+    #[error("not everything is known to have arrived: the session is over: {0}")]
+    Lost(SessionEnd),
+}
+
+/// A `Sink` could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// No place to send into could be had.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// The value was not sent.
+    #[error(transparent)]
+    Send(#[from] SendError<()>),
+    /// `start_send` was called before `poll_ready` said that it may be.
+    #[error("start_send before poll_ready returned ready")]
+    NotReady,
 }

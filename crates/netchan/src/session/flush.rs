@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
 use netchan_proto::session::WriteHalf;
+use tokio::io::AsyncWrite;
 
 use super::host::ShellHost;
 use super::{Chan, SessionCore};
@@ -148,7 +149,9 @@ impl SessionCore {
     /// round when the producing task yields, unless a whole record has gathered.
     #[inline]
     pub(crate) fn kick(self: &Arc<Self>, full: bool) {
-        if !self.burst.load(Ordering::SeqCst) && !self.burst.swap(true, Ordering::SeqCst) {
+        if (full || !self.burst.load(Ordering::SeqCst)) && crate::reentry::is_busy() {
+            self.wake_driver();
+        } else if !self.burst.load(Ordering::SeqCst) && !self.burst.swap(true, Ordering::SeqCst) {
             self.wake_driver();
             self.flush();
         } else if full {

@@ -260,7 +260,8 @@ impl SessionCore {
         let half = SendHalf::new(open.id, &options);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)));
         hub.attach_receiver(key, &chan);
-        if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 }) {
+        if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 })
+        {
             hub.remove_receiver(key, 0);
         }
     }

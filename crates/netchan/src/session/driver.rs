@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use netchan_proto::session::{Fault, ReadHalf, close_code};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::flush::Written;
@@ -189,9 +189,11 @@ impl Driver {
         if give_back.acted {
             return Poll::Ready(Round::Yield);
         }
-        let wakes = [self.goodbye_at, give_back.next.map(Instant::from_std), self.busy.then(|| now + IDLE_AFTER)];
+        let wakes =
+            [self.goodbye_at, give_back.next.map(Instant::from_std), self.busy.then(|| now + IDLE_AFTER)];
         let Some(next) = wakes.into_iter().flatten().min() else { return Poll::Pending };
-        if self.timer.deadline() != next && !(self.busy && self.timer.deadline() > now && self.timer.deadline() <= next)
+        if self.timer.deadline() != next
+            && !(self.busy && self.timer.deadline() > now && self.timer.deadline() <= next)
         {
             self.timer.as_mut().reset(next);
         }

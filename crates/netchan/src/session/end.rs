@@ -68,8 +68,10 @@ impl SessionCore {
     }
 
     fn start_closing(&self) {
-        let started =
-            self.phase.compare_exchange(phase::OPEN, phase::LINGER, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let started = self
+            .phase
+            .compare_exchange(phase::OPEN, phase::LINGER, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
         if started {
             self.wake_driver();
         }
@@ -204,5 +206,9 @@ fn undelivered(chan: &super::SendChan) -> CloseReport {
     }
     let (certain, _) = half.unsettled();
     let undelivered = certain.min(missing);
-    CloseReport { undelivered, in_doubt: missing - undelivered, channels: vec![(chan.name.to_string(), missing)] }
+    CloseReport {
+        undelivered,
+        in_doubt: missing - undelivered,
+        channels: vec![(chan.name.to_string(), missing)],
+    }
 }

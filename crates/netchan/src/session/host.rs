@@ -119,7 +119,6 @@ impl SessionCore {
             Event::Finished(id) => self.finished(id),
             Event::Pong { .. } => {}
             Event::GoAway { code, reason } => self.peer_goes_away(code, reason),
-            _ => {}
         }
     }
 

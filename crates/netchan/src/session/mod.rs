@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub(crate) use self::driver::Driver;
-pub(crate) use self::end::CloseReport;
+pub use self::end::CloseReport;
 use self::flush::Writer;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened};
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
@@ -144,7 +144,10 @@ impl SessionCore {
         let (control_keys, sealer, opener) = LinkControlKeys::split(keys);
         let mut control = Control::new(
             side,
-            ControlLimits { channels_max: limits.channels_max, offers_pending_max: limits.offers_pending_max },
+            ControlLimits {
+                channels_max: limits.channels_max,
+                offers_pending_max: limits.offers_pending_max,
+            },
         );
         control.attach(control_keys);
         let (reader, writer) = link;

@@ -110,6 +110,13 @@ impl SendChan {
         }
     }
 
+    /// A place may have come free here rather than at the peer.
+    pub(crate) fn wake_senders(&self) {
+        let mut state = self.state.lock();
+        let more = state.half.available();
+        state.senders.wake_front(more);
+    }
+
     pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
         self.state.lock().half.close(reason);
         self.kick(true);

@@ -1,0 +1,110 @@
+//! Settings of servers and dialers. Every default is one that most programs keep.
+
+use std::time::Duration;
+
+use netchan_proto::crypto::RekeyLimits;
+use netchan_proto::limits;
+
+use crate::identity::Identity;
+use crate::transport::Transports;
+
+/// Settings of [`listen_and_serve`](crate::listen_and_serve) and [`dial`](crate::dial).
+///
+/// ```
+/// let mut config = netchan::Config::default();
+/// config.identity = Some(netchan::Identity::generate());
+/// config.open_timeout = std::time::Duration::from_secs(30);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Who this end is. Default: a new key each time; a server then also has a new access secret, so tickets end with it.
+    /// Use [`Identity::load_or_generate`] to keep both over restarts.
+    pub identity: Option<Identity>,
+    /// Addresses for the ticket, where what the server listens on is not what clients dial (NAT, containers). Default:
+    /// what it listens on, or the machine's addresses if that is unspecified.
+    pub advertise: Vec<String>,
+    /// What moves the bytes, by scheme. Default: `tcp`, `unix` and `memory`.
+    pub transports: Transports,
+    /// From connecting to the end of the handshake, in all. Default 5 s; raise it for very slow links.
+    pub handshake_timeout: Duration,
+    /// How long an open waits to be accepted where the name is not hosted. Default 5 s.
+    pub open_timeout: Duration,
+    /// The longest message, encoded. Default 64 MiB. Both ends have one, and the smaller holds.
+    pub message_bytes_max: usize,
+    /// The byte window each channel starts with. Default 512 KiB; less saves memory with many channels, more saves round
+    /// trips on long fast links.
+    pub window_bytes: u64,
+    /// What the byte window of a busy channel grows to. Default 8 MiB: what one slow reader can pin, beside one message.
+    pub window_bytes_max: u64,
+    /// Channels of one session. Default 65,536.
+    pub channels_max: usize,
+    /// Channels that the peer opened and nobody has answered yet. Default 1,024.
+    pub offers_pending_max: usize,
+    /// Sessions of a server. Default 16,384; more need more file descriptors.
+    pub sessions_max: usize,
+    /// Handshakes under way at once at a server. Default 256: each takes a few hundred microseconds of one core.
+    pub handshakes_max: usize,
+    /// Whether a client may come in that knows the server's key but not its access secret. Default: no.
+    pub admit_without_secret: bool,
+    /// How far the peers' clocks may be apart. Default 120 s; `None` does not look, and leaves a replayed first flight to
+    /// be answered.
+    pub clock_window: Option<Duration>,
+    /// When a channel's key is renewed. Default: 4 GiB, 2^22 records or 10 minutes.
+    pub rekey: RekeyLimits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            identity: None,
+            advertise: Vec::new(),
+            transports: Transports::default(),
+            handshake_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(5),
+            message_bytes_max: limits::MESSAGE_BYTES_MAX_DEFAULT,
+            window_bytes: limits::WINDOW_BYTES_INITIAL,
+            window_bytes_max: limits::WINDOW_BYTES_MAX_DEFAULT,
+            channels_max: limits::CHANNELS_MAX_DEFAULT,
+            offers_pending_max: limits::OFFERS_PENDING_MAX_DEFAULT,
+            sessions_max: 16_384,
+            handshakes_max: 256,
+            admit_without_secret: false,
+            clock_window: Some(Duration::from_secs(limits::GATE_CLOCK_WINDOW_SECONDS)),
+            rekey: RekeyLimits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The default settings with an identity.
+    #[must_use]
+    pub fn with_identity(identity: Identity) -> Self {
+        Self { identity: Some(identity), ..Self::default() }
+    }
+
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            // A fragment counts its message's bytes in 32 bits.
+            message_bytes_max: self.message_bytes_max.min(u32::MAX as usize),
+            window_bytes: self.window_bytes.max(1),
+            window_bytes_max: self.window_bytes_max.max(self.window_bytes).max(1),
+            channels_max: self.channels_max,
+            offers_pending_max: self.offers_pending_max,
+            open_timeout: self.open_timeout,
+            rekey: self.rekey,
+        }
+    }
+}
+
+/// What a session needs of its [`Config`].
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLimits {
+    pub(crate) message_bytes_max: usize,
+    pub(crate) window_bytes: u64,
+    pub(crate) window_bytes_max: u64,
+    pub(crate) channels_max: usize,
+    pub(crate) offers_pending_max: usize,
+    pub(crate) open_timeout: Duration,
+    pub(crate) rekey: RekeyLimits,
+}

@@ -1,0 +1,124 @@
+//! Driving a handshake over a link.
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use netchan_proto::crypto::{Accepted, Established, Handshake, HandshakeError, PeerHello, RefusalCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::transport::{Link, LinkReader, LinkWriter};
+
+/// Name and version of this software, for people at the other end.
+pub(crate) const AGENT: &str = concat!("netchan/", env!("CARGO_PKG_VERSION"));
+
+/// What a server says to a client that has proven its key.
+pub(crate) enum Verdict {
+    Accept(Accepted),
+    Refuse(RefusalCode, String),
+}
+
+/// Why a handshake did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeFailure {
+    #[error(transparent)]
+    Protocol(#[from] HandshakeError),
+    #[error(transparent)]
+    Link(#[from] io::Error),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("not finished within {0:?}")]
+    Timeout(Duration),
+}
+
+/// A link whose handshake is done.
+pub(crate) struct Joined {
+    pub(crate) established: Established,
+    pub(crate) link: (LinkReader, LinkWriter),
+    /// Bytes that arrived behind the handshake.
+    pub(crate) early: Vec<u8>,
+}
+
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Random bytes from the system.
+///
+/// # Panics
+/// When the system has none: nothing can be secret then.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random number generator works");
+    bytes
+}
+
+pub(crate) fn has_aes_hardware() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+/// Runs a handshake to its end, within one deadline for all of it.
+pub(crate) async fn run(
+    handshake: &mut dyn Handshake,
+    link: Box<dyn Link>,
+    deadline: Duration,
+    judge: impl FnMut(&PeerHello) -> Verdict + Send,
+) -> Result<Joined, HandshakeFailure> {
+    let (mut reader, mut writer) = link.split();
+    let joined = exchange(handshake, &mut reader, &mut writer, judge);
+    let (established, early) =
+        tokio::time::timeout(deadline, joined).await.map_err(|_| HandshakeFailure::Timeout(deadline))??;
+    Ok(Joined { established, link: (reader, writer), early })
+}
+
+async fn exchange(
+    handshake: &mut dyn Handshake,
+    reader: &mut LinkReader,
+    writer: &mut LinkWriter,
+    mut judge: impl FnMut(&PeerHello) -> Verdict + Send,
+) -> Result<(Established, Vec<u8>), HandshakeFailure> {
+    let mut input = Vec::new();
+    let mut refusal = None;
+    loop {
+        let mut wrote = false;
+        while let Some(output) = handshake.poll_output() {
+            writer.write_all(&output).await?;
+            wrote = true;
+        }
+        if wrote {
+            writer.flush().await?;
+        }
+        if let Some(reason) = refusal {
+            writer.shutdown().await?;
+            return Err(HandshakeFailure::Refused(reason));
+        }
+        if let Some(established) = handshake.poll_established() {
+            return Ok((established, input));
+        }
+        if let Some(hello) = handshake.poll_hello() {
+            match judge(&hello) {
+                Verdict::Accept(accepted) => handshake.accept(accepted, None)?,
+                Verdict::Refuse(code, reason) => {
+                    handshake.refuse(code, &reason)?;
+                    refusal = Some(reason);
+                }
+            }
+            continue;
+        }
+        let consumed = handshake.handle_input(&input, unix_seconds())?;
+        input.drain(..consumed);
+        if consumed > 0 {
+            continue;
+        }
+        let mut buffer = [0; 4_096];
+        let bytes = reader.read(&mut buffer).await?;
+        if bytes == 0 {
+            return Err(handshake.handle_end().into());
+        }
+        input.extend_from_slice(&buffer[..bytes]);
+    }
+}

@@ -1,0 +1,357 @@
+//! A hosted channel under its lock: the policy of `netchan_proto::hosted`, the remote ends it serves, and the local tasks
+//! that wait on it.
+//!
+//! The lock is taken before a channel's and after a session's control object. What an operation makes writable is written
+//! after the lock is released.
+
+mod local;
+mod remote;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use netchan_proto::channel::{PushError, TooLarge};
+use netchan_proto::flow::Urgency;
+use netchan_proto::hosted::{Effect, Hosted, Item, ReceiverKey, SenderKey};
+use netchan_proto::session::close_code;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub(crate) use self::local::{Acquired, OfferOutcome};
+use crate::error::CloseReason;
+use crate::peer::Peer;
+use crate::session::{RecvChan, SendChan};
+use crate::wait::WaitQueue;
+
+/// All local sends of a buffered channel act as one sender.
+const LOCAL_SENDER: SenderKey = SenderKey(0);
+/// All local receives act as one receiver.
+const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
+
+/// What clients may do on a hosted channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) may_send: bool,
+    pub(crate) may_receive: bool,
+}
+
+pub(crate) struct Hub {
+    pub(crate) name: Arc<str>,
+    pub(crate) label: String,
+    pub(crate) codec: String,
+    pub(crate) fingerprint: Option<[u8; 16]>,
+    pub(crate) access: Access,
+    capacity: u64,
+    state: Mutex<HubState>,
+    drained: watch::Sender<bool>,
+}
+
+struct RemoteSender {
+    peer: Peer,
+    chan: Option<Arc<RecvChan>>,
+    pushed: u64,
+    gone: bool,
+}
+
+struct RemoteReceiver {
+    chan: Option<Arc<SendChan>>,
+    /// The credit, and the taken values, that the policy has been told of.
+    limit: u64,
+    taken: u64,
+    /// Values that are this receiver's and wait for its byte window.
+    pending: VecDeque<Bytes>,
+}
+
+#[derive(Default)]
+struct Local {
+    /// Values assigned to local receives, oldest first.
+    values: VecDeque<Item>,
+    receivers: WaitQueue,
+    /// Receives the policy has been told of and has not served.
+    demanded: u64,
+    senders: WaitQueue,
+    committed: u64,
+    reserved: u64,
+    limit: u64,
+    /// Every local value numbered below this has been taken.
+    taken: u64,
+    /// Values taken by local receives.
+    received: u64,
+    watchers: WaitQueue,
+    offers: HashMap<SenderKey, Offer>,
+}
+
+/// A local send on a channel of capacity 0.
+struct Offer {
+    outcome: Option<bool>,
+    waker: Option<Waker>,
+    /// Nobody waits for the outcome any more.
+    orphan: bool,
+}
+
+struct HubState {
+    hosted: Hosted,
+    next_key: u64,
+    senders: HashMap<SenderKey, RemoteSender>,
+    receivers: HashMap<ReceiverKey, RemoteReceiver>,
+    local: Local,
+    closed: Option<CloseReason>,
+    finished: bool,
+}
+
+/// What is to be written once the lock is released.
+enum Kick {
+    Send(Arc<SendChan>),
+    Recv(Arc<RecvChan>, Urgency),
+}
+
+impl Hub {
+    pub(crate) fn new(
+        name: Arc<str>,
+        label: String,
+        codec: String,
+        fingerprint: Option<[u8; 16]>,
+        access: Access,
+        capacity: u64,
+    ) -> Arc<Self> {
+        let mut hosted = Hosted::new(capacity);
+        hosted.add_sender(LOCAL_SENDER);
+        hosted.add_receiver(LOCAL_RECEIVER);
+        let state = HubState {
+            hosted,
+            next_key: 1,
+            senders: HashMap::new(),
+            receivers: HashMap::new(),
+            local: Local::default(),
+            closed: None,
+            finished: false,
+        };
+        let drained = watch::Sender::new(false);
+        Arc::new(Self {
+            name,
+            label,
+            codec,
+            fingerprint,
+            access,
+            capacity,
+            state: Mutex::new(state),
+            drained,
+        })
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Calls `f` under the lock, does what follows from it, and then writes what became writable.
+    fn run<R>(&self, f: impl FnOnce(&mut HubState) -> R) -> R {
+        self.run_pumping(|state, _| f(state))
+    }
+
+    /// As [`Hub::run`], for what must see the consequences of a step before the next.
+    fn run_pumping<R>(&self, f: impl FnOnce(&mut HubState, &mut Vec<Kick>) -> R) -> R {
+        let mut kicks = Vec::new();
+        let result = {
+            let mut state = self.state.lock();
+            let result = f(&mut state, &mut kicks);
+            state.pump(&mut kicks);
+            if state.finished {
+                self.drained.send_replace(true);
+            }
+            result
+        };
+        for kick in kicks {
+            match kick {
+                Kick::Send(chan) => chan.kick(false),
+                Kick::Recv(chan, urgency) => chan.report(urgency),
+            }
+        }
+        result
+    }
+
+    /// Ends the channel: no more values come in, those that are here go out.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.run(|state| {
+            if state.closed.is_none() {
+                state.closed = Some(reason);
+                state.hosted.close();
+                state.local.senders.wake_all();
+                state.local.watchers.wake_all();
+            }
+        });
+    }
+
+    /// Ends the channel at once: what is here is dropped, and everyone is told.
+    pub(crate) fn abort(&self, reason: CloseReason) {
+        self.close(reason);
+        self.run(|state| {
+            let keys: Vec<_> = state.senders.keys().copied().collect();
+            keys.into_iter().for_each(|key| state.hosted.remove_sender(key));
+            state.finish_now();
+        });
+        self.drained.send_replace(true);
+    }
+
+    pub(crate) fn closed(&self) -> Option<CloseReason> {
+        self.state.lock().closed.clone()
+    }
+
+    pub(crate) async fn wait_drained(&self) {
+        let mut drained = self.drained.subscribe();
+        _ = drained.wait_for(|drained| *drained).await;
+    }
+
+    /// Values here that nobody is known to have taken.
+    pub(crate) fn untaken(&self) -> u64 {
+        let state = self.state.lock();
+        (state.hosted.len() + state.hosted.in_flight()) as u64
+    }
+
+    /// Whether every remote sender's committed values have arrived and none can send more.
+    pub(crate) fn ready(&self) -> usize {
+        let state = self.state.lock();
+        state.hosted.len() + state.local.values.len()
+    }
+}
+
+impl HubState {
+    fn new_key(&mut self) -> u64 {
+        let key = self.next_key;
+        self.next_key += 1;
+        key
+    }
+
+    /// Does what the policy decided.
+    fn pump(&mut self, kicks: &mut Vec<Kick>) {
+        while let Some(effect) = self.hosted.poll_effect() {
+            match effect {
+                Effect::Deliver { to: LOCAL_RECEIVER, item } => {
+                    self.local.demanded = self.local.demanded.saturating_sub(1);
+                    self.local.values.push_back(item);
+                    self.local.receivers.wake_front(self.local.values.len() as u64);
+                }
+                Effect::Deliver { to, item } => {
+                    if let Some(receiver) = self.receivers.get_mut(&to) {
+                        receiver.pending.push_back(item.bytes);
+                        self.send_pending(to, kicks);
+                    }
+                }
+                Effect::Grant { to: LOCAL_SENDER, limit } => {
+                    self.local.limit = limit;
+                    let free = limit - self.local.committed - self.local.reserved;
+                    self.local.senders.wake_front(free);
+                }
+                Effect::Grant { to, limit } => self.with_sender(to, kicks, |half| half.lease(limit)),
+                Effect::Recall { from: LOCAL_SENDER } => {
+                    let kept = self.local.committed + self.local.reserved;
+                    if self.hosted.yielded(LOCAL_SENDER, kept).is_ok() {
+                        self.local.limit = kept;
+                    }
+                }
+                Effect::Recall { from } => self.with_sender(from, kicks, |half| half.recall_lease()),
+                Effect::Settled { sender: LOCAL_SENDER, prefix, .. } => {
+                    self.local.taken = prefix;
+                    self.local.watchers.wake_all();
+                }
+                Effect::Settled { sender, prefix, count } => self.settled(sender, prefix, count, kicks),
+                Effect::Withdrawn { to, seq, withdrawn } => {
+                    self.settle_offer(to, !withdrawn);
+                    self.with_sender(to, kicks, |half| half.answer_withdraw(seq, withdrawn));
+                }
+                Effect::Finished => self.finish(kicks),
+            }
+        }
+        if self.closed.is_some() {
+            self.stop_senders(kicks);
+        }
+    }
+
+    fn with_sender(
+        &self,
+        key: SenderKey,
+        kicks: &mut Vec<Kick>,
+        f: impl FnOnce(&mut netchan_proto::channel::RecvHalf),
+    ) {
+        if let Some(chan) = self.senders.get(&key).and_then(|sender| sender.chan.as_ref()) {
+            let urgency = {
+                let mut state = chan.state.lock();
+                f(&mut state.half);
+                state.half.urgency()
+            };
+            kicks.push(Kick::Recv(Arc::clone(chan), urgency));
+        }
+    }
+
+    fn settled(&mut self, key: SenderKey, prefix: u64, count: u64, kicks: &mut Vec<Kick>) {
+        self.settle_offer(key, true);
+        self.with_sender(key, kicks, |half| half.settle(prefix));
+        if self.senders.get(&key).is_some_and(|sender| sender.gone && count >= sender.pushed) {
+            self.senders.remove(&key);
+        }
+    }
+
+    /// Moves what is a receiver's into its channel, as far as its byte window goes.
+    fn send_pending(&mut self, key: ReceiverKey, kicks: &mut Vec<Kick>) {
+        let Some(receiver) = self.receivers.get_mut(&key) else { return };
+        let Some(chan) = receiver.chan.clone() else { return };
+        let mut too_large = false;
+        {
+            let mut state = chan.state.lock();
+            while let Some(bytes) = receiver.pending.front() {
+                match state.half.push(|item| item.share(bytes.clone())) {
+                    Ok(_) => _ = receiver.pending.pop_front(),
+                    Err(PushError::Full | PushError::Closed) => break,
+                    Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {
+                        let reason =
+                            format!("a message is longer than this receiver's limit of {bytes_max} bytes");
+                        state.half.reset(CloseReason::new(close_code::PLAIN, reason).into());
+                        too_large = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if too_large {
+            // Others may be able to take what this one cannot.
+            self.receivers.remove(&key);
+            self.hosted.remove_receiver(key);
+        }
+        kicks.push(Kick::Send(chan));
+    }
+
+    /// After the close: a sender that has no credit left is told.
+    fn stop_senders(&self, kicks: &mut Vec<Kick>) {
+        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
+        for (key, sender) in &self.senders {
+            let Some(chan) = &sender.chan else { continue };
+            let mut state = chan.state.lock();
+            let no_credit =
+                self.finished || self.hosted.limit(*key).is_none_or(|limit| sender.pushed >= limit);
+            if no_credit && state.half.ended().is_none() && state.half.peer_closed().is_none() {
+                state.half.stop(reason.clone().into());
+                drop(state);
+                kicks.push(Kick::Recv(Arc::clone(chan), Urgency::Now));
+            }
+        }
+    }
+
+    fn finish(&mut self, kicks: &mut Vec<Kick>) {
+        self.finish_now();
+        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
+        for receiver in self.receivers.values() {
+            if let Some(chan) = &receiver.chan {
+                chan.state.lock().half.close(reason.clone().into());
+                kicks.push(Kick::Send(Arc::clone(chan)));
+            }
+        }
+    }
+
+    fn finish_now(&mut self) {
+        self.finished = true;
+        self.local.receivers.wake_all();
+        self.local.senders.wake_all();
+        self.local.watchers.wake_all();
+    }
+}

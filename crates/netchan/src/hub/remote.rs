@@ -1,0 +1,188 @@
+//! The remote ends of a hosted channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use netchan_proto::channel::CloseReason as ProtoReason;
+use netchan_proto::flow::Urgency;
+use netchan_proto::hosted::{ReceiverKey, SenderKey, Withdraw};
+use netchan_proto::session::close_code;
+
+use super::{Hub, Kick, RemoteReceiver, RemoteSender};
+use crate::session::{RecvChan, SendChan};
+
+impl Hub {
+    /// A place for a remote sender; `None` once the channel is closed.
+    pub(crate) fn new_sender(&self) -> Option<SenderKey> {
+        self.run(|state| {
+            if state.closed.is_some() {
+                return None;
+            }
+            let key = SenderKey(state.new_key());
+            state.hosted.add_sender(key);
+            Some(key)
+        })
+    }
+
+    /// A place for a remote receiver; `None` once nothing will come any more.
+    pub(crate) fn new_receiver(&self) -> Option<ReceiverKey> {
+        self.run(|state| {
+            if state.finished {
+                return None;
+            }
+            let key = ReceiverKey(state.new_key());
+            state.hosted.add_receiver(key);
+            Some(key)
+        })
+    }
+
+    pub(crate) fn attach_sender(&self, key: SenderKey, chan: &Arc<RecvChan>) {
+        self.run(|state| {
+            let peer = chan.core.peer.clone();
+            let sender = RemoteSender { peer, chan: Some(Arc::clone(chan)), pushed: 0, gone: false };
+            state.senders.insert(key, sender);
+        });
+    }
+
+    pub(crate) fn attach_receiver(&self, key: ReceiverKey, chan: &Arc<SendChan>) {
+        self.run(|state| {
+            let receiver =
+                RemoteReceiver { chan: Some(Arc::clone(chan)), limit: 0, taken: 0, pending: VecDeque::new() };
+            state.receivers.insert(key, receiver);
+        });
+    }
+
+    /// A remote sender's values, or its end, have arrived.
+    pub(crate) fn values_arrived(&self, key: SenderKey, chan: &Arc<RecvChan>) {
+        self.run(|state| {
+            loop {
+                let next = chan.state.lock().half.hand_over();
+                let Some((seq, bytes)) = next else { break };
+                if let Some(sender) = state.senders.get_mut(&key) {
+                    sender.pushed += 1;
+                }
+                if let Err(violation) = state.hosted.push(key, seq, bytes) {
+                    tracing::warn!(channel = %self.name, peer = %chan.core.peer, %violation, "sender stopped");
+                    let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
+                    chan.state.lock().half.stop(reason);
+                    break;
+                }
+            }
+            if chan.state.lock().half.peer_closed().is_some() {
+                state.hosted.remove_sender(key);
+            }
+        });
+    }
+
+    /// A remote sender asks for credit up to `limit`.
+    pub(crate) fn wanted(&self, key: SenderKey, limit: u64) {
+        self.run(|state| state.hosted.want_up_to(key, limit));
+    }
+
+    /// A remote sender gave credit back.
+    pub(crate) fn yielded(&self, key: SenderKey, limit: u64) {
+        self.run(|state| {
+            if let Err(violation) = state.hosted.yielded(key, limit) {
+                tracing::debug!(channel = %self.name, %violation, "yield ignored");
+            }
+        });
+    }
+
+    /// A remote sender wants an offer back.
+    pub(crate) fn withdraw_remote(&self, key: SenderKey, seq: u64) {
+        self.run(|state| {
+            let outcome = match state.hosted.withdraw(key, seq) {
+                Ok(Withdraw::Withdrawn) => Some(true),
+                Ok(Withdraw::Taken) | Err(_) => Some(false),
+                // The receiver that holds it decides; an effect says so.
+                Ok(Withdraw::Dispatched) => None,
+            };
+            if let (Some(withdrawn), Some(chan)) =
+                (outcome, state.senders.get(&key).and_then(|sender| sender.chan.clone()))
+            {
+                chan.state.lock().half.answer_withdraw(seq, withdrawn);
+                return Some(chan);
+            }
+            None
+        })
+        .into_iter()
+        .for_each(|chan| chan.report(Urgency::Now));
+    }
+
+    /// A remote sender's channel or session is over.
+    pub(crate) fn remove_remote_sender(&self, key: SenderKey) {
+        self.run(|state| {
+            state.hosted.remove_sender(key);
+            let settled = state.hosted.limit(key).is_none();
+            if let Some(sender) = state.senders.get_mut(&key) {
+                sender.chan = None;
+                sender.gone = true;
+                if settled || sender.pushed == 0 {
+                    state.senders.remove(&key);
+                }
+            }
+        });
+    }
+
+    /// A remote receiver's credit, or what it has taken, moved.
+    pub(crate) fn receiver_moved(&self, key: ReceiverKey, limit: u64, taken: u64) {
+        self.run(|state| {
+            let Some(receiver) = state.receivers.get_mut(&key) else { return };
+            let newly_taken = taken.saturating_sub(receiver.taken);
+            let newly_wanted = limit.saturating_sub(receiver.limit);
+            receiver.taken += newly_taken;
+            receiver.limit += newly_wanted;
+            let waits_for_bytes = !receiver.pending.is_empty();
+            let moved =
+                state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.demand(key, newly_wanted));
+            if let Err(violation) = moved {
+                tracing::warn!(channel = %self.name, %violation, "receiver stopped");
+                if let Some(RemoteReceiver { chan: Some(chan), .. }) = state.receivers.remove(&key) {
+                    let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
+                    chan.state.lock().half.reset(reason);
+                }
+                state.hosted.remove_receiver(key);
+            } else if waits_for_bytes {
+                let mut kicks = Vec::new();
+                state.send_pending(key, &mut kicks);
+                // The caller is the session's driver, which writes what is ready when it has read.
+                for kick in kicks {
+                    if let Kick::Send(chan) = kick {
+                        chan.mark_ready();
+                    }
+                }
+            }
+        });
+    }
+
+    /// A remote receiver gives everything from number `limit` on back.
+    pub(crate) fn give_back(&self, key: ReceiverKey, limit: u64) {
+        self.run(|state| {
+            let Some(receiver) = state.receivers.get_mut(&key) else { return None };
+            let newly_taken = limit.saturating_sub(receiver.taken);
+            receiver.taken = limit;
+            receiver.limit = limit;
+            receiver.pending.clear();
+            let chan = receiver.chan.clone()?;
+            state.hosted.cancel_demand(key, u64::MAX);
+            let given = state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.give_back(key, 0));
+            let rewound = chan.state.lock().half.rewind(limit);
+            if given.is_err() || rewound.is_err() {
+                tracing::warn!(channel = %self.name, "a receiver gave back what it did not have");
+            }
+            Some(chan)
+        })
+        .into_iter()
+        .for_each(|chan| chan.kick(true));
+    }
+
+    /// A remote receiver's channel or session is over: what it had not taken goes back, in order.
+    pub(crate) fn remove_receiver(&self, key: ReceiverKey, taken: u64) {
+        self.run(|state| {
+            let Some(receiver) = state.receivers.remove(&key) else { return };
+            let newly_taken = taken.saturating_sub(receiver.taken);
+            _ = state.hosted.taken(key, newly_taken);
+            state.hosted.remove_receiver(key);
+        });
+    }
+}

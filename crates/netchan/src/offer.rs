@@ -1,0 +1,389 @@
+//! Channels that arrive: offers, and the queue in which they wait.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
+use parking_lot::Mutex;
+
+use crate::codec::Message;
+use crate::error::{OpenError, SessionEnd, SessionLost};
+use crate::opening::{self, check_types};
+use crate::options::ChannelOptions;
+use crate::peer::Peer;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::session::{Direction, SessionCore};
+use crate::wait::{Ticket, WaitQueue};
+
+/// Which handles an offered channel can be accepted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OfferKind {
+    /// The peer sends; accept it with [`Offer::accept_receiver`].
+    PeerSends,
+    /// The peer receives; accept it with [`Offer::accept_sender`].
+    PeerReceives,
+    /// The server hosts it, and this end may receive from it, send into it, or both.
+    Hosted {
+        /// Whether [`Offer::accept_receiver`] is allowed.
+        may_receive: bool,
+        /// Whether [`Offer::accept_sender`] is allowed.
+        may_send: bool,
+    },
+}
+
+enum What {
+    Opened(Open),
+    Hosted(Announce),
+}
+
+/// A channel that the peer opened toward this end, or hosts for it: to be accepted, refused, or dropped, which declines it.
+pub struct Offer {
+    core: Arc<SessionCore>,
+    what: What,
+    answered: bool,
+}
+
+impl Offer {
+    pub(crate) fn opened(core: &Arc<SessionCore>, open: Open) -> Self {
+        Self { core: Arc::clone(core), what: What::Opened(open), answered: false }
+    }
+
+    pub(crate) fn hosted(core: &Arc<SessionCore>, announce: Announce) -> Self {
+        Self { core: Arc::clone(core), what: What::Hosted(announce), answered: false }
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match &self.what {
+            What::Opened(open) => &open.name,
+            What::Hosted(announce) => &announce.name,
+        }
+    }
+
+    /// What the type of its values is called at the other end.
+    #[must_use]
+    pub fn type_label(&self) -> &str {
+        match &self.what {
+            What::Opened(open) => &open.label,
+            What::Hosted(announce) => &announce.label,
+        }
+    }
+
+    /// The codec of its values at the other end.
+    #[must_use]
+    pub fn codec(&self) -> &str {
+        match &self.what {
+            What::Opened(open) => &open.codec,
+            What::Hosted(announce) => &announce.codec,
+        }
+    }
+
+    /// Which handles it can be accepted as.
+    #[must_use]
+    pub fn kind(&self) -> OfferKind {
+        match &self.what {
+            What::Opened(Open { flow: OpenFlow::OpenerSends, .. }) => OfferKind::PeerSends,
+            What::Opened(Open { flow: OpenFlow::OpenerReceives, .. }) => OfferKind::PeerReceives,
+            What::Hosted(a) => OfferKind::Hosted { may_receive: a.may_receive, may_send: a.may_send },
+        }
+    }
+
+    /// The capacity, where the other end sets it.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u64> {
+        match &self.what {
+            What::Opened(Open { flow: OpenFlow::OpenerSends, .. }) => None,
+            What::Opened(open) => Some(open.capacity),
+            What::Hosted(announce) => Some(announce.capacity),
+        }
+    }
+
+    /// Who offers it.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.core.peer
+    }
+
+    /// Accepts it and receives from it. The capacity is this end's to choose, unless the channel is hosted at the other.
+    ///
+    /// # Errors
+    /// [`OpenError`]. On a mismatch of type or codec, and in the wrong direction, the peer gets the same error.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the channel is declined.
+    pub async fn accept_receiver<T: Message>(self, capacity: u64) -> Result<Receiver<T>, OpenError> {
+        self.accept_receiver_with(capacity, ChannelOptions::default()).await
+    }
+
+    /// As [`accept_receiver`](Self::accept_receiver), with options.
+    ///
+    /// # Errors
+    /// As [`accept_receiver`](Self::accept_receiver).
+    ///
+    /// # Cancel safety
+    /// As [`accept_receiver`](Self::accept_receiver).
+    pub async fn accept_receiver_with<T: Send + 'static>(
+        mut self,
+        capacity: u64,
+        options: ChannelOptions<T>,
+    ) -> Result<Receiver<T>, OpenError> {
+        self.check(Direction::Receive, &options)?;
+        let open = match &self.what {
+            What::Opened(open) => open.clone(),
+            What::Hosted(announce) => {
+                let name = announce.name.clone();
+                self.answered = true;
+                return opening::receiver(&self.core, &name, options).await;
+            }
+        };
+        self.answered = true;
+        let handle = self.core.accept_recv(&open, capacity).ok_or_else(|| self.expired())?;
+        Ok(Receiver::wire(handle, options.codec))
+    }
+
+    /// Accepts it and sends into it.
+    ///
+    /// # Errors
+    /// [`OpenError`]. On a mismatch of type or codec, and in the wrong direction, the peer gets the same error.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the channel is declined.
+    pub async fn accept_sender<T: Message>(self) -> Result<Sender<T>, OpenError> {
+        self.accept_sender_with(ChannelOptions::default()).await
+    }
+
+    /// As [`accept_sender`](Self::accept_sender), with options.
+    ///
+    /// # Errors
+    /// As [`accept_sender`](Self::accept_sender).
+    ///
+    /// # Cancel safety
+    /// As [`accept_sender`](Self::accept_sender).
+    pub async fn accept_sender_with<T: Send + 'static>(
+        mut self,
+        options: ChannelOptions<T>,
+    ) -> Result<Sender<T>, OpenError> {
+        self.check(Direction::Send, &options)?;
+        let open = match &self.what {
+            What::Opened(open) => open.clone(),
+            What::Hosted(announce) => {
+                let name = announce.name.clone();
+                self.answered = true;
+                return opening::sender(&self.core, &name, options).await;
+            }
+        };
+        self.answered = true;
+        let handle = self.core.accept_send(&open).ok_or_else(|| self.expired())?;
+        Ok(Sender::wire(handle, options.codec))
+    }
+
+    /// Refuses it, saying why.
+    pub fn refuse(mut self, reason: impl Into<String>) {
+        self.answer(RefuseCode::Declined, reason.into());
+    }
+
+    fn answer(&mut self, code: RefuseCode, reason: String) {
+        if let What::Opened(open) = &self.what
+            && !self.answered
+        {
+            self.core.refuse(open.id, code, reason);
+        }
+        self.answered = true;
+    }
+
+    fn expired(&self) -> OpenError {
+        let name = self.name().to_owned();
+        match self.core.end_reason() {
+            Some(end) => OpenError::Lost { name, end: end.clone() },
+            None => OpenError::Expired { name },
+        }
+    }
+
+    fn check<T: 'static>(
+        &mut self,
+        direction: Direction,
+        options: &ChannelOptions<T>,
+    ) -> Result<(), OpenError> {
+        let What::Opened(open) = &self.what else { return Ok(()) };
+        let peer_sends = open.flow == OpenFlow::OpenerSends;
+        let refusal = if peer_sends != (direction == Direction::Receive) {
+            let does =
+                if peer_sends { "sends: accept it as a receiver" } else { "receives: accept it as a sender" };
+            let error =
+                OpenError::WrongDirection { name: open.name.clone(), reason: format!("the peer {does}") };
+            Some((RefuseCode::WrongDirection, "the other end uses it the same way".to_owned(), error))
+        } else {
+            check_types(open, &options.label, options.codec.name(), options.fingerprint).map(
+                |(code, theirs)| {
+                    let error =
+                        opening::mismatch(code, &open.name, (&options.label, options.codec.name()), open);
+                    (code, theirs, error)
+                },
+            )
+        };
+        let Some((code, reason, error)) = refusal else { return Ok(()) };
+        self.answer(code, reason);
+        Err(error)
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        self.answer(RefuseCode::Declined, "nobody there wanted it".to_owned());
+    }
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer")
+            .field("name", &self.name())
+            .field("type", &self.type_label())
+            .field("kind", &self.kind())
+            .field("peer", self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Offers that wait to be received.
+#[derive(Default)]
+pub(crate) struct OfferQueue {
+    state: Mutex<QueueState>,
+}
+
+#[derive(Default)]
+struct QueueState {
+    offers: VecDeque<Offer>,
+    receivers: WaitQueue,
+    end: Option<SessionEnd>,
+}
+
+impl OfferQueue {
+    pub(crate) fn push(&self, offer: Offer) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.offers.push_back(offer);
+            let waiting = state.offers.len() as u64;
+            state.receivers.wake_front(waiting);
+        }
+    }
+
+    /// An announcement was taken back, or an opener gave up.
+    pub(crate) fn remove(&self, matches: impl Fn(&Offer) -> bool) {
+        let removed = {
+            let mut state = self.state.lock();
+            let (gone, kept) =
+                std::mem::take(&mut state.offers).into_iter().partition(|offer| matches(offer));
+            let kept: VecDeque<Offer> = kept;
+            state.offers = kept;
+            gone
+        };
+        drop(removed);
+    }
+
+    /// Takes the opens of one name out, for a channel that is hosted now.
+    pub(crate) fn take_opened(&self, name: &str) -> Vec<(Arc<SessionCore>, Open)> {
+        let mut state = self.state.lock();
+        let mut taken = Vec::new();
+        state.offers.retain_mut(|offer| match &offer.what {
+            What::Opened(open) if open.name == name => {
+                taken.push((Arc::clone(&offer.core), open.clone()));
+                offer.answered = true;
+                false
+            }
+            _ => true,
+        });
+        taken
+    }
+
+    pub(crate) fn remove_session(&self, core: &Arc<SessionCore>) {
+        self.remove(|offer| Arc::ptr_eq(&offer.core, core));
+    }
+
+    pub(crate) fn end(&self, end: SessionEnd) {
+        let offers = {
+            let mut state = self.state.lock();
+            state.end.get_or_insert(end);
+            state.receivers.wake_all();
+            std::mem::take(&mut state.offers)
+        };
+        drop(offers);
+    }
+
+    pub(crate) fn poll(
+        &self,
+        cx: &Context<'_>,
+        ticket: &mut Option<Ticket>,
+    ) -> Poll<Result<Option<Offer>, SessionLost>> {
+        let mut state = self.state.lock();
+        let ahead = state.receivers.ahead_of(*ticket);
+        if state.offers.len() > ahead {
+            while let Some(offer) = state.offers.pop_front() {
+                if offer.is_stale() {
+                    continue;
+                }
+                state.receivers.leave(ticket);
+                return Poll::Ready(Ok(Some(offer)));
+            }
+        }
+        match &state.end {
+            Some(end) => {
+                let result = if end.is_plain() { Ok(None) } else { Err(SessionLost(end.clone())) };
+                state.receivers.leave(ticket);
+                Poll::Ready(result)
+            }
+            None => {
+                state.receivers.wait(ticket, cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn leave(&self, ticket: &mut Option<Ticket>) {
+        if ticket.is_some() {
+            let mut state = self.state.lock();
+            state.receivers.leave(ticket);
+            let waiting = state.offers.len() as u64;
+            state.receivers.wake_front(waiting);
+        }
+    }
+}
+
+impl Offer {
+    pub(crate) fn is_hosted_as(&self, name: &str) -> bool {
+        matches!(&self.what, What::Hosted(announce) if announce.name == name)
+    }
+
+    /// Whether its opener has given up.
+    fn is_stale(&self) -> bool {
+        match &self.what {
+            What::Opened(open) => !self.core.is_offered(open.id),
+            What::Hosted(_) => self.core.is_closing(),
+        }
+    }
+}
+
+/// Waits in an [`OfferQueue`]; leaves it when dropped.
+pub(crate) struct NextOffer<'a> {
+    pub(crate) queue: &'a OfferQueue,
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl Future for NextOffer<'_> {
+    type Output = Result<Option<Offer>, SessionLost>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.queue.poll(cx, &mut this.ticket)
+    }
+}
+
+impl Drop for NextOffer<'_> {
+    fn drop(&mut self) {
+        self.queue.leave(&mut self.ticket);
+    }
+}

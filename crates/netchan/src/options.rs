@@ -1,0 +1,109 @@
+//! Settings of one channel.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::{Codec, Message, Postcard, Raw, type_label};
+
+/// Settings of one channel at this end: how its values are encoded, what their type is called, how many may wait.
+///
+/// ```
+/// use netchan::ChannelOptions;
+///
+/// let prefetching = ChannelOptions::<u64>::default().prefetch(64);
+/// let raw = ChannelOptions::raw(); // for `bytes::Bytes`, without a copy beyond sealing
+/// ```
+pub struct ChannelOptions<T> {
+    pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) label: String,
+    pub(crate) fingerprint: Option<[u8; 16]>,
+    pub(crate) capacity: u64,
+    pub(crate) prefetch: u64,
+}
+
+/// The capacity of a direct channel that this end opens to receive from, unless told otherwise.
+pub(crate) const CAPACITY_DEFAULT: u64 = 64;
+
+impl<T: 'static> ChannelOptions<T> {
+    /// With a codec of your own.
+    #[must_use]
+    pub fn with_codec(codec: impl Codec<T>) -> Self {
+        Self {
+            codec: Arc::new(codec),
+            label: type_label::<T>(),
+            fingerprint: None,
+            capacity: CAPACITY_DEFAULT,
+            prefetch: 0,
+        }
+    }
+
+    /// What the type of the values is called; both ends must say the same. Default: the type's name without module paths.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// A fingerprint of the type's structure; where both ends have one, they must be equal.
+    #[must_use]
+    pub fn fingerprint(mut self, fingerprint: [u8; 16]) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// The capacity in items, where this end opens a direct channel to receive from. Default 64. Hosted channels have the
+    /// capacity they were hosted with; whoever accepts an offer says its capacity there.
+    #[must_use]
+    pub fn capacity(mut self, items: u64) -> Self {
+        self.capacity = items;
+        self
+    }
+
+    /// Values of a hosted channel that may come here ahead of any `recv`. Default 0: each goes to whoever has waited
+    /// longest. More is faster, and less fair.
+    #[must_use]
+    pub fn prefetch(mut self, items: u64) -> Self {
+        self.prefetch = items;
+        self
+    }
+}
+
+impl<T: Message> Default for ChannelOptions<T> {
+    /// Encoded by [`Postcard`].
+    fn default() -> Self {
+        Self::with_codec(Postcard)
+    }
+}
+
+impl ChannelOptions<Bytes> {
+    /// Bytes as they are.
+    #[must_use]
+    pub fn raw() -> Self {
+        Self::with_codec(Raw)
+    }
+}
+
+impl<T> Clone for ChannelOptions<T> {
+    fn clone(&self) -> Self {
+        Self {
+            codec: Arc::clone(&self.codec),
+            label: self.label.clone(),
+            fingerprint: self.fingerprint,
+            capacity: self.capacity,
+            prefetch: self.prefetch,
+        }
+    }
+}
+
+impl<T: 'static> fmt::Debug for ChannelOptions<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelOptions")
+            .field("codec", &self.codec.name())
+            .field("label", &self.label)
+            .field("capacity", &self.capacity)
+            .field("prefetch", &self.prefetch)
+            .finish_non_exhaustive()
+    }
+}

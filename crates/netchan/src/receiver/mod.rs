@@ -1,0 +1,360 @@
+//! The receiving handle.
+
+mod op;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use parking_lot::Mutex;
+
+use self::op::RecvOp;
+use crate::codec::{Codec, DecodeContext, Payload};
+use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
+use crate::hub::Hub;
+use crate::peer::Peer;
+use crate::session::RecvHandle;
+use crate::wait::Ticket;
+
+/// Receives values of one type from a channel.
+///
+/// `Receiver`s are cheap to clone, and every operation takes `&self`. Each value goes to exactly one `recv`: the one that
+/// has waited longest, over all clones and, for a hosted channel, over all processes.
+///
+/// Receiving on a closed channel first drains what was sent, then returns `Ok(None)`. A lost session is an error.
+///
+/// When the last clone of a direct channel's `Receiver` is dropped, the channel closes.
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    /// The place in the queue of `poll_recv` and of the `Stream`: one for each handle.
+    polling: Mutex<Option<Ticket>>,
+}
+
+struct Shared<T> {
+    backend: Backend,
+    name: Arc<str>,
+    codec: Arc<dyn Codec<T>>,
+    message_bytes_max: usize,
+}
+
+enum Backend {
+    /// The other end is the peer's.
+    Wire(RecvHandle),
+    /// The channel is hosted in this process.
+    Hub(HubReceiver),
+}
+
+/// A server's own hold on the receiving side of a channel that it hosts.
+struct HubReceiver {
+    hub: Arc<Hub>,
+    /// Clients cannot receive here: when the last handle is dropped nobody can, and the channel ends.
+    only: bool,
+}
+
+impl Drop for HubReceiver {
+    fn drop(&mut self) {
+        if self.only {
+            self.hub.abort(CloseReason::new(
+                netchan_proto::session::close_code::DROPPED,
+                "the receiver was dropped",
+            ));
+        }
+    }
+}
+
+/// What has happened on a channel so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceiverStats {
+    /// Values that have arrived.
+    pub received: u64,
+    /// Values taken by `recv`.
+    pub taken: u64,
+    /// Local receives that wait.
+    pub waiting: u64,
+}
+
+impl<T: Send + 'static> Receiver<T> {
+    pub(crate) fn wire(handle: RecvHandle, codec: Arc<dyn Codec<T>>) -> Self {
+        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max);
+        Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
+    }
+
+    pub(crate) fn hosted(
+        hub: Arc<Hub>,
+        only: bool,
+        codec: Arc<dyn Codec<T>>,
+        message_bytes_max: usize,
+    ) -> Self {
+        let name = Arc::clone(&hub.name);
+        Self::new(Backend::Hub(HubReceiver { hub, only }), name, codec, message_bytes_max)
+    }
+
+    fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
+        let shared = Arc::new(Shared { backend, name, codec, message_bytes_max });
+        Self { shared, polling: Mutex::new(None) }
+    }
+
+    /// Receives the next value, waiting for it; `None` once the channel is closed and drained.
+    ///
+    /// # Errors
+    /// [`RecvError::Lost`] when the session is lost (terminal); [`RecvError::Decode`] for a value that cannot be decoded:
+    /// it counts as taken, and receiving goes on.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it completes, no value is lost, and the next receive gets what would have been its.
+    #[inline]
+    pub async fn recv(&self) -> Result<Option<T>, RecvError> {
+        RecvOp::new(self).await.map(|received| received.map(|(value, _)| value))
+    }
+
+    /// As [`recv`](Self::recv), and says who sent the value.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_from(&self) -> Result<Option<(T, Peer)>, RecvError> {
+        let received = RecvOp::new(self).await?;
+        Ok(received.map(|(value, peer)| (value, peer.unwrap_or_else(|| self.peer()))))
+    }
+
+    /// Receives up to `limit` values into `values`, waiting for the first; 0 once the channel is closed and drained, or if
+    /// `limit` is 0.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), but only for the first value: an error behind it is met by the next call.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it completes, nothing was received.
+    pub async fn recv_many(&self, values: &mut Vec<T>, limit: usize) -> Result<usize, RecvError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let Some(first) = self.recv().await? else { return Ok(0) };
+        values.push(first);
+        let mut count = 1;
+        while count < limit {
+            match self.try_recv() {
+                Ok(Some(value)) => {
+                    values.push(value);
+                    count += 1;
+                }
+                // An undecodable value is taken and cannot be put back: what came before it is returned, and the
+                // failure is logged.
+                Err(TryRecvError::Recv(error @ RecvError::Decode { .. })) => {
+                    tracing::warn!(channel = %self.name(), %error, "value skipped");
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Receives a value if one is here; `Ok(None)` once the channel is closed and drained.
+    ///
+    /// # Errors
+    /// [`TryRecvError::Empty`] when nothing is here now. A hosted channel of another process sends nothing ahead of a
+    /// waiting `recv` unless [`ChannelOptions::prefetch`](crate::ChannelOptions::prefetch) says so.
+    pub fn try_recv(&self) -> Result<Option<T>, TryRecvError> {
+        match RecvOp::new(self).now() {
+            Poll::Ready(Ok(received)) => Ok(received.map(|(value, _)| value)),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Receives the next value, waiting at most so long.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`], or as [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>, RecvTimeoutError> {
+        match tokio::time::timeout(timeout, self.recv()).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// Receives the next value from a thread, which sleeps while it waits.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Panics
+    /// Inside an asynchronous task.
+    pub fn blocking_recv(&self) -> Result<Option<T>, RecvError> {
+        crate::blocking::block_on(self.recv())
+    }
+
+    /// Iterates over the values from a thread, which sleeps while it waits, until the channel is closed and drained or the
+    /// session is lost.
+    ///
+    /// # Panics
+    /// Inside an asynchronous task.
+    pub fn blocking_iter(&self) -> impl Iterator<Item = Result<T, RecvError>> + '_ {
+        let mut over = false;
+        std::iter::from_fn(move || {
+            if over {
+                return None;
+            }
+            let next = self.blocking_recv().transpose();
+            over = matches!(&next, None | Some(Err(RecvError::Lost(_))));
+            next
+        })
+    }
+
+    /// Polls for the next value. One task at a time for each handle: a later one takes the place of the earlier.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, RecvError>> {
+        let mut polling = self.polling.lock();
+        let mut op = RecvOp::resumed(self, polling.take());
+        let result = Pin::new(&mut op).poll(cx);
+        *polling = op.suspend();
+        result.map(|received| received.map(|received| received.map(|(value, _)| value)))
+    }
+
+    /// Closes the channel from this end, for every clone; what has not been received is dropped, and the sender's end is
+    /// told. A hosted channel ends for everyone if this is the server's handle; what is in it still goes to receivers.
+    pub fn close(&self) {
+        self.close_with(CloseReason::new(0, ""));
+    }
+
+    /// As [`close`](Self::close), and says why. Codes below 256 are netchan's own.
+    pub fn close_with(&self, reason: CloseReason) {
+        match &self.shared.backend {
+            Backend::Wire(handle) => handle.0.stop(reason.into()),
+            Backend::Hub(receiver) => receiver.hub.close(reason),
+        }
+    }
+
+    /// Waits until the channel is closed, whoever closed it; what was sent before may still be received.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        op::closed(self).await
+    }
+
+    /// Whether the channel is closed; what was sent before may still be received.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.close_reason().is_some()
+    }
+
+    /// Why the channel is closed, once it is.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        match &self.shared.backend {
+            Backend::Wire(handle) => op::close_reason(&handle.0.state.lock()),
+            Backend::Hub(receiver) => receiver.hub.closed(),
+        }
+    }
+
+    /// How many values are here, ready to be received.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.shared.backend {
+            Backend::Wire(handle) => {
+                usize::try_from(handle.0.state.lock().half.ready()).unwrap_or(usize::MAX)
+            }
+            Backend::Hub(receiver) => receiver.hub.ready(),
+        }
+    }
+
+    /// Whether nothing is here now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn stats(&self) -> ReceiverStats {
+        match &self.shared.backend {
+            Backend::Wire(handle) => {
+                let state = handle.0.state.lock();
+                ReceiverStats {
+                    received: state.half.received(),
+                    taken: state.half.taken(),
+                    waiting: state.receivers.len() as u64,
+                }
+            }
+            Backend::Hub(receiver) => receiver.hub.receiver_stats(),
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Who is at the other end; this very process for a channel hosted here.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match &self.shared.backend {
+            Backend::Wire(handle) => handle.0.core.peer.clone(),
+            Backend::Hub(_) => Peer::local(),
+        }
+    }
+
+    /// Whether two handles are of the same channel.
+    #[must_use]
+    pub fn same_channel(&self, other: &Self) -> bool {
+        match (&self.shared.backend, &other.shared.backend) {
+            (Backend::Wire(a), Backend::Wire(b)) => Arc::ptr_eq(&a.0, &b.0),
+            (Backend::Hub(a), Backend::Hub(b)) => Arc::ptr_eq(&a.hub, &b.hub),
+            _ => false,
+        }
+    }
+}
+
+impl<T: 'static> Shared<T> {
+    fn decode(&self, payload: Payload<'_>) -> Result<T, RecvError> {
+        let mut cx = DecodeContext::new(&self.name, self.message_bytes_max);
+        self.codec
+            .decode(payload, &mut cx)
+            .map_err(|error| RecvError::Decode { channel: self.name.to_string(), error })
+    }
+}
+
+/// Yields values until the channel is closed and drained; a lost session is the last item.
+impl<T: Send + 'static> Stream for Receiver<T> {
+    type Item = Result<T, RecvError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_recv(cx).map(Result::transpose)
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), polling: Mutex::new(None) }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        op::leave(&self.shared.backend, &mut self.polling.lock());
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("name", &self.name())
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! One receive, from its first poll to its value.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use netchan_proto::flow::{Urgency, WindowKind};
+use tokio::task::coop;
+
+use super::{Backend, Receiver, Shared};
+use crate::codec::Payload;
+use crate::error::{CloseReason, RecvError, SessionEnd};
+use crate::hub::Hub;
+use crate::peer::Peer;
+use crate::reentry::{self, Busy};
+use crate::session::{RecvChan, RecvState};
+use crate::wait::Ticket;
+
+type Received<T> = Result<Option<(T, Option<Peer>)>, RecvError>;
+
+/// A receive under way. Dropped, it leaves the queue and passes its turn on.
+pub(super) struct RecvOp<'a, T> {
+    receiver: &'a Receiver<T>,
+    ticket: Option<Ticket>,
+}
+
+impl<'a, T: Send + 'static> RecvOp<'a, T> {
+    #[inline]
+    pub(super) fn new(receiver: &'a Receiver<T>) -> Self {
+        Self { receiver, ticket: None }
+    }
+
+    pub(super) fn resumed(receiver: &'a Receiver<T>, ticket: Option<Ticket>) -> Self {
+        Self { receiver, ticket }
+    }
+
+    /// Keeps the place in the queue for a later poll.
+    pub(super) fn suspend(mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+
+    /// The attempt that does not wait.
+    pub(super) fn now(mut self) -> Poll<Received<T>> {
+        self.poll_op(None)
+    }
+
+    #[inline]
+    fn poll_op(&mut self, cx: Option<&Context<'_>>) -> Poll<Received<T>> {
+        let shared = &self.receiver.shared;
+        match &shared.backend {
+            Backend::Wire(handle) => poll_wire(shared, &handle.0, cx, &mut self.ticket),
+            Backend::Hub(receiver) => poll_hub(shared, &receiver.hub, cx, &mut self.ticket),
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for RecvOp<'_, T> {
+    type Output = Received<T>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = ready!(self.poll_op(Some(cx)));
+        budget.made_progress();
+        Poll::Ready(result)
+    }
+}
+
+impl<T> Drop for RecvOp<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            leave(&self.receiver.shared.backend, &mut self.ticket);
+        }
+    }
+}
+
+#[inline]
+fn poll_wire<T: 'static>(
+    shared: &Shared<T>,
+    chan: &Arc<RecvChan>,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+) -> Poll<Received<T>> {
+    let Some(mut state) = reentry::lock(&chan.state) else {
+        // Deserialize receives from the channel that its own value came on: there is nothing it could wait for.
+        return Poll::Ready(Ok(None));
+    };
+    let ahead = state.receivers.ahead_of(*ticket) as u64;
+    if state.half.ready() > ahead {
+        if ticket.is_some() {
+            state.receivers.leave(ticket);
+        }
+        if matches!(state.half.kind(), WindowKind::Demand { .. }) {
+            let waiting = state.receivers.len() as u64;
+            state.half.set_waiting(waiting);
+        }
+        let value = {
+            let _busy = Busy::under(&chan.state);
+            state.half.take(|payload| shared.decode(payload))
+        };
+        let urgency = state.half.urgency();
+        drop(state);
+        if urgency > Urgency::None {
+            chan.report(urgency);
+        }
+        return Poll::Ready(value.transpose().map(|value| value.map(|value| (value, None))));
+    }
+    if let Some(outcome) = over(&state) {
+        state.receivers.leave(ticket);
+        return Poll::Ready(outcome.map(|()| None));
+    }
+    let Some(cx) = cx else { return Poll::Pending };
+    state.receivers.wait(ticket, cx.waker());
+    if matches!(state.half.kind(), WindowKind::Demand { .. }) {
+        let waiting = state.receivers.len() as u64;
+        state.half.set_waiting(waiting);
+        let urgency = state.half.urgency();
+        drop(state);
+        chan.report(urgency);
+    }
+    Poll::Pending
+}
+
+/// Whether nothing more will come, and how that is to be told.
+fn over(state: &RecvState) -> Option<Result<(), RecvError>> {
+    if state.half.ended().is_some() {
+        return Some(Ok(()));
+    }
+    match &state.end {
+        None => None,
+        Some(end) if end.is_plain() => Some(Ok(())),
+        Some(end) => Some(Err(RecvError::Lost(end.clone()))),
+    }
+}
+
+fn poll_hub<T: 'static>(
+    shared: &Shared<T>,
+    hub: &Arc<Hub>,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+) -> Poll<Received<T>> {
+    match ready!(hub.poll_recv(cx, ticket)) {
+        Some((bytes, peer)) => {
+            Poll::Ready(shared.decode(Payload::Owned(bytes)).map(|value| Some((value, Some(peer)))))
+        }
+        None => Poll::Ready(Ok(None)),
+    }
+}
+
+/// Leaves the queue and passes the turn on.
+pub(super) fn leave(backend: &Backend, ticket: &mut Option<Ticket>) {
+    if ticket.is_none() {
+        return;
+    }
+    match backend {
+        Backend::Wire(handle) => {
+            let chan = &handle.0;
+            let mut state = chan.state.lock();
+            state.receivers.leave(ticket);
+            let ready = state.half.ready();
+            state.receivers.wake_front(ready);
+            let waiting = state.receivers.len() as u64;
+            state.half.set_waiting(waiting);
+            if waiting == 0 {
+                chan.note_idle(&state);
+            }
+        }
+        Backend::Hub(receiver) => receiver.hub.leave_receivers(ticket),
+    }
+}
+
+pub(super) fn close_reason(state: &RecvState) -> Option<CloseReason> {
+    let closed = state.half.ended().or(state.half.peer_closed()).map(CloseReason::from);
+    closed.or_else(|| {
+        state.end.as_ref().map(|end| match end {
+            SessionEnd::ClosedByPeer(reason) => reason.clone(),
+            end => CloseReason::new(0, end.to_string()),
+        })
+    })
+}
+
+pub(super) async fn closed<T: Send + 'static>(receiver: &Receiver<T>) -> CloseReason {
+    let mut watch = Watch { backend: &receiver.shared.backend, ticket: None };
+    poll_fn(|cx| match watch.backend {
+        Backend::Wire(handle) => {
+            let mut state = handle.0.state.lock();
+            if let Some(reason) = close_reason(&state) {
+                return Poll::Ready(reason);
+            }
+            state.watchers.wait(&mut watch.ticket, cx.waker());
+            Poll::Pending
+        }
+        Backend::Hub(receiver) => receiver.hub.poll_closed(cx, &mut watch.ticket),
+    })
+    .await
+}
+
+struct Watch<'a> {
+    backend: &'a Backend,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            match self.backend {
+                Backend::Wire(handle) => _ = handle.0.state.lock().watchers.leave(&mut self.ticket),
+                Backend::Hub(receiver) => receiver.hub.leave_watchers(&mut self.ticket),
+            }
+        }
+    }
+}

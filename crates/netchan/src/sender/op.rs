@@ -1,0 +1,557 @@
+//! One send, from its first poll to its outcome.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use netchan_proto::channel::{PushError, Pushed, Withdrawal};
+use netchan_proto::hosted::SenderKey;
+use netchan_proto::wire::Mode;
+use tokio::task::coop;
+
+use super::{Backend, Expired, Sender, Shared, in_doubt};
+use crate::codec::EncodeError;
+use crate::error::{CloseReason, FlushError, SendError, SendTimeoutError, SessionEnd, TrySendError};
+use crate::hub::{Acquired, Hub, OfferOutcome};
+use crate::reentry::{self, Busy};
+use crate::session::{SendChan, SendState};
+use crate::wait::Ticket;
+
+/// How long an offer whose time is over waits for the peer to say that it is withdrawn.
+const WITHDRAW_WAIT: Duration = Duration::from_millis(250);
+
+pub(super) fn end_reason(end: &SessionEnd) -> CloseReason {
+    match end {
+        SessionEnd::ClosedByPeer(reason) => reason.clone(),
+        end => CloseReason::new(0, end.to_string()),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// For a place, or the turn to offer.
+    Waiting,
+    /// On offer to the peer (capacity 0), or committed and to be acknowledged.
+    Out(u64),
+    /// On offer in a channel hosted here.
+    Offered(SenderKey),
+    Done,
+}
+
+/// A send under way. Dropped, it leaves the queue and withdraws its offer.
+pub(super) struct SendOp<'a, T> {
+    sender: &'a Sender<T>,
+    value: Option<T>,
+    /// The value encoded for a channel hosted here.
+    bytes: Option<Bytes>,
+    ticket: Option<Ticket>,
+    watch: Option<Ticket>,
+    stage: Stage,
+    acked: bool,
+}
+
+impl<T> Unpin for SendOp<'_, T> {}
+
+impl<'a, T: Send + 'static> SendOp<'a, T> {
+    #[inline]
+    pub(super) fn new(sender: &'a Sender<T>, value: T) -> Self {
+        Self {
+            sender,
+            value: Some(value),
+            bytes: None,
+            ticket: None,
+            watch: None,
+            stage: Stage::Waiting,
+            acked: false,
+        }
+    }
+
+    pub(super) fn acked(sender: &'a Sender<T>, value: T) -> Self {
+        let mut op = Self::new(sender, value);
+        op.acked = true;
+        op
+    }
+
+    /// The attempt that does not wait.
+    pub(super) fn now(mut self) -> Result<(), TrySendError<T>> {
+        let result = match &self.sender.shared.backend {
+            Backend::Wire(handle) => {
+                let chan = &handle.0;
+                let Some(state) = reentry::lock(&chan.state) else {
+                    return Err(self.try_error(Failure::Reentrant));
+                };
+                let rendezvous = state.half.mode() == Mode::Rendezvous;
+                if rendezvous && state.half.closed().is_none() && state.end.is_none() {
+                    Poll::Pending
+                } else {
+                    self.poll_commit(None, chan, state)
+                }
+            }
+            Backend::Hub(sender) if sender.hub.capacity() == 0 => match sender.hub.closed() {
+                Some(reason) => Poll::Ready(Err(Failure::Closed(reason))),
+                None => Poll::Pending,
+            },
+            Backend::Hub(sender) => self.poll_acquire(None, &sender.hub),
+        };
+        match result {
+            Poll::Ready(Ok(_)) => Ok(()),
+            Poll::Ready(Err(failure)) => Err(self.try_error(failure)),
+            Poll::Pending => {
+                self.stage = Stage::Done;
+                match self.value.take() {
+                    Some(value) => Err(TrySendError::Full(value)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn try_error(&mut self, failure: Failure) -> TrySendError<T> {
+        self.stage = Stage::Done;
+        TrySendError::Send(self.error(failure))
+    }
+
+    /// The time is over: the value comes back, or its outcome is to be awaited.
+    pub(super) async fn expire(mut op: Pin<Box<Self>>) -> Expired<T> {
+        let sender = op.sender;
+        let stage = std::mem::replace(&mut op.stage, Stage::Done);
+        let mut ticket = op.ticket.take();
+        match &sender.shared.backend {
+            Backend::Wire(handle) => leave(&handle.0, &mut ticket),
+            Backend::Hub(sender) => sender.hub.leave_senders(&mut ticket),
+        }
+        let Some(value) = op.value.take() else { return Ok(()) };
+        let early = match (stage, &sender.shared.backend) {
+            (Stage::Out(seq), Backend::Wire(handle)) => {
+                let chan = Arc::clone(&handle.0);
+                let withdrawal = chan.state.lock().half.withdraw(seq);
+                chan.kick(true);
+                match withdrawal {
+                    Withdrawal::Withdrawn => Some(false),
+                    Withdrawal::Taken => Some(true),
+                    Withdrawal::Asked => {
+                        let outcome = wait_withdrawn(Arc::clone(&chan), seq);
+                        match tokio::time::timeout(WITHDRAW_WAIT, outcome).await {
+                            Ok(Some(withdrawn)) => Some(!withdrawn),
+                            _ => {
+                                let outcome =
+                                    async move { wait_withdrawn(chan, seq).await.map(|back| !back) };
+                                return in_doubt(value, outcome);
+                            }
+                        }
+                    }
+                }
+            }
+            (Stage::Offered(key), Backend::Hub(sender)) => match sender.hub.withdraw_offer(key) {
+                OfferOutcome::Withdrawn => Some(false),
+                OfferOutcome::Taken => Some(true),
+                OfferOutcome::Unknown => {
+                    let hub = Arc::clone(&sender.hub);
+                    let outcome = OfferWatch { hub, key };
+                    return in_doubt(value, async move {
+                        let taken = poll_fn(|cx| outcome.hub.poll_offer(cx, outcome.key)).await;
+                        Some(taken)
+                    });
+                }
+            },
+            _ => Some(false),
+        };
+        match early {
+            Some(true) => Ok(()),
+            _ => Err(SendTimeoutError::Timeout(value)),
+        }
+    }
+
+    #[inline]
+    fn poll_op(&mut self, cx: &Context<'_>) -> Poll<Result<u64, Failure>> {
+        match &self.sender.shared.backend {
+            Backend::Wire(handle) => {
+                let chan = &handle.0;
+                match self.stage {
+                    Stage::Out(seq) => self.poll_out(cx, chan, seq),
+                    _ => match reentry::lock(&chan.state) {
+                        Some(state) => self.poll_commit(Some(cx), chan, state),
+                        None => Poll::Ready(Err(Failure::Reentrant)),
+                    },
+                }
+            }
+            Backend::Hub(sender) => self.poll_hub(cx, &sender.hub),
+        }
+    }
+
+    /// Commits the value once there is a place and everyone before has had theirs.
+    #[inline]
+    fn poll_commit(
+        &mut self,
+        cx: Option<&Context<'_>>,
+        chan: &Arc<SendChan>,
+        mut state: parking_lot::MutexGuard<'_, SendState>,
+    ) -> Poll<Result<u64, Failure>> {
+        if let Some(end) = &state.end {
+            let failure = Failure::ended(end);
+            state.senders.leave(&mut self.ticket);
+            return Poll::Ready(Err(failure));
+        }
+        if let Some(reason) = state.half.closed() {
+            let failure = Failure::Closed(reason.into());
+            state.senders.leave(&mut self.ticket);
+            return Poll::Ready(Err(failure));
+        }
+        let ahead = state.senders.ahead_of(self.ticket) as u64;
+        if state.half.available() <= ahead {
+            if let Some(cx) = cx {
+                state.senders.wait(&mut self.ticket, cx.waker());
+            }
+            let waiting = state.senders.len().max(1) as u64;
+            state.half.want(waiting);
+            let speak = state.half.has_output();
+            drop(state);
+            if speak {
+                chan.kick(true);
+            }
+            return Poll::Pending;
+        }
+        let Some(value) = &self.value else { return Poll::Ready(Err(Failure::Reentrant)) };
+        let shared = &self.sender.shared;
+        let pushed = {
+            let _busy = Busy::under(&chan.state);
+            state.half.push(|item| shared.encode(value, item))
+        };
+        if self.ticket.is_some() {
+            state.senders.leave(&mut self.ticket);
+            let waiting = state.senders.len() as u64;
+            state.half.want(waiting);
+            let more = state.half.available();
+            state.senders.wake_front(more);
+        }
+        let Pushed { seq, full, .. } = match pushed {
+            Ok(pushed) => pushed,
+            Err(error) => return Poll::Ready(Err(error.into())),
+        };
+        let waits = self.acked || state.half.mode() == Mode::Rendezvous;
+        if waits && self.acked {
+            state.half.request_report();
+        }
+        drop(state);
+        chan.kick(full || waits);
+        if waits {
+            self.stage = Stage::Out(seq);
+            return match cx {
+                Some(cx) => self.poll_out(cx, chan, seq),
+                None => Poll::Pending,
+            };
+        }
+        self.stage = Stage::Done;
+        Poll::Ready(Ok(seq))
+    }
+
+    /// Waits until the value has been taken.
+    fn poll_out(&mut self, cx: &Context<'_>, chan: &Arc<SendChan>, seq: u64) -> Poll<Result<u64, Failure>> {
+        let mut state = chan.state.lock();
+        let outcome = if state.half.taken() > seq {
+            Ok(seq)
+        } else if let Some(end) = &state.end {
+            Err(Failure::InDoubt(end.clone()))
+        } else if let Some(reason) = state.half.peer_closed() {
+            // The peer counted what it took when it closed, and this was not among it.
+            Err(Failure::Closed(reason.into()))
+        } else {
+            state.watchers.wait(&mut self.watch, cx.waker());
+            return Poll::Pending;
+        };
+        state.watchers.leave(&mut self.watch);
+        // The next in line may offer now.
+        let more = state.half.available();
+        state.senders.wake_front(more);
+        self.stage = Stage::Done;
+        Poll::Ready(outcome)
+    }
+
+    fn poll_hub(&mut self, cx: &Context<'_>, hub: &Arc<Hub>) -> Poll<Result<u64, Failure>> {
+        loop {
+            match self.stage {
+                Stage::Out(seq) => {
+                    let taken = ready!(hub.poll_taken(cx, &mut self.watch, seq));
+                    self.stage = Stage::Done;
+                    let closed = || hub.closed().unwrap_or_else(|| CloseReason::new(0, ""));
+                    return Poll::Ready(if taken { Ok(seq) } else { Err(Failure::Closed(closed())) });
+                }
+                Stage::Offered(key) => {
+                    let taken = ready!(hub.poll_offer(cx, key));
+                    self.stage = Stage::Done;
+                    let closed = || hub.closed().unwrap_or_else(|| CloseReason::new(0, ""));
+                    return Poll::Ready(if taken { Ok(0) } else { Err(Failure::Closed(closed())) });
+                }
+                _ if hub.capacity() == 0 => {
+                    let bytes = match self.encoded() {
+                        Ok(bytes) => bytes,
+                        Err(failure) => return Poll::Ready(Err(failure)),
+                    };
+                    match hub.offer(bytes) {
+                        Ok(key) => self.stage = Stage::Offered(key),
+                        Err(reason) => return Poll::Ready(Err(Failure::Closed(reason))),
+                    }
+                }
+                _ => return self.poll_acquire(Some(cx), hub),
+            }
+        }
+    }
+
+    fn poll_acquire(&mut self, cx: Option<&Context<'_>>, hub: &Arc<Hub>) -> Poll<Result<u64, Failure>> {
+        let bytes = match self.encoded() {
+            Ok(bytes) => bytes,
+            Err(failure) => return Poll::Ready(Err(failure)),
+        };
+        match ready!(hub.poll_acquire(cx, &mut self.ticket, Some(&bytes))) {
+            Acquired::Committed(seq) if self.acked => {
+                self.stage = Stage::Out(seq);
+                match cx {
+                    Some(cx) => self.poll_hub(cx, hub),
+                    None => Poll::Ready(Ok(seq)),
+                }
+            }
+            Acquired::Committed(seq) => {
+                self.stage = Stage::Done;
+                Poll::Ready(Ok(seq))
+            }
+            Acquired::Closed(reason) => Poll::Ready(Err(Failure::Closed(reason))),
+            Acquired::Reserved => Poll::Ready(Err(Failure::Reentrant)),
+        }
+    }
+
+    /// The value, encoded once however often it is polled.
+    fn encoded(&mut self) -> Result<Bytes, Failure> {
+        if let Some(bytes) = &self.bytes {
+            return Ok(bytes.clone());
+        }
+        let Some(value) = &self.value else { return Err(Failure::Reentrant) };
+        let bytes = encode_alone(&self.sender.shared, value)?;
+        self.bytes = Some(bytes.clone());
+        Ok(bytes)
+    }
+
+    fn error(&mut self, failure: Failure) -> SendError<T> {
+        // The value is here until the send has succeeded, and nothing asks for the error after that.
+        let value = self.value.take().expect("a send that failed still has its value");
+        failure.with(value)
+    }
+}
+
+/// Encodes a value by itself.
+pub(super) fn encode_alone<T: 'static>(shared: &Shared<T>, value: &T) -> Result<Bytes, Failure> {
+    netchan_proto::channel::encode_alone(shared.message_bytes_max, |item| shared.encode(value, item))
+        .map_err(Failure::from)
+}
+
+impl<T: Send + 'static> Future for SendOp<'_, T> {
+    type Output = Result<u64, SendError<T>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = ready!(self.poll_op(cx));
+        budget.made_progress();
+        self.stage = Stage::Done;
+        Poll::Ready(match result {
+            Ok(seq) => {
+                self.value = None;
+                Ok(seq)
+            }
+            Err(failure) => Err(self.error(failure)),
+        })
+    }
+}
+
+impl<T> Drop for SendOp<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.stage == Stage::Done && self.ticket.is_none() && self.watch.is_none() {
+            return;
+        }
+        match &self.sender.shared.backend {
+            Backend::Wire(handle) => {
+                leave(&handle.0, &mut self.ticket);
+                if self.watch.is_some() {
+                    handle.0.state.lock().watchers.leave(&mut self.watch);
+                }
+                if let Stage::Out(seq) = self.stage
+                    && !self.acked
+                {
+                    handle.0.state.lock().half.withdraw(seq);
+                    handle.0.kick(true);
+                    handle.0.wake_senders();
+                }
+            }
+            Backend::Hub(sender) => {
+                sender.hub.leave_senders(&mut self.ticket);
+                sender.hub.leave_watchers(&mut self.watch);
+                if let Stage::Offered(key) = self.stage {
+                    sender.hub.abandon_offer(key);
+                }
+            }
+        }
+    }
+}
+
+/// Leaves the queue of senders and passes the turn on.
+pub(super) fn leave(chan: &Arc<SendChan>, ticket: &mut Option<Ticket>) {
+    if ticket.is_none() {
+        return;
+    }
+    let speak = {
+        let mut state = chan.state.lock();
+        state.senders.leave(ticket);
+        let waiting = state.senders.len() as u64;
+        state.half.want(waiting);
+        let more = state.half.available();
+        state.senders.wake_front(more);
+        state.half.has_output()
+    };
+    if speak {
+        chan.kick(false);
+    }
+}
+
+/// Waits for the outcome of a withdrawal: whether it was withdrawn; `None` when the session ended first.
+async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64) -> Option<bool> {
+    let mut ticket = None;
+    poll_fn(|cx| {
+        let mut state = chan.state.lock();
+        let outcome = match state.half.withdraw(seq) {
+            Withdrawal::Withdrawn => Some(true),
+            Withdrawal::Taken => Some(false),
+            Withdrawal::Asked if state.end.is_some() || state.half.peer_closed().is_some() => None,
+            Withdrawal::Asked => {
+                state.watchers.wait(&mut ticket, cx.waker());
+                return Poll::Pending;
+            }
+        };
+        state.watchers.leave(&mut ticket);
+        Poll::Ready(outcome)
+    })
+    .await
+}
+
+/// Waits for an offer in a channel hosted here; dropped, the offer is left to itself.
+struct OfferWatch {
+    hub: Arc<Hub>,
+    key: SenderKey,
+}
+
+impl Drop for OfferWatch {
+    fn drop(&mut self) {
+        self.hub.abandon_offer(self.key);
+    }
+}
+
+/// A failure without its value.
+pub(super) enum Failure {
+    Closed(CloseReason),
+    Lost(SessionEnd),
+    InDoubt(SessionEnd),
+    TooLarge(usize),
+    Encode(EncodeError),
+    Reentrant,
+}
+
+impl Failure {
+    pub(super) fn ended(end: &SessionEnd) -> Self {
+        if end.is_plain() { Self::Closed(end_reason(end)) } else { Self::Lost(end.clone()) }
+    }
+
+    pub(super) fn with<T>(self, value: T) -> SendError<T> {
+        match self {
+            Self::Closed(reason) => SendError::Closed { value, reason },
+            Self::Lost(end) => SendError::Lost { value, end },
+            Self::InDoubt(end) => SendError::InDoubt { value, end },
+            Self::TooLarge(bytes_max) => SendError::TooLarge { value, bytes_max },
+            Self::Encode(error) => SendError::Encode { value, error },
+            Self::Reentrant => SendError::Reentrant { value },
+        }
+    }
+}
+
+impl From<PushError<EncodeError>> for Failure {
+    fn from(error: PushError<EncodeError>) -> Self {
+        match error {
+            PushError::TooLarge { bytes_max } => Self::TooLarge(bytes_max),
+            PushError::Encode(error) => Self::Encode(error),
+            PushError::Closed | PushError::Full => Self::Closed(CloseReason::new(0, "")),
+        }
+    }
+}
+
+pub(super) async fn flush(chan: &Arc<SendChan>) -> Result<(), FlushError> {
+    let goal = {
+        let mut state = chan.state.lock();
+        state.half.request_report();
+        state.half.committed()
+    };
+    chan.kick(true);
+    let mut watch = WatchGuard { chan, ticket: None };
+    poll_fn(|cx| {
+        let mut state = chan.state.lock();
+        let outcome = if state.half.received() >= goal {
+            Ok(())
+        } else if let Some(reason) = state.half.peer_closed() {
+            Err(FlushError::Closed(reason.into()))
+        } else if let Some(end) = &state.end {
+            Err(FlushError::Lost(end.clone()))
+        } else {
+            state.watchers.wait(&mut watch.ticket, cx.waker());
+            return Poll::Pending;
+        };
+        Poll::Ready(outcome)
+    })
+    .await
+}
+
+pub(super) async fn closed<T: Send + 'static>(sender: &Sender<T>) -> CloseReason {
+    match &sender.shared.backend {
+        Backend::Wire(handle) => {
+            let chan = &handle.0;
+            let mut watch = WatchGuard { chan, ticket: None };
+            poll_fn(|cx| {
+                let mut state = chan.state.lock();
+                let reason = state.half.closed().map(CloseReason::from);
+                if let Some(reason) = reason.or_else(|| state.end.as_ref().map(end_reason)) {
+                    return Poll::Ready(reason);
+                }
+                state.watchers.wait(&mut watch.ticket, cx.waker());
+                Poll::Pending
+            })
+            .await
+        }
+        Backend::Hub(sender) => {
+            let mut watch = HubWatchGuard { hub: &sender.hub, ticket: None };
+            poll_fn(|cx| watch.hub.poll_closed(cx, &mut watch.ticket)).await
+        }
+    }
+}
+
+struct WatchGuard<'a> {
+    chan: &'a Arc<SendChan>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for WatchGuard<'_> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.chan.state.lock().watchers.leave(&mut self.ticket);
+        }
+    }
+}
+
+struct HubWatchGuard<'a> {
+    hub: &'a Arc<Hub>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for HubWatchGuard<'_> {
+    fn drop(&mut self) {
+        self.hub.leave_watchers(&mut self.ticket);
+    }
+}

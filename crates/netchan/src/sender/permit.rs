@@ -1,0 +1,252 @@
+//! Places in a channel, set aside before there is a value.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use netchan_proto::channel::Pushed;
+use netchan_proto::wire::Mode;
+use tokio::task::coop;
+
+use super::op::{Failure, encode_alone, end_reason, leave};
+use super::{Backend, Sender};
+use crate::error::{CloseReason, ReserveError, SendError};
+use crate::hub::Acquired;
+use crate::reentry::{self, Busy};
+use crate::session::SendChan;
+use crate::wait::Ticket;
+
+/// A place in a channel. Dropped unused, it is given back.
+#[must_use = "a permit that is dropped gives its place back"]
+pub struct Permit<'a, T> {
+    sender: Option<&'a Sender<T>>,
+}
+
+impl<T: Send + 'static> Permit<'_, T> {
+    /// Sends a value into the place, without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`], with the value: the place does not help a value that is too large or cannot be encoded, and the
+    /// session may have ended in between. The place is given back.
+    pub fn send(mut self, value: T) -> Result<(), SendError<T>> {
+        let Some(sender) = self.sender.take() else {
+            return Err(Failure::Closed(CloseReason::new(0, "")).with(value));
+        };
+        send_reserved(sender, &value).map_err(|failure| failure.with(value))
+    }
+}
+
+impl<T> Drop for Permit<'_, T> {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            release(sender);
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Permit<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+/// Several places in a channel. Those not used are given back when it is dropped.
+#[must_use = "permits that are dropped give their places back"]
+pub struct PermitIterator<'a, T> {
+    sender: &'a Sender<T>,
+    places: usize,
+}
+
+impl<'a, T: Send + 'static> Iterator for PermitIterator<'a, T> {
+    type Item = Permit<'a, T>;
+
+    fn next(&mut self) -> Option<Permit<'a, T>> {
+        self.places = self.places.checked_sub(1)?;
+        Some(Permit { sender: Some(self.sender) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.places, Some(self.places))
+    }
+}
+
+impl<T: Send + 'static> ExactSizeIterator for PermitIterator<'_, T> {}
+
+impl<T> Drop for PermitIterator<'_, T> {
+    fn drop(&mut self) {
+        (0..self.places).for_each(|_| release(self.sender));
+    }
+}
+
+impl<T> std::fmt::Debug for PermitIterator<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PermitIterator").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+/// Sends into a place that was set aside; the place is used up or given back.
+pub(super) fn send_reserved<T: Send + 'static>(sender: &Sender<T>, value: &T) -> Result<(), Failure> {
+    let shared = &sender.shared;
+    match &shared.backend {
+        Backend::Wire(handle) => {
+            let chan = &handle.0;
+            let Some(mut state) = reentry::lock(&chan.state) else { return Err(Failure::Reentrant) };
+            if let Some(end) = &state.end {
+                let failure = Failure::ended(end);
+                state.half.release();
+                return Err(failure);
+            }
+            let pushed = {
+                let _busy = Busy::under(&chan.state);
+                state.half.push_reserved(|item| shared.encode(value, item))
+            };
+            drop(state);
+            match pushed {
+                Ok(Pushed { full, .. }) => {
+                    chan.kick(full);
+                    Ok(())
+                }
+                Err(error) => {
+                    chan.wake_senders();
+                    Err(error.into())
+                }
+            }
+        }
+        Backend::Hub(hub_sender) => match encode_alone(shared, value) {
+            Ok(bytes) => match hub_sender.hub.commit_reserved(bytes) {
+                Some(_) => Ok(()),
+                None => {
+                    Err(Failure::Closed(hub_sender.hub.closed().unwrap_or_else(|| CloseReason::new(0, ""))))
+                }
+            },
+            Err(failure) => {
+                hub_sender.hub.release_reserved();
+                Err(failure)
+            }
+        },
+    }
+}
+
+/// Gives a place back.
+pub(super) fn release<T>(sender: &Sender<T>) {
+    match &sender.shared.backend {
+        Backend::Wire(handle) => {
+            handle.0.state.lock().half.release();
+            handle.0.wake_senders();
+            handle.0.kick(false);
+        }
+        Backend::Hub(sender) => sender.hub.release_reserved(),
+    }
+}
+
+/// Sets one place aside; `cx` is `None` for an attempt that does not wait.
+pub(super) fn poll_reserve<T>(
+    sender: &Sender<T>,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+) -> Poll<Result<(), ReserveError>> {
+    match &sender.shared.backend {
+        Backend::Wire(handle) => poll_reserve_wire(&handle.0, cx, ticket),
+        Backend::Hub(sender) if sender.hub.capacity() == 0 => Poll::Ready(Err(ReserveError::Rendezvous)),
+        Backend::Hub(sender) => match ready!(sender.hub.poll_acquire(cx, ticket, None)) {
+            Acquired::Closed(reason) => Poll::Ready(Err(ReserveError::Closed(reason))),
+            Acquired::Committed(_) | Acquired::Reserved => Poll::Ready(Ok(())),
+        },
+    }
+}
+
+fn poll_reserve_wire(
+    chan: &Arc<SendChan>,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+) -> Poll<Result<(), ReserveError>> {
+    let mut state = chan.state.lock();
+    let failed = if let Some(end) = &state.end {
+        Some(if end.is_plain() {
+            ReserveError::Closed(end_reason(end))
+        } else {
+            ReserveError::Lost(end.clone())
+        })
+    } else if let Some(reason) = state.half.closed() {
+        Some(ReserveError::Closed(reason.into()))
+    } else {
+        (state.half.mode() == Mode::Rendezvous).then_some(ReserveError::Rendezvous)
+    };
+    if let Some(error) = failed {
+        state.senders.leave(ticket);
+        return Poll::Ready(Err(error));
+    }
+    let ahead = state.senders.ahead_of(*ticket) as u64;
+    if state.half.available() > ahead && state.half.reserve() {
+        state.senders.leave(ticket);
+        return Poll::Ready(Ok(()));
+    }
+    if let Some(cx) = cx {
+        state.senders.wait(ticket, cx.waker());
+    }
+    let waiting = state.senders.len().max(1) as u64;
+    state.half.want(waiting);
+    let speak = state.half.has_output();
+    drop(state);
+    if speak {
+        chan.kick(true);
+    }
+    Poll::Pending
+}
+
+/// Leaves the queue when the future that waits in it is dropped.
+pub(super) fn leave_queue<T>(sender: &Sender<T>, ticket: &mut Option<Ticket>) {
+    match &sender.shared.backend {
+        Backend::Wire(handle) => leave(&handle.0, ticket),
+        Backend::Hub(sender) => sender.hub.leave_senders(ticket),
+    }
+}
+
+struct Waiting<'a, T> {
+    sender: &'a Sender<T>,
+    ticket: Option<Ticket>,
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        leave_queue(self.sender, &mut self.ticket);
+    }
+}
+
+pub(super) async fn reserve<T: Send + 'static>(sender: &Sender<T>) -> Result<Permit<'_, T>, ReserveError> {
+    let mut waiting = Waiting { sender, ticket: None };
+    poll_fn(|cx| {
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = ready!(poll_reserve(sender, Some(cx), &mut waiting.ticket));
+        budget.made_progress();
+        Poll::Ready(result)
+    })
+    .await?;
+    Ok(Permit { sender: Some(sender) })
+}
+
+pub(super) fn try_reserve<T: Send + 'static>(sender: &Sender<T>) -> Result<Permit<'_, T>, ReserveError> {
+    match poll_reserve(sender, None, &mut None) {
+        Poll::Ready(result) => result.map(|()| Permit { sender: Some(sender) }),
+        Poll::Pending => Err(ReserveError::Full),
+    }
+}
+
+pub(super) async fn reserve_many<T: Send + 'static>(
+    sender: &Sender<T>,
+    places: usize,
+) -> Result<PermitIterator<'_, T>, ReserveError> {
+    let max = sender.max_capacity();
+    if max == 0 {
+        return Err(ReserveError::Rendezvous);
+    }
+    if places > max {
+        return Err(ReserveError::TooMany { places, capacity: max });
+    }
+    let mut permits = PermitIterator { sender, places: 0 };
+    while permits.places < places {
+        std::mem::forget(reserve(sender).await?);
+        permits.places += 1;
+    }
+    Ok(permits)
+}

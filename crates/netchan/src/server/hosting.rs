@@ -1,0 +1,132 @@
+//! Hosting channels, and serving what clients open.
+
+use std::sync::Arc;
+
+use netchan_proto::limits::CAPACITY_ITEMS_MAX;
+use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
+
+use super::ServerCore;
+use crate::error::{HostError, SessionEnd};
+use crate::hub::{Access, Hub};
+use crate::offer::Offer;
+use crate::opening::{check_name, check_types};
+use crate::options::ChannelOptions;
+use crate::session::{SessionCore, Upper};
+
+impl ServerCore {
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.config.session_limits().message_bytes_max
+    }
+
+    pub(super) fn host<T: 'static>(
+        &self,
+        name: &str,
+        capacity: u64,
+        options: &ChannelOptions<T>,
+        access: Access,
+    ) -> Result<Arc<Hub>, HostError> {
+        if let Some(reason) = check_name(name) {
+            return Err(HostError::BadName { name: name.to_owned(), reason });
+        }
+        if capacity > CAPACITY_ITEMS_MAX {
+            return Err(HostError::Capacity(CAPACITY_ITEMS_MAX));
+        }
+        if self.is_closing() {
+            return Err(HostError::ShuttingDown);
+        }
+        let hub = {
+            let mut hubs = self.hubs.lock();
+            if hubs.get(name).is_some_and(|hub| hub.closed().is_none()) {
+                return Err(HostError::NameTaken(name.to_owned()));
+            }
+            let codec = options.codec.name().to_owned();
+            let hub = Hub::new(
+                Arc::from(name),
+                options.label.clone(),
+                codec,
+                options.fingerprint,
+                access,
+                capacity,
+            );
+            hubs.insert(name.to_owned(), Arc::clone(&hub));
+            hub
+        };
+        // Clients that opened the name a moment too early are served now.
+        for (session, open) in self.offers.take_opened(name) {
+            serve(&session, &open, &hub);
+        }
+        for session in self.sessions() {
+            session.with_control(|control| control.announce(announcement(&hub)));
+        }
+        Ok(hub)
+    }
+}
+
+fn announcement(hub: &Hub) -> Announce {
+    Announce {
+        name: hub.name.to_string(),
+        label: hub.label.clone(),
+        codec: hub.codec.clone(),
+        may_receive: hub.access.may_receive,
+        may_send: hub.access.may_send,
+        capacity: hub.capacity(),
+        hosted: true,
+    }
+}
+
+/// Answers a client that opens a hosted channel.
+fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
+    if let Some((code, theirs)) = check_types(open, &hub.label, &hub.codec, hub.fingerprint) {
+        tracing::info!(peer = %session.peer, channel = %hub.name, ?code, "open refused");
+        return session.refuse(open.id, code, theirs);
+    }
+    let allowed = match open.flow {
+        OpenFlow::OpenerSends => hub.access.may_send,
+        OpenFlow::OpenerReceives => hub.access.may_receive,
+    };
+    if !allowed {
+        let reason = match open.flow {
+            OpenFlow::OpenerSends => "the server only sends here; open it as a receiver",
+            OpenFlow::OpenerReceives => "the server only receives here; open it as a sender",
+        };
+        return session.refuse(open.id, RefuseCode::WrongDirection, reason);
+    }
+    match open.flow {
+        OpenFlow::OpenerSends => session.accept_hosted_sender(open, hub),
+        OpenFlow::OpenerReceives => session.accept_hosted_receiver(open, hub),
+    }
+}
+
+impl Upper for ServerCore {
+    fn confirmed(&self, core: &Arc<SessionCore>) {
+        let hubs: Vec<_> = self.hubs.lock().values().cloned().collect();
+        core.with_control(|control| {
+            for hub in hubs.iter().filter(|hub| hub.closed().is_none()) {
+                control.announce(announcement(hub));
+            }
+        });
+    }
+
+    fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
+        let hub = self.hubs.lock().get(&open.name).cloned();
+        match hub {
+            Some(hub) => serve(core, &open, &hub),
+            None if self.is_closing() => {
+                core.refuse(open.id, RefuseCode::NotAvailable, "the server is shutting down")
+            }
+            None => self.offers.push(Offer::opened(core, open)),
+        }
+    }
+
+    fn announced(&self, _: &Arc<SessionCore>, _: Announce) {
+        // Clients host nothing; an announcement from one is of no use and does no harm.
+    }
+
+    fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {
+        tracing::info!(peer = %core.peer, %end, "client gone");
+        if let Some(session_id) = core.peer.session_id() {
+            self.sessions.lock().remove(&session_id);
+        }
+        self.offers.remove_session(core);
+    }
+}

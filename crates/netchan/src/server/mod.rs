@@ -1,0 +1,312 @@
+//! `listen_and_serve`, and the server it returns.
+
+mod accept;
+mod client;
+mod hosting;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex as StdMutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use netchan_proto::crypto::{GateKeeper, GateKey, ServerSettings};
+use netchan_proto::id::{Incarnation, SessionId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use self::client::Client;
+use crate::address::Address;
+use crate::codec::Message;
+use crate::config::Config;
+use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
+use crate::handshake::random;
+use crate::hub::{Access, Hub};
+use crate::identity::Identity;
+use crate::offer::{NextOffer, Offer, OfferQueue};
+use crate::options::ChannelOptions;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::session::{CloseReport, SessionCore};
+use crate::ticket::{Ticket, advertised_addresses};
+use crate::wait::Ticket as Place;
+
+/// Listens on an address and serves channels to whoever holds the server's [`Ticket`]: encrypted and authenticated, with
+/// nothing to set up. `address` is `host:port`, `tcp://…`, `unix://…`, `memory://…`, or of a transport of your own.
+///
+/// # Errors
+/// [`ListenError`], which says what to try.
+///
+/// # Cancel safety
+/// Dropped before it completes, nothing listens.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let server = netchan::listen_and_serve("127.0.0.1:0", netchan::Config::default()).await?;
+/// println!("dial {}", server.ticket());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Result<Server, ListenError> {
+    let address: Address = address.as_ref().parse()?;
+    let identity = config.identity.clone().unwrap_or_else(Identity::generate);
+    let mut keys = vec![GateKey::Secret(identity.access_secret().clone())];
+    if config.admit_without_secret {
+        keys.push(GateKey::Pin(identity.server_pin()));
+    }
+    let window = config.clock_window.map(|window| window.as_secs());
+    // Two keys are always fewer than the gate's bound.
+    let gate = GateKeeper::new(keys, window).expect("two candidates fit any gate");
+    let settings = ServerSettings::new(identity.key().clone(), Arc::new(StdMutex::new(gate)))
+        .map_err(ListenError::Identity)?;
+    let listener = config.transports.listen(&address).await?;
+    let addresses = listener.local_addresses();
+    let ticket = Ticket::new(advertised_addresses(&addresses, &config.advertise)?, &identity)?;
+    let core = Arc::new(ServerCore {
+        identity,
+        addresses,
+        ticket,
+        settings,
+        incarnation: Incarnation(u64::from_be_bytes(random())),
+        hubs: Mutex::default(),
+        sessions: Mutex::default(),
+        offers: OfferQueue::default(),
+        closing: watch::Sender::new(false),
+        config,
+    });
+    let accepting = tokio::spawn(accept::run(Arc::clone(&core), listener));
+    Ok(Server { core, accepting: Mutex::new(Some(accepting)), polling: Mutex::new(None) })
+}
+
+struct ServerCore {
+    config: Config,
+    identity: Identity,
+    addresses: Vec<Address>,
+    ticket: Ticket,
+    settings: ServerSettings,
+    incarnation: Incarnation,
+    hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
+    sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
+    offers: OfferQueue,
+    closing: watch::Sender<bool>,
+}
+
+impl ServerCore {
+    fn sessions(&self) -> Vec<Arc<SessionCore>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+}
+
+/// A server: it hosts channels, and receives those that clients open.
+///
+/// `Server` is itself a channel of channels: [`recv`](Self::recv), and the `Stream`, yield the channels that clients open
+/// under names that are not hosted.
+///
+/// Dropped, it stops at once; [`shutdown`](Self::shutdown) drains first.
+pub struct Server {
+    core: Arc<ServerCore>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+    polling: Mutex<Option<Place>>,
+}
+
+impl Server {
+    /// What clients dial. Whoever holds it may come in: treat it like a password.
+    #[must_use]
+    pub fn ticket(&self) -> &Ticket {
+        &self.core.ticket
+    }
+
+    /// Where the server listens, with the real port where it was left to the system.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.core.addresses
+    }
+
+    /// Who the server is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.core.identity
+    }
+
+    /// Hosts a channel that clients may receive from, first come, first served.
+    ///
+    /// # Errors
+    /// [`HostError`], among them that the name is taken.
+    pub fn sender<T: Message>(&self, name: &str, capacity: u64) -> Result<Sender<T>, HostError> {
+        self.sender_with(name, capacity, ChannelOptions::default())
+    }
+
+    /// As [`sender`](Self::sender), with options.
+    ///
+    /// # Errors
+    /// As [`sender`](Self::sender).
+    pub fn sender_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        capacity: u64,
+        options: ChannelOptions<T>,
+    ) -> Result<Sender<T>, HostError> {
+        let hub = self.core.host(name, capacity, &options, Access { may_send: false, may_receive: true })?;
+        Ok(Sender::hosted(hub, true, options.codec, self.core.message_bytes_max()))
+    }
+
+    /// Hosts a channel that clients may send into. The capacity holds over all of them together.
+    ///
+    /// # Errors
+    /// [`HostError`], among them that the name is taken.
+    pub fn receiver<T: Message>(&self, name: &str, capacity: u64) -> Result<Receiver<T>, HostError> {
+        self.receiver_with(name, capacity, ChannelOptions::default())
+    }
+
+    /// As [`receiver`](Self::receiver), with options.
+    ///
+    /// # Errors
+    /// As [`receiver`](Self::receiver).
+    pub fn receiver_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        capacity: u64,
+        options: ChannelOptions<T>,
+    ) -> Result<Receiver<T>, HostError> {
+        let hub = self.core.host(name, capacity, &options, Access { may_send: true, may_receive: false })?;
+        Ok(Receiver::hosted(hub, true, options.codec, self.core.message_bytes_max()))
+    }
+
+    /// Hosts a channel that clients may both send into and receive from, as this process may with the handles returned.
+    /// It stays when they are dropped, until one is [closed](Sender::close) or the server ends.
+    ///
+    /// # Errors
+    /// [`HostError`], among them that the name is taken.
+    pub fn channel<T: Message>(
+        &self,
+        name: &str,
+        capacity: u64,
+    ) -> Result<(Sender<T>, Receiver<T>), HostError> {
+        self.channel_with(name, capacity, ChannelOptions::default())
+    }
+
+    /// As [`channel`](Self::channel), with options.
+    ///
+    /// # Errors
+    /// As [`channel`](Self::channel).
+    pub fn channel_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        capacity: u64,
+        options: ChannelOptions<T>,
+    ) -> Result<(Sender<T>, Receiver<T>), HostError> {
+        let hub = self.core.host(name, capacity, &options, Access { may_send: true, may_receive: true })?;
+        let bytes_max = self.core.message_bytes_max();
+        let sender = Sender::hosted(Arc::clone(&hub), false, Arc::clone(&options.codec), bytes_max);
+        Ok((sender, Receiver::hosted(hub, false, options.codec, bytes_max)))
+    }
+
+    /// Receives the next channel that a client opens under a name that is not hosted. `None` once the server is shut down.
+    ///
+    /// # Errors
+    /// [`SessionLost`](crate::SessionLost), never at present: a server outlives its sessions.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped before it completes, no channel is lost.
+    pub async fn recv(&self) -> Result<Option<Offer>, crate::SessionLost> {
+        NextOffer { queue: &self.core.offers, ticket: None }.await
+    }
+
+    /// Who is here now.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Client> {
+        self.core.sessions().into_iter().map(Client::new).collect()
+    }
+
+    /// Stops taking clients, closes every hosted channel, waits until what is in them has been received, at most until the
+    /// deadline, and ends every session.
+    ///
+    /// # Errors
+    /// None at present; what could not be delivered is in the report.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the server keeps what it has done so far; call it again, or drop the server.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<CloseReport, crate::SessionLost> {
+        let end = Instant::now() + deadline;
+        self.stop_accepting().await;
+        let hubs: Vec<_> = self.core.hubs.lock().values().cloned().collect();
+        hubs.iter().for_each(|hub| hub.close(CloseReason::new(0, "")));
+        for hub in hubs.iter().filter(|hub| hub.access.may_receive) {
+            if tokio::time::timeout_at(end, hub.wait_drained()).await.is_err() {
+                break;
+            }
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let closing: Vec<_> = self
+            .core
+            .sessions()
+            .into_iter()
+            .map(|session| tokio::spawn(async move { session.close(left).await }))
+            .collect();
+        let mut report = CloseReport::default();
+        for closed in closing {
+            if let Ok(closed) = closed.await {
+                report.add(closed);
+            }
+        }
+        for hub in hubs.iter().filter(|hub| hub.access.may_receive) {
+            let untaken = hub.untaken();
+            if untaken > 0 {
+                let channels = vec![(hub.name.to_string(), untaken)];
+                report.add(CloseReport { undelivered: untaken, in_doubt: 0, channels });
+                hub.abort(CloseReason::new(0, "the server has shut down"));
+            }
+        }
+        self.core.offers.end(SessionEnd::ClosedHere);
+        Ok(report)
+    }
+
+    async fn stop_accepting(&self) {
+        self.core.closing.send_replace(true);
+        let accepting = self.accepting.lock().take();
+        if let Some(accepting) = accepting {
+            // It ends when it sees `closing`; its listener, and with it the port, is gone then.
+            _ = accepting.await;
+        }
+    }
+}
+
+impl Stream for Server {
+    type Item = Result<Offer, crate::SessionLost>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.core.offers.poll(cx, &mut self.polling.lock()).map(Result::transpose)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.core.closing.send_replace(true);
+        self.core.offers.leave(&mut self.polling.lock());
+        self.core.offers.end(SessionEnd::ClosedHere);
+        for hub in std::mem::take(&mut *self.core.hubs.lock()).into_values() {
+            hub.abort(CloseReason::new(0, "the server has stopped"));
+        }
+        for session in self.core.sessions() {
+            session.say_goodbye(
+                netchan_proto::session::close_code::SHUTDOWN,
+                "the server has stopped".to_owned(),
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.core.addresses).finish_non_exhaustive()
+    }
+}
