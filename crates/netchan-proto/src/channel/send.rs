@@ -250,6 +250,8 @@ impl SendHalf {
 
     /// Commits one value on a unit that [`SendHalf::reserve`] set aside; the unit is used up or given back.
     ///
+    /// A unit is one of item credit. When the bytes have run out since, the value waits here for more of them (`FLOW-5`).
+    ///
     /// # Errors
     /// [`PushError`], never [`PushError::Full`].
     pub fn push_reserved<R, E>(
@@ -267,12 +269,16 @@ impl SendHalf {
         &mut self,
         encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
     ) -> Result<Pushed<R>, PushError<E>> {
-        let seq = self.credit.committed();
-        let (len, value) =
-            self.retained.append(seq, self.message_bytes_max, encode).map_err(|error| match error {
+        let (seq, first_byte) = (self.credit.committed(), self.credit.committed_bytes());
+        if !self.credit.has_bytes() {
+            self.retained.close_batch();
+        }
+        let (len, value) = self.retained.append(seq, first_byte, self.message_bytes_max, encode).map_err(
+            |error| match error {
                 AppendError::TooLarge { bytes_max } => PushError::TooLarge { bytes_max },
                 AppendError::Encode(error) => PushError::Encode(error),
-            })?;
+            },
+        )?;
         self.credit.commit(len as u64);
         if self.mode == Mode::Rendezvous {
             self.offer = Offer::Out(seq);
@@ -563,7 +569,11 @@ impl SendHalf {
     /// Whether the link has something to take.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.synced && (self.sends_data() && self.retained.has_unsent() || self.has_control())
+        self.synced && (self.has_record() || self.has_control())
+    }
+
+    fn has_record(&self) -> bool {
+        self.sends_data() && self.retained.may_send(self.credit.limit_bytes())
     }
 
     const fn sends_data(&self) -> bool {
@@ -577,9 +587,14 @@ impl SendHalf {
     fn has_control(&self) -> bool {
         self.yield_due.is_some()
             || self.want_due
-            || self.poll_due
+            || self.poll_is_ready()
             || self.withdraw_due
             || self.close_is_ready()
+    }
+
+    /// A request for a report travels with the data, or alone when there is none to send.
+    fn poll_is_ready(&self) -> bool {
+        self.poll_due && !self.has_record()
     }
 
     fn close_is_ready(&self) -> bool {
@@ -609,7 +624,7 @@ impl SendHalf {
     }
 
     fn poll_end(&mut self, out: &mut Vec<u8>) {
-        if self.poll_due && !self.retained.has_unsent() {
+        if self.poll_is_ready() {
             self.poll_due = false;
             if self.peer_close.is_none() {
                 Frame::Poll { id: self.id }.write(out);
@@ -634,7 +649,7 @@ impl SendHalf {
 
     /// The next data record's header and body, to be sealed at once.
     pub fn next_record(&mut self) -> Option<(DataHeader, &[u8])> {
-        if !self.synced || !self.sends_data() {
+        if !self.synced || !self.has_record() {
             return None;
         }
         let ack_now = self.poll_due;
@@ -645,7 +660,7 @@ impl SendHalf {
     pub fn record_sealed(&mut self) {
         let end = self.retained.record_sealed();
         self.sealed_high = self.sealed_high.max(end);
-        if !self.retained.has_unsent() {
+        if !self.has_record() {
             // The record just sealed carried the request.
             self.poll_due = false;
         }

@@ -34,6 +34,18 @@ impl Credit {
         self.limit
     }
 
+    /// How many bytes have been committed.
+    #[must_use]
+    pub const fn committed_bytes(&self) -> u64 {
+        self.committed_bytes
+    }
+
+    /// A value may start while fewer bytes than this have been committed before it.
+    #[must_use]
+    pub const fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     /// How many more values may be committed now, reservations aside.
     #[must_use]
     #[inline]

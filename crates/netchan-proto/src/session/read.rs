@@ -196,10 +196,14 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
     let known = |id| host.with_control(|c| c.check_known(id));
     match frame {
         Frame::Window(window) => {
-            match host.with_send(window.id, |half| half.handle_window(&window)).transpose()? {
-                Some(true) => host.event(Event::Writable(window.id)),
-                Some(false) => {}
-                None => known(window.id)?,
+            let moved =
+                host.with_send(window.id, |half| Ok((half.handle_window(&window)?, half.has_output())));
+            let Some((moved, has_output)) = moved.transpose()? else { return known(window.id) };
+            if has_output {
+                host.set_ready(window.id);
+            }
+            if moved {
+                host.event(Event::Writable(window.id));
             }
         }
         Frame::Want { id, limit } => match host.with_recv(id, |_| ()) {
