@@ -365,8 +365,13 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when the channel is no rendezvous or the offer cannot have been made.
     pub fn handle_withdraw(&mut self, seq: u64) -> Result<bool, Violation> {
-        if self.kind() != WindowKind::Rendezvous || seq > self.window.received() {
+        // One offer at a time: none can be on its way while another is here.
+        let highest = self.window.received() - u64::from(self.window.taken() < self.window.received());
+        if self.kind() != WindowKind::Rendezvous || seq > highest {
             return Err(Violation("withdraw of an offer that was not made"));
+        }
+        if self.stopped.is_some() {
+            return Ok(false);
         }
         if seq < self.window.taken() {
             self.withdrawn_due = Some((seq, self.last_withdrawn == Some(seq)));
@@ -375,33 +380,32 @@ impl RecvHalf {
         if seq < self.handed {
             return Ok(true);
         }
-        if seq == self.window.received() {
-            // It was lost with a link; it counts as arrived, so that its number is used up.
-            self.window.receive(1, 0, 0)?;
-            self.window.take(0);
-        } else {
-            let bytes = match self.pieces.pop_front() {
-                Some(Piece::Batch { bytes, position, .. }) => {
-                    split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
-                }
-                Some(Piece::Single(bytes)) => bytes.len() as u64,
-                None => 0,
-            };
-            self.window.take(bytes);
-        }
+        // What has not arrived is still on its way, in part perhaps, or was lost with a link.
+        let arrived = self.pieces.pop_front().map(|piece| match piece {
+            Piece::Batch { bytes, position, .. } => {
+                split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
+            }
+            Piece::Single(bytes) => bytes.len() as u64,
+        });
+        self.window.void(arrived);
         self.partial = None;
         self.handed = self.window.taken();
         self.last_withdrawn = Some(seq);
         self.withdrawn_due = Some((seq, true));
+        self.drained();
         Ok(false)
     }
 
     /// Answers a WITHDRAW of a value that was handed over.
     pub fn answer_withdraw(&mut self, seq: u64, withdrawn: bool) {
-        self.settle(seq + 1);
-        if withdrawn {
+        if self.window.taken() == seq
+            && withdrawn
+            && let Some(bytes) = self.unsettled.pop_front()
+        {
+            self.window.void(Some(bytes));
             self.last_withdrawn = Some(seq);
         }
+        self.settle(seq + 1);
         self.withdrawn_due = Some((seq, withdrawn));
     }
 

@@ -419,6 +419,8 @@ impl SendHalf {
         self.withdraw_due = false;
         if withdrawn {
             self.withdrawn = Some(seq);
+            let bytes = self.retained.truncate(seq);
+            self.credit.void(bytes);
         }
         self.settle(seq + 1);
         Ok(Some((seq, withdrawn)))

@@ -88,6 +88,11 @@ impl Credit {
         self.committed_bytes -= bytes;
     }
 
+    /// A committed value was withdrawn at the other end: its number is used up, its bytes are not (`CHAN-9`).
+    pub const fn void(&mut self, bytes: u64) {
+        self.committed_bytes -= bytes;
+    }
+
     /// Sets one unit aside for a permit.
     pub const fn reserve(&mut self) -> bool {
         let allowed = self.allows();
