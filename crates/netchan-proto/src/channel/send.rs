@@ -3,7 +3,7 @@
 //! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
 //! while `synced`, that is, after the peer's position on this link is known.
 
-use super::CloseReason;
+use super::{CloseReason, close_code};
 use super::item::{ItemBuf, Payload};
 use super::retained::{AppendError, Retained};
 use crate::flow::{Credit, Violation};
@@ -318,7 +318,8 @@ impl SendHalf {
         }
     }
 
-    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`).
+    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`). When the channel ends before the outcome has come,
+    /// asking again says what it was.
     pub fn withdraw(&mut self, seq: u64) -> Withdrawal {
         match self.offer {
             Offer::Out(out) if out == seq && self.sealed_high <= seq => {
@@ -334,6 +335,8 @@ impl SendHalf {
             }
             Offer::Withdrawing(out) if out == seq => Withdrawal::Asked,
             _ if self.withdrawn == Some(seq) => Withdrawal::Withdrawn,
+            // The channel has ended, and the peer's count says that it did not take the offer.
+            _ if seq >= self.taken => Withdrawal::Withdrawn,
             _ => Withdrawal::Taken,
         }
     }
@@ -502,7 +505,16 @@ impl SendHalf {
             return Err(Violation("close counts values that were not sent"));
         }
         if self.peer_close.is_none() {
+            if let Offer::Withdrawing(seq) = self.offer
+                && seq >= close.final_seq
+            {
+                self.withdrawn = Some(seq);
+            }
             self.settle(close.final_seq);
+            if close.code != close_code::GONE {
+                // The peer has said how many it took: the rest is no longer in doubt.
+                self.sealed_high = self.taken;
+            }
             self.peer_close = Some(CloseReason { code: close.code, reason: close.reason.clone() });
             self.offer = Offer::None;
             self.close_due |= !self.close_sent;
