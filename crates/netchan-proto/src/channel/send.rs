@@ -548,6 +548,13 @@ impl SendHalf {
     /// # Errors
     /// A [`Violation`] when the positions contradict each other.
     pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
+        if self.synced {
+            // This half is younger than the link: there was nothing to settle.
+            return Ok(());
+        }
+        if pos.generation > self.generation {
+            return Err(Violation("position of a generation not agreed"));
+        }
         let behind = pos.generation < self.generation;
         let resume_at = if behind && self.mode == Mode::Demand {
             // The peer discards everything until it sees the answer to its recall, and then expects what follows it.
