@@ -28,3 +28,21 @@ impl CloseReason {
         Self { code: 0, reason: String::new() }
     }
 }
+
+/// Codes of GOAWAY and of CLOSE that netchan itself gives. Programs may use codes from [`close_code::APPLICATION`] on.
+pub mod close_code {
+    /// A plain close.
+    pub const PLAIN: u16 = 0;
+    /// The other end broke the protocol.
+    pub const VIOLATION: u16 = 1;
+    /// The handle at that end was dropped.
+    pub const DROPPED: u16 = 2;
+    /// The server is shutting down.
+    pub const SHUTDOWN: u16 = 3;
+    /// The channel had already come to its end.
+    pub const GONE: u16 = 4;
+    /// The end that opened the channel gave up waiting for it.
+    pub const ABANDONED: u16 = 5;
+    /// The first code that programs may use.
+    pub const APPLICATION: u16 = 256;
+}

@@ -236,6 +236,15 @@ impl RecvHalf {
         self.recall_due = true;
     }
 
+    /// No value is taken any more. Those that were handed over are their owner's now, so that the count this end closes
+    /// with is true; those that were not are discarded.
+    fn end(&mut self) {
+        if !self.is_rewinding() {
+            self.settle(self.handed);
+        }
+        self.discard();
+    }
+
     fn discard(&mut self) {
         self.pieces.clear();
         self.partial = None;
@@ -261,7 +270,7 @@ impl RecvHalf {
     /// Ends this end's use of the channel; what was not taken is discarded.
     pub fn stop(&mut self, reason: CloseReason) {
         if self.stopped.is_none() && !self.close_sent {
-            self.discard();
+            self.end();
             self.stopped = Some(reason);
             self.close_due = true;
         }
@@ -286,8 +295,7 @@ impl RecvHalf {
         let start = buffer.len() - plaintext_len;
         let (header, body_len) =
             DataHeader::split(&buffer[start..]).map_err(|_| Violation("malformed data record"))?;
-        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
-        if self.stopped.is_some() || rewinding || matches!(self.peer_close, Some((.., true))) {
+        if self.stopped.is_some() || self.is_rewinding() || matches!(self.peer_close, Some((.., true))) {
             return nothing;
         }
         self.report_due |= header.ack_now;
@@ -365,8 +373,13 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when the channel is no rendezvous or the offer cannot have been made.
     pub fn handle_withdraw(&mut self, seq: u64) -> Result<bool, Violation> {
-        if self.kind() != WindowKind::Rendezvous || seq > self.window.received() {
+        // One offer at a time: none can be on its way while another is here.
+        let highest = self.window.received() - u64::from(self.window.taken() < self.window.received());
+        if self.kind() != WindowKind::Rendezvous || seq > highest {
             return Err(Violation("withdraw of an offer that was not made"));
+        }
+        if self.stopped.is_some() {
+            return Ok(false);
         }
         if seq < self.window.taken() {
             self.withdrawn_due = Some((seq, self.last_withdrawn == Some(seq)));
@@ -375,33 +388,32 @@ impl RecvHalf {
         if seq < self.handed {
             return Ok(true);
         }
-        if seq == self.window.received() {
-            // It was lost with a link; it counts as arrived, so that its number is used up.
-            self.window.receive(1, 0, 0)?;
-            self.window.take(0);
-        } else {
-            let bytes = match self.pieces.pop_front() {
-                Some(Piece::Batch { bytes, position, .. }) => {
-                    split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
-                }
-                Some(Piece::Single(bytes)) => bytes.len() as u64,
-                None => 0,
-            };
-            self.window.take(bytes);
-        }
+        // What has not arrived is still on its way, in part perhaps, or was lost with a link.
+        let arrived = self.pieces.pop_front().map(|piece| match piece {
+            Piece::Batch { bytes, position, .. } => {
+                split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
+            }
+            Piece::Single(bytes) => bytes.len() as u64,
+        });
+        self.window.void(arrived);
         self.partial = None;
         self.handed = self.window.taken();
         self.last_withdrawn = Some(seq);
         self.withdrawn_due = Some((seq, true));
+        self.drained();
         Ok(false)
     }
 
     /// Answers a WITHDRAW of a value that was handed over.
     pub fn answer_withdraw(&mut self, seq: u64, withdrawn: bool) {
-        self.settle(seq + 1);
-        if withdrawn {
+        if self.window.taken() == seq
+            && withdrawn
+            && let Some(bytes) = self.unsettled.pop_front()
+        {
+            self.window.void(Some(bytes));
             self.last_withdrawn = Some(seq);
         }
+        self.settle(seq + 1);
         self.withdrawn_due = Some((seq, withdrawn));
     }
 
@@ -411,7 +423,8 @@ impl RecvHalf {
     /// A [`Violation`] when it does not fit the recall.
     pub fn handle_yield(&mut self, answer: &Yield) -> Result<Option<u64>, Violation> {
         let Some(recall) = self.recall else {
-            let repeated = answer.generation <= self.generation;
+            // A close voids the recall that it met under way, but not its answer.
+            let repeated = answer.generation <= self.generation || self.peer_close.is_some();
             return if repeated { Ok(None) } else { Err(Violation("yield without a recall")) };
         };
         if answer.generation < recall.generation {
@@ -439,19 +452,21 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when it closes before its own data.
     pub fn handle_close(&mut self, close: &Close, reset: bool) -> Result<(), Violation> {
-        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
-        if !reset && !rewinding && self.stopped.is_none() && close.final_seq != self.window.received() {
-            return Err(Violation("close does not follow the data"));
-        }
         if self.peer_close.is_some() {
             return Ok(());
+        }
+        let rewinding = self.is_rewinding();
+        if !reset && !rewinding && self.stopped.is_none() && close.final_seq != self.window.received() {
+            return Err(Violation("close does not follow the data"));
         }
         let reason = CloseReason { code: close.code, reason: close.reason.clone() };
         self.recall = None;
         self.recall_due = false;
         self.partial = None;
-        let final_seq =
-            if reset || rewinding { self.handed.min(self.window.received()) } else { close.final_seq };
+        if reset {
+            self.end();
+        }
+        let final_seq = if reset || rewinding { self.window.taken() } else { close.final_seq };
         self.peer_close = Some((final_seq, reason, reset));
         self.close_due |= reset && !self.close_sent;
         self.drained();
@@ -485,8 +500,7 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when values that arrived were never sent.
     pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
-        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
-        if !rewinding && pos.generation == self.generation && pos.committed < self.window.received() {
+        if !self.is_rewinding() && pos.generation == self.generation && pos.committed < self.window.received() {
             return Err(Violation("position before what arrived"));
         }
         self.report_due = true;
@@ -502,10 +516,24 @@ impl RecvHalf {
     #[must_use]
     #[inline]
     pub fn urgency(&self) -> Urgency {
-        if self.report_due || self.recall_due || self.close_due || self.withdrawn_due.is_some() {
+        if self.recall_due || self.close_due || self.withdrawn_due.is_some() {
             return Urgency::Now;
         }
-        if self.close_sent || self.recall.is_some() { Urgency::None } else { self.window.urgency() }
+        match (self.may_report(), self.report_due) {
+            (false, _) => Urgency::None,
+            (true, true) => Urgency::Now,
+            (true, false) if self.recall.is_some() => Urgency::None,
+            (true, false) => self.window.urgency(),
+        }
+    }
+
+    /// Whether the peer still wants to hear of the window.
+    fn may_report(&self) -> bool {
+        !self.close_sent && self.stopped.is_none() && !self.is_rewinding()
+    }
+
+    fn is_rewinding(&self) -> bool {
+        self.recall.is_some_and(|recall| recall.rewind)
     }
 
     /// Writes the control frames that are due.
@@ -518,9 +546,8 @@ impl RecvHalf {
         if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
             Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
         }
-        let rewinding = self.recall.is_some_and(|recall| recall.rewind);
         let news = self.report_due || self.window.urgency() > Urgency::None;
-        if news && !self.close_sent && !rewinding && self.stopped.is_none() {
+        if news && self.may_report() {
             self.report_due = false;
             let (received, taken, limit, limit_bytes) = self.window.tell();
             let generation = self.generation;
@@ -538,7 +565,10 @@ impl RecvHalf {
     #[must_use]
     pub fn last_close(&self) -> Close {
         let CloseReason { code, reason } = self.stopped.clone().unwrap_or_else(CloseReason::plain);
-        Close { id: self.id, final_seq: self.window.taken(), code, reason }
+        // A withdrawn offer has used up its number. When it was the last, its sender may still wait to hear of it.
+        let taken = self.window.taken();
+        let last_withdrawn = taken > 0 && self.last_withdrawn == Some(taken - 1);
+        Close { id: self.id, final_seq: taken - u64::from(last_withdrawn), code, reason }
     }
 }
 

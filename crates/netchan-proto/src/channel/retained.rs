@@ -16,9 +16,9 @@ const FRAGMENT_BYTES: usize = RECORD_PLAINTEXT_BYTES_MAX - FRAGMENT_TRAILER_BYTE
 #[derive(Debug)]
 enum Piece {
     /// Values with their lengths, together one record.
-    Batch { first_seq: u64, count: u64, bytes: Vec<u8> },
+    Batch { first_seq: u64, first_byte: u64, count: u64, bytes: Vec<u8> },
     /// One long value, cut into records as it leaves.
-    Single { seq: u64, bytes: Bytes },
+    Single { seq: u64, first_byte: u64, bytes: Bytes },
 }
 
 impl Piece {
@@ -26,6 +26,13 @@ impl Piece {
         match self {
             Self::Batch { first_seq, .. } => *first_seq,
             Self::Single { seq, .. } => *seq,
+        }
+    }
+
+    /// How many bytes were committed on the channel before this piece.
+    const fn first_byte(&self) -> u64 {
+        match self {
+            Self::Batch { first_byte, .. } | Self::Single { first_byte, .. } => *first_byte,
         }
     }
 
@@ -43,6 +50,7 @@ pub(super) struct Retained {
     pieces: VecDeque<Piece>,
     open: Vec<u8>,
     open_first: u64,
+    open_first_byte: u64,
     open_count: u64,
     sent: usize,
     fragment_offset: usize,
@@ -53,10 +61,11 @@ pub(super) struct Retained {
 }
 
 impl Retained {
-    /// Encodes value number `seq` behind the others; returns its length.
+    /// Encodes value number `seq`, before which `first_byte` bytes were committed, behind the others; returns its length.
     pub(super) fn append<R, E>(
         &mut self,
         seq: u64,
+        first_byte: u64,
         bytes_max: usize,
         encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
     ) -> Result<(usize, R), AppendError<E>> {
@@ -65,6 +74,7 @@ impl Retained {
         }
         if self.open_count == 0 {
             self.open_first = seq;
+            self.open_first_byte = first_byte;
             if self.open.capacity() == 0 {
                 self.open = std::mem::take(&mut self.spare);
             }
@@ -88,7 +98,7 @@ impl Retained {
         };
         self.last_was_long = len > BATCHED_ITEM_BYTES_MAX;
         if self.last_was_long {
-            self.split_long(seq, start, width, shared);
+            self.split_long(seq, first_byte, start, width, shared);
         } else {
             self.write_length(start, width, len);
             self.open_count += 1;
@@ -118,7 +128,7 @@ impl Retained {
         self.open[start + needed - 1] &= 0x7f;
     }
 
-    fn split_long(&mut self, seq: u64, start: usize, width: usize, shared: Option<Bytes>) {
+    fn split_long(&mut self, seq: u64, first_byte: u64, start: usize, width: usize, shared: Option<Bytes>) {
         let bytes = shared.unwrap_or_else(|| {
             if start == 0 {
                 let capacity = self.open.len();
@@ -129,7 +139,7 @@ impl Retained {
         });
         self.open.truncate(start);
         self.close_batch();
-        self.pieces.push_back(Piece::Single { seq, bytes });
+        self.pieces.push_back(Piece::Single { seq, first_byte, bytes });
         self.open_first = seq + 1;
     }
 
@@ -143,7 +153,16 @@ impl Retained {
         self.sent < self.pieces.len() || self.open_count > 0
     }
 
-    fn close_batch(&mut self) {
+    /// Whether the next record may go while the peer grants `limit_bytes` bytes (`FLOW-5`).
+    pub(super) fn may_send(&self, limit_bytes: u64) -> bool {
+        match self.pieces.get(self.sent) {
+            Some(piece) => piece.first_byte() < limit_bytes,
+            None => self.open_count > 0 && self.open_first_byte < limit_bytes,
+        }
+    }
+
+    /// What follows starts a piece of its own.
+    pub(super) fn close_batch(&mut self) {
         if self.open_count == 0 {
             return;
         }
@@ -152,7 +171,8 @@ impl Retained {
             next.reserve_exact(BATCH_BYTES + BATCHED_ITEM_BYTES_MAX / 4);
         }
         let bytes = std::mem::replace(&mut self.open, next);
-        let piece = Piece::Batch { first_seq: self.open_first, count: self.open_count, bytes };
+        let (first_seq, first_byte) = (self.open_first, self.open_first_byte);
+        let piece = Piece::Batch { first_seq, first_byte, count: self.open_count, bytes };
         self.open_first = piece.end_seq();
         self.open_count = 0;
         self.pieces.push_back(piece);
@@ -165,7 +185,7 @@ impl Retained {
         }
         let (first_seq, body, bytes) = match self.pieces.get(self.sent)? {
             Piece::Batch { first_seq, bytes, .. } => (*first_seq, Body::Items, bytes.as_slice()),
-            Piece::Single { seq, bytes } => {
+            Piece::Single { seq, bytes, .. } => {
                 let offset = self.fragment_offset;
                 let end = bytes.len().min(offset + FRAGMENT_BYTES);
                 // Both fit: a message is at most `u32::MAX` bytes long (`FLOW-8`).
@@ -179,7 +199,7 @@ impl Retained {
     /// The record that [`Retained::next_record`] gave has been sealed; returns the number of the next unsent value.
     pub(super) fn record_sealed(&mut self) -> u64 {
         match self.pieces.get(self.sent) {
-            Some(Piece::Single { bytes, seq }) if self.fragment_offset + FRAGMENT_BYTES < bytes.len() => {
+            Some(Piece::Single { bytes, seq, .. }) if self.fragment_offset + FRAGMENT_BYTES < bytes.len() => {
                 self.fragment_offset += FRAGMENT_BYTES;
                 return *seq + 1;
             }
@@ -226,7 +246,7 @@ impl Retained {
         while let Some(piece) = self.pieces.pop_back_if(|piece| piece.end_seq() > seq) {
             match piece {
                 Piece::Single { bytes, .. } => removed += bytes.len() as u64,
-                Piece::Batch { first_seq, bytes, .. } => {
+                Piece::Batch { first_seq, first_byte, bytes, .. } => {
                     let mut kept = 0;
                     let mut rest = bytes.as_slice();
                     let mut number = first_seq;
@@ -242,7 +262,8 @@ impl Retained {
                     if first_seq < seq {
                         let mut bytes = bytes;
                         bytes.truncate(kept);
-                        self.pieces.push_back(Piece::Batch { first_seq, count: seq - first_seq, bytes });
+                        let count = seq - first_seq;
+                        self.pieces.push_back(Piece::Batch { first_seq, first_byte, count, bytes });
                     }
                 }
             }
@@ -260,7 +281,7 @@ impl Retained {
         for piece in &self.pieces {
             match piece {
                 Piece::Batch { first_seq, bytes, .. } => visit_batch(*first_seq, bytes, seq, &mut visit),
-                Piece::Single { seq: number, bytes } if *number >= seq => {
+                Piece::Single { seq: number, bytes, .. } if *number >= seq => {
                     visit(*number, Payload::Owned(bytes.clone()));
                 }
                 Piece::Single { .. } => {}

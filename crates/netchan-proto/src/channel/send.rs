@@ -3,7 +3,7 @@
 //! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
 //! while `synced`, that is, after the peer's position on this link is known.
 
-use super::CloseReason;
+use super::{CloseReason, close_code};
 use super::item::{ItemBuf, Payload};
 use super::retained::{AppendError, Retained};
 use crate::flow::{Credit, Violation};
@@ -250,6 +250,8 @@ impl SendHalf {
 
     /// Commits one value on a unit that [`SendHalf::reserve`] set aside; the unit is used up or given back.
     ///
+    /// A unit is one of item credit. When the bytes have run out since, the value waits here for more of them (`FLOW-5`).
+    ///
     /// # Errors
     /// [`PushError`], never [`PushError::Full`].
     pub fn push_reserved<R, E>(
@@ -267,12 +269,16 @@ impl SendHalf {
         &mut self,
         encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
     ) -> Result<Pushed<R>, PushError<E>> {
-        let seq = self.credit.committed();
-        let (len, value) =
-            self.retained.append(seq, self.message_bytes_max, encode).map_err(|error| match error {
+        let (seq, first_byte) = (self.credit.committed(), self.credit.committed_bytes());
+        if !self.credit.has_bytes() {
+            self.retained.close_batch();
+        }
+        let (len, value) = self.retained.append(seq, first_byte, self.message_bytes_max, encode).map_err(
+            |error| match error {
                 AppendError::TooLarge { bytes_max } => PushError::TooLarge { bytes_max },
                 AppendError::Encode(error) => PushError::Encode(error),
-            })?;
+            },
+        )?;
         self.credit.commit(len as u64);
         if self.mode == Mode::Rendezvous {
             self.offer = Offer::Out(seq);
@@ -312,7 +318,8 @@ impl SendHalf {
         }
     }
 
-    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`).
+    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`). When the channel ends before the outcome has come,
+    /// asking again says what it was.
     pub fn withdraw(&mut self, seq: u64) -> Withdrawal {
         match self.offer {
             Offer::Out(out) if out == seq && self.sealed_high <= seq => {
@@ -328,6 +335,8 @@ impl SendHalf {
             }
             Offer::Withdrawing(out) if out == seq => Withdrawal::Asked,
             _ if self.withdrawn == Some(seq) => Withdrawal::Withdrawn,
+            // The channel has ended, and the peer's count says that it did not take the offer.
+            _ if seq >= self.taken => Withdrawal::Withdrawn,
             _ => Withdrawal::Taken,
         }
     }
@@ -419,6 +428,8 @@ impl SendHalf {
         self.withdraw_due = false;
         if withdrawn {
             self.withdrawn = Some(seq);
+            let bytes = self.retained.truncate(seq);
+            self.credit.void(bytes);
         }
         self.settle(seq + 1);
         Ok(Some((seq, withdrawn)))
@@ -500,7 +511,16 @@ impl SendHalf {
             return Err(Violation("close counts values that were not sent"));
         }
         if self.peer_close.is_none() {
+            if let Offer::Withdrawing(seq) = self.offer
+                && seq >= close.final_seq
+            {
+                self.withdrawn = Some(seq);
+            }
             self.settle(close.final_seq);
+            if close.code != close_code::GONE {
+                // The peer has said how many it took: the rest is no longer in doubt.
+                self.sealed_high = self.taken;
+            }
             self.peer_close = Some(CloseReason { code: close.code, reason: close.reason.clone() });
             self.offer = Offer::None;
             self.close_due |= !self.close_sent;
@@ -534,6 +554,13 @@ impl SendHalf {
     /// # Errors
     /// A [`Violation`] when the positions contradict each other.
     pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
+        if self.synced {
+            // This half is younger than the link: there was nothing to settle.
+            return Ok(());
+        }
+        if pos.generation > self.generation {
+            return Err(Violation("position of a generation not agreed"));
+        }
         let behind = pos.generation < self.generation;
         let resume_at = if behind && self.mode == Mode::Demand {
             // The peer discards everything until it sees the answer to its recall, and then expects what follows it.
@@ -569,7 +596,11 @@ impl SendHalf {
     /// Whether the link has something to take.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.synced && (self.sends_data() && self.retained.has_unsent() || self.has_control())
+        self.synced && (self.has_record() || self.has_control())
+    }
+
+    fn has_record(&self) -> bool {
+        self.sends_data() && self.retained.may_send(self.credit.limit_bytes())
     }
 
     const fn sends_data(&self) -> bool {
@@ -583,9 +614,14 @@ impl SendHalf {
     fn has_control(&self) -> bool {
         self.yield_due.is_some()
             || self.want_due
-            || self.poll_due
+            || self.poll_is_ready()
             || self.withdraw_due
             || self.close_is_ready()
+    }
+
+    /// A request for a report travels with the data, or alone when there is none to send.
+    fn poll_is_ready(&self) -> bool {
+        self.poll_due && !self.has_record()
     }
 
     fn close_is_ready(&self) -> bool {
@@ -615,7 +651,7 @@ impl SendHalf {
     }
 
     fn poll_end(&mut self, out: &mut Vec<u8>) {
-        if self.poll_due && !self.retained.has_unsent() {
+        if self.poll_is_ready() {
             self.poll_due = false;
             if self.peer_close.is_none() {
                 Frame::Poll { id: self.id }.write(out);
@@ -640,7 +676,7 @@ impl SendHalf {
 
     /// The next data record's header and body, to be sealed at once.
     pub fn next_record(&mut self) -> Option<(DataHeader, &[u8])> {
-        if !self.synced || !self.sends_data() {
+        if !self.synced || !self.has_record() {
             return None;
         }
         let ack_now = self.poll_due;
@@ -651,7 +687,7 @@ impl SendHalf {
     pub fn record_sealed(&mut self) {
         let end = self.retained.record_sealed();
         self.sealed_high = self.sealed_high.max(end);
-        if !self.retained.has_unsent() {
+        if !self.has_record() {
             // The record just sealed carried the request.
             self.poll_due = false;
         }

@@ -34,6 +34,18 @@ impl Credit {
         self.limit
     }
 
+    /// How many bytes have been committed.
+    #[must_use]
+    pub const fn committed_bytes(&self) -> u64 {
+        self.committed_bytes
+    }
+
+    /// A value may start while fewer bytes than this have been committed before it.
+    #[must_use]
+    pub const fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     /// How many more values may be committed now, reservations aside.
     #[must_use]
     #[inline]
@@ -73,6 +85,11 @@ impl Credit {
     /// Takes the newest value back: an offer that never left.
     pub const fn uncommit(&mut self, bytes: u64) {
         self.committed -= 1;
+        self.committed_bytes -= bytes;
+    }
+
+    /// A committed value was withdrawn at the other end: its number is used up, its bytes are not (`CHAN-9`).
+    pub const fn void(&mut self, bytes: u64) {
         self.committed_bytes -= bytes;
     }
 

@@ -142,6 +142,16 @@ impl Window {
         }
     }
 
+    /// Counts an offer that was withdrawn: its number is used up, its bytes, if it had arrived, are not (`CHAN-9`).
+    pub fn void(&mut self, arrived_bytes: Option<u64>) {
+        match arrived_bytes {
+            Some(bytes) => self.received_bytes -= bytes,
+            None => self.received += 1,
+        }
+        self.taken += 1;
+        debug_assert!(self.taken <= self.received && self.taken_bytes <= self.received_bytes);
+    }
+
     /// Demand: sets the limit for `waiting` receives. It never falls here; see [`Window::rewound`].
     pub fn demand(&mut self, waiting: u64) {
         if let WindowKind::Demand { prefetch } = self.kind {

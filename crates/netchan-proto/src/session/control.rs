@@ -10,7 +10,7 @@ use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret, confirm_matches
 use crate::flow::Violation;
 use crate::id::{ChannelId, Direction, Side};
 use crate::limits::{CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX};
-use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Refuse, RefuseCode};
+use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Refuse, RefuseCode};
 
 /// No single control frame is longer than this: name, label and codec with their lengths, and the integers.
 const FRAME_BYTES_MAX: usize = 4_096;
@@ -283,7 +283,10 @@ impl Control {
 
     /// After CONFIRM: queues OPEN for every channel this end opened, in order of id, and returns every live channel, whose
     /// position follows (`SESS-8`).
-    pub(super) fn begin_resync(&mut self) -> Vec<ChannelId> {
+    ///
+    /// A channel that was not answered has a position too, its beginning: the answer may have been lost with the last
+    /// link, and then the other end's half waits for it.
+    fn begin_resync(&mut self) -> Vec<ChannelId> {
         let mut live = Vec::new();
         for (id, entry) in &self.channels {
             if id.opener() == self.side {
@@ -291,8 +294,12 @@ impl Control {
             }
             match entry.state {
                 State::Live(_) => live.push(*id),
-                State::Abandoned => self.outbox.push_back(Self::abandonment(*id)),
-                State::Opening | State::Offered => {}
+                State::Opening => self.outbox.push_back(Frame::Pos(Pos::start(*id))),
+                State::Abandoned => {
+                    self.outbox.push_back(Frame::Pos(Pos::start(*id)));
+                    self.outbox.push_back(Self::abandonment(*id));
+                }
+                State::Offered => {}
             }
         }
         live
@@ -342,7 +349,6 @@ impl Control {
     /// Handles a frame that concerns the session as a whole.
     pub(super) fn handle(&mut self, frame: Frame) -> Result<Option<Event>, Violation> {
         match frame {
-            Frame::Confirm { mac } => self.handle_confirm(&mac),
             Frame::Open(open) => self.handle_open(open),
             Frame::Accept(accept) => self.handle_accept(accept),
             Frame::Refuse(refuse) => self.handle_refuse(refuse),
@@ -363,12 +369,14 @@ impl Control {
         self.outbox.len()
     }
 
-    fn handle_confirm(&mut self, mac: &[u8; 48]) -> Result<Option<Event>, Violation> {
+    /// Handles CONFIRM and starts to say where everything stands, in one step: a channel opened in between would be said
+    /// twice, and steps the key chain twice.
+    pub(super) fn handle_confirm(&mut self, mac: &[u8; 48]) -> Result<Vec<ChannelId>, Violation> {
         if self.confirmed || !confirm_matches(&self.peer_confirm, mac) {
             return Err(Violation("wrong confirmation"));
         }
         self.confirmed = true;
-        Ok(Some(Event::Confirmed))
+        Ok(self.begin_resync())
     }
 
     fn handle_open(&mut self, open: Open) -> Result<Option<Event>, Violation> {

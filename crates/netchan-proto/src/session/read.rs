@@ -167,12 +167,14 @@ impl ReadHalf {
                     _ = self.opener.add_channel(id, secret);
                 }
                 event.into_iter().for_each(|event| host.event(event));
+                // What was accepted while there was no link could not be sealed before.
+                host.set_ready(id);
                 Ok(())
             }
-            Frame::Confirm { .. } => {
-                let event = host.with_control(|c| c.handle(frame))?;
-                resync(host);
-                event.into_iter().for_each(|event| host.event(event));
+            Frame::Confirm { mac } => {
+                let live = host.with_control(|c| c.handle_confirm(&mac))?;
+                resync(host, live);
+                host.event(Event::Confirmed);
                 Ok(())
             }
             _ => dispatch(host, frame),
@@ -181,8 +183,8 @@ impl ReadHalf {
 }
 
 /// Says on a new link where every channel stands (`SESS-8`).
-fn resync<H: Host>(host: &H) {
-    for id in host.with_control(|c| c.begin_resync()) {
+fn resync<H: Host>(host: &H, live: Vec<ChannelId>) {
+    for id in live {
         let pos = host.with_send(id, |half| half.pos());
         let pos = pos.or_else(|| host.with_recv(id, |half| half.pos()));
         if let Some(pos) = pos {
@@ -196,10 +198,14 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
     let known = |id| host.with_control(|c| c.check_known(id));
     match frame {
         Frame::Window(window) => {
-            match host.with_send(window.id, |half| half.handle_window(&window)).transpose()? {
-                Some(true) => host.event(Event::Writable(window.id)),
-                Some(false) => {}
-                None => known(window.id)?,
+            let moved =
+                host.with_send(window.id, |half| Ok((half.handle_window(&window)?, half.has_output())));
+            let Some((moved, has_output)) = moved.transpose()? else { return known(window.id) };
+            if has_output {
+                host.set_ready(window.id);
+            }
+            if moved {
+                host.event(Event::Writable(window.id));
             }
         }
         Frame::Want { id, limit } => match host.with_recv(id, |_| ()) {

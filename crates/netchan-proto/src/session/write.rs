@@ -74,11 +74,12 @@ impl WriteHalf {
             if !confirmed {
                 return Ok(());
             }
-            self.fill_from_channels(host, now_millis)?;
-            if self.control.is_empty() {
+            let look_again = self.fill_from_channels(host, now_millis)?;
+            if !self.control.is_empty() {
+                self.seal_control(now_millis)?;
+            } else if !look_again {
                 return Ok(());
             }
-            self.seal_control(now_millis)?;
         }
     }
 
@@ -87,13 +88,20 @@ impl WriteHalf {
         self.out.space() >= RECORD_BYTES_MAX
     }
 
-    fn fill_from_channels<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<(), SealError> {
+    /// Says whether frames that must go first have been queued meanwhile.
+    fn fill_from_channels<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<bool, SealError> {
         while self.has_room() && self.control.len() < CONTROL_BATCH_BYTES {
             let Some(id) = host.next_ready() else { break };
-            if !self.sealer.has_channel(id)
-                && let Some(secret) = host.with_control(|c| c.sealing_secret(id))
-            {
-                self.sealer.add_channel(id, secret)?;
+            if !self.sealer.has_channel(id) {
+                // The frame that gives the peer its key may have been queued since the outbox was last looked at.
+                let (queued, secret) = host.with_control(|c| (c.has_output(), c.sealing_secret(id)));
+                if queued {
+                    host.set_ready(id);
+                    return Ok(true);
+                }
+                if let Some(secret) = secret {
+                    self.sealer.add_channel(id, secret)?;
+                }
             }
             let again = host.with_send(id, |half| self.fill_from(id, half, now_millis));
             match again.transpose()? {
@@ -105,7 +113,7 @@ impl WriteHalf {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// One channel's turn: the control frames that are due, then one record. Says whether it has more.
@@ -115,13 +123,16 @@ impl WriteHalf {
             // An answer to a recall must go before the data that it lets through.
             self.seal_control(now_millis)?;
         }
-        if self.has_room()
+        // A half can be older than its key: the channel was accepted without a link, and its OPEN is still to come.
+        let has_key = self.sealer.has_channel(id);
+        if has_key
+            && self.has_room()
             && let Some((header, body)) = half.next_record()
         {
             self.sealer.seal(id, body, header.trailer().as_slice(), now_millis, &mut self.out)?;
             half.record_sealed();
         }
-        Ok(half.has_output())
+        Ok(has_key && half.has_output())
     }
 
     fn seal_control(&mut self, now_millis: u64) -> Result<(), SealError> {

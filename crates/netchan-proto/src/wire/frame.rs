@@ -80,6 +80,14 @@ pub struct Pos {
     pub committed: u64,
 }
 
+impl Pos {
+    /// The position of an end that has sent and received nothing.
+    #[must_use]
+    pub const fn start(id: ChannelId) -> Self {
+        Self { id, generation: 0, next_expected: 0, taken: 0, limit: 0, limit_bytes: 0, committed: 0 }
+    }
+}
+
 /// A control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {

@@ -1,0 +1,112 @@
+//! Frozen bytes: what these say may only change with the version of the protocol.
+
+use netchan_proto::id::ChannelId;
+use netchan_proto::wire::{
+    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Reader, Recall, Refuse, RefuseCode,
+    WindowUpdate, Yield,
+};
+
+const VECTORS: &str = include_str!("../vectors/frames.txt");
+
+fn frames() -> Vec<(&'static str, Frame)> {
+    let id = ChannelId(3);
+    let (name, label, codec) = ("tasks".to_owned(), "Task".to_owned(), "postcard".to_owned());
+    let open = Open {
+        id,
+        name: name.clone(),
+        label: label.clone(),
+        codec: codec.clone(),
+        fingerprint: None,
+        flow: OpenFlow::OpenerSends,
+        capacity: 0,
+        limit_bytes: 0,
+    };
+    let receiving = Open {
+        id: ChannelId(70_000),
+        fingerprint: Some([0xf1; 16]),
+        flow: OpenFlow::OpenerReceives,
+        capacity: 64,
+        limit_bytes: 524_288,
+        ..open.clone()
+    };
+    let accept = |mode, capacity| Frame::Accept(Accept { id, mode, capacity, limit_bytes: 524_288 });
+    let close = |reason: &str| Close { id, final_seq: 300, code: 256, reason: reason.to_owned() };
+    let announce = Announce { name, label, codec, may_receive: true, may_send: false, capacity: 64, hosted: true };
+    let refuse = Refuse { id, code: RefuseCode::TypeMismatch, reason: "u64".to_owned() };
+    let window =
+        WindowUpdate { id, generation: 1, received: 200, taken: 130, limit: 194, limit_bytes: 1_048_576 };
+    let recall = |rewind| Frame::Recall(Recall { id, generation: 2, limit: 127, rewind });
+    let pos = Pos { id, generation: 1, next_expected: 2, taken: 3, limit: 4, limit_bytes: 5, committed: 6 };
+    vec![
+        ("confirm", Frame::Confirm { mac: std::array::from_fn(|at| at as u8) }),
+        ("open-sends", Frame::Open(open)),
+        ("open-receives", Frame::Open(receiving)),
+        ("accept-credit", accept(Mode::Credit, 64)),
+        ("accept-rendezvous", accept(Mode::Rendezvous, 0)),
+        ("accept-lease", accept(Mode::Lease, 64)),
+        ("accept-demand", accept(Mode::Demand, 64)),
+        ("refuse", Frame::Refuse(refuse)),
+        ("announce", Frame::Announce(announce)),
+        ("window", Frame::Window(window)),
+        ("want", Frame::Want { id, limit: 16_384 }),
+        ("poll", Frame::Poll { id }),
+        ("recall", recall(false)),
+        ("recall-rewind", recall(true)),
+        ("yield", Frame::Yield(Yield { id, generation: 2, limit: 128, committed: 127 })),
+        ("close", Frame::Close(close(""))),
+        ("close-long-reason", Frame::Close(close(&"é".repeat(70)))),
+        ("reset", Frame::Reset(close("stop"))),
+        ("withdraw", Frame::Withdraw { id, seq: 9 }),
+        ("withdrawn", Frame::Withdrawn { id, seq: 9, withdrawn: true }),
+        ("pos", Frame::Pos(pos)),
+        ("ping", Frame::Ping { nonce: u64::MAX }),
+        ("pong", Frame::Pong { nonce: 1 }),
+        ("goaway", Frame::GoAway { code: 1, reason: "bye".to_owned() }),
+    ]
+}
+
+fn trailers() -> Vec<(&'static str, DataHeader)> {
+    let fragment = Body::Fragment { total: 70_000, offset: 65_519 };
+    vec![
+        ("data-items", DataHeader { first_seq: 300, ack_now: false, body: Body::Items }),
+        ("data-items-ack", DataHeader { first_seq: u64::MAX, ack_now: true, body: Body::Items }),
+        ("data-fragment", DataHeader { first_seq: 300, ack_now: false, body: fragment }),
+        ("data-fragment-ack", DataHeader { first_seq: 300, ack_now: true, body: fragment }),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+}
+
+fn frozen() -> Vec<(&'static str, Vec<u8>)> {
+    let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_once(' ').map(|(name, bytes)| (name, unhex(bytes))).expect("name and hex")).collect()
+}
+
+#[test]
+fn wire_2_and_wire_20_bytes_are_frozen() {
+    let written = frames().into_iter().map(|(name, frame)| (name, frame.to_vec()));
+    let trailers = trailers().into_iter().map(|(name, header)| (name, header.trailer().as_slice().to_vec()));
+    let now: Vec<_> = written.chain(trailers).collect();
+    let lines: Vec<_> = now.iter().map(|(name, bytes)| format!("{name} {}", hex(bytes))).collect();
+    assert_eq!(now, frozen(), "the wire now says:\n{}", lines.join("\n"));
+}
+
+#[test]
+fn wire_2_frozen_bytes_read_as_what_they_were() {
+    let frozen = frozen();
+    for (name, frame) in frames() {
+        let (_, bytes) = frozen.iter().find(|(frozen, _)| *frozen == name).expect(name);
+        assert_eq!(Frame::read(&mut Reader::new(bytes)), Ok(Some(frame)), "{name}");
+    }
+    for (name, header) in trailers() {
+        let (_, trailer) = frozen.iter().find(|(frozen, _)| *frozen == name).expect(name);
+        let record = [&[7; 10][..], trailer].concat();
+        assert_eq!(DataHeader::split(&record), Ok((header, 10)), "{name}");
+    }
+}
