@@ -95,12 +95,13 @@ impl Offer {
 
     /// The capacity, where the other end sets it.
     #[must_use]
-    pub fn capacity(&self) -> Option<u64> {
-        match &self.what {
-            What::Opened(Open { flow: OpenFlow::OpenerSends, .. }) => None,
-            What::Opened(open) => Some(open.capacity),
-            What::Hosted(announce) => Some(announce.capacity),
-        }
+    pub fn capacity(&self) -> Option<usize> {
+        let items = match &self.what {
+            What::Opened(Open { flow: OpenFlow::OpenerSends, .. }) => return None,
+            What::Opened(open) => open.capacity,
+            What::Hosted(announce) => announce.capacity,
+        };
+        usize::try_from(items).ok()
     }
 
     /// Who offers it.
@@ -116,7 +117,7 @@ impl Offer {
     ///
     /// # Cancel safety
     /// Dropped before it completes, the channel is declined.
-    pub async fn accept_receiver<T: Message>(self, capacity: u64) -> Result<Receiver<T>, OpenError> {
+    pub async fn accept_receiver<T: Message>(self, capacity: usize) -> Result<Receiver<T>, OpenError> {
         self.accept_receiver_with(capacity, ChannelOptions::default()).await
     }
 
@@ -129,7 +130,7 @@ impl Offer {
     /// As [`accept_receiver`](Self::accept_receiver).
     pub async fn accept_receiver_with<T: Send + 'static>(
         mut self,
-        capacity: u64,
+        capacity: usize,
         options: ChannelOptions<T>,
     ) -> Result<Receiver<T>, OpenError> {
         self.check(Direction::Receive, &options)?;
@@ -142,7 +143,7 @@ impl Offer {
             }
         };
         self.answered = true;
-        let handle = self.core.accept_recv(&open, capacity).ok_or_else(|| self.expired())?;
+        let handle = self.core.accept_recv(&open, capacity as u64).ok_or_else(|| self.expired())?;
         Ok(Receiver::wire(handle, options.codec))
     }
 

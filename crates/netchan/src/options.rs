@@ -56,16 +56,16 @@ impl<T: 'static> ChannelOptions<T> {
     /// The capacity in items, where this end opens a direct channel to receive from. Default 64. Hosted channels have the
     /// capacity they were hosted with; whoever accepts an offer says its capacity there.
     #[must_use]
-    pub fn capacity(mut self, items: u64) -> Self {
-        self.capacity = items;
+    pub fn capacity(mut self, items: usize) -> Self {
+        self.capacity = items as u64;
         self
     }
 
     /// Values of a hosted channel that may come here ahead of any `recv`. Default 0: each goes to whoever has waited
     /// longest. More is faster, and less fair.
     #[must_use]
-    pub fn prefetch(mut self, items: u64) -> Self {
-        self.prefetch = items;
+    pub fn prefetch(mut self, items: usize) -> Self {
+        self.prefetch = items as u64;
         self
     }
 }

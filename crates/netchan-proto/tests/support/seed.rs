@@ -7,7 +7,8 @@ use rand::{Rng, SeedableRng};
 
 /// Runs `test` for every seed below `count`, or for the one in `NETCHAN_SEED`.
 pub fn for_seeds(count: u64, test: impl Fn(u64, &mut StdRng)) {
-    let only = std::env::var("NETCHAN_SEED").ok().map(|seed| seed.parse::<u64>().expect("NETCHAN_SEED is a number"));
+    let only =
+        std::env::var("NETCHAN_SEED").ok().map(|seed| seed.parse::<u64>().expect("NETCHAN_SEED is a number"));
     let seeds = only.map_or(0..count, |seed| seed..seed + 1);
     for seed in seeds {
         let mut rng = StdRng::seed_from_u64(seed);

@@ -141,7 +141,7 @@ impl Server {
     ///
     /// # Errors
     /// [`HostError`], among them that the name is taken.
-    pub fn sender<T: Message>(&self, name: &str, capacity: u64) -> Result<Sender<T>, HostError> {
+    pub fn sender<T: Message>(&self, name: &str, capacity: usize) -> Result<Sender<T>, HostError> {
         self.sender_with(name, capacity, ChannelOptions::default())
     }
 
@@ -152,10 +152,11 @@ impl Server {
     pub fn sender_with<T: Send + 'static>(
         &self,
         name: &str,
-        capacity: u64,
+        capacity: usize,
         options: ChannelOptions<T>,
     ) -> Result<Sender<T>, HostError> {
-        let hub = self.core.host(name, capacity, &options, Access { may_send: false, may_receive: true })?;
+        let hub =
+            self.core.host(name, capacity as u64, &options, Access { may_send: false, may_receive: true })?;
         Ok(Sender::hosted(hub, true, options.codec, self.core.message_bytes_max()))
     }
 
@@ -163,7 +164,7 @@ impl Server {
     ///
     /// # Errors
     /// [`HostError`], among them that the name is taken.
-    pub fn receiver<T: Message>(&self, name: &str, capacity: u64) -> Result<Receiver<T>, HostError> {
+    pub fn receiver<T: Message>(&self, name: &str, capacity: usize) -> Result<Receiver<T>, HostError> {
         self.receiver_with(name, capacity, ChannelOptions::default())
     }
 
@@ -174,10 +175,11 @@ impl Server {
     pub fn receiver_with<T: Send + 'static>(
         &self,
         name: &str,
-        capacity: u64,
+        capacity: usize,
         options: ChannelOptions<T>,
     ) -> Result<Receiver<T>, HostError> {
-        let hub = self.core.host(name, capacity, &options, Access { may_send: true, may_receive: false })?;
+        let hub =
+            self.core.host(name, capacity as u64, &options, Access { may_send: true, may_receive: false })?;
         Ok(Receiver::hosted(hub, true, options.codec, self.core.message_bytes_max()))
     }
 
@@ -189,7 +191,7 @@ impl Server {
     pub fn channel<T: Message>(
         &self,
         name: &str,
-        capacity: u64,
+        capacity: usize,
     ) -> Result<(Sender<T>, Receiver<T>), HostError> {
         self.channel_with(name, capacity, ChannelOptions::default())
     }
@@ -201,10 +203,11 @@ impl Server {
     pub fn channel_with<T: Send + 'static>(
         &self,
         name: &str,
-        capacity: u64,
+        capacity: usize,
         options: ChannelOptions<T>,
     ) -> Result<(Sender<T>, Receiver<T>), HostError> {
-        let hub = self.core.host(name, capacity, &options, Access { may_send: true, may_receive: true })?;
+        let hub =
+            self.core.host(name, capacity as u64, &options, Access { may_send: true, may_receive: true })?;
         let bytes_max = self.core.message_bytes_max();
         let sender = Sender::hosted(Arc::clone(&hub), false, Arc::clone(&options.codec), bytes_max);
         Ok((sender, Receiver::hosted(hub, false, options.codec, bytes_max)))

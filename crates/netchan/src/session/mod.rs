@@ -90,7 +90,6 @@ pub(crate) mod phase {
 }
 
 pub(crate) struct SessionCore {
-    pub(crate) side: Side,
     pub(crate) peer: Peer,
     pub(crate) limits: SessionLimits,
     pub(crate) key_exchange: &'static str,
@@ -152,7 +151,6 @@ impl SessionCore {
         control.attach(control_keys);
         let (reader, writer) = link;
         let core = Arc::new(Self {
-            side,
             peer,
             key_exchange,
             cipher,
