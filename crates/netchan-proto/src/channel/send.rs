@@ -460,7 +460,14 @@ impl SendHalf {
             self.rewind_asked = Some(*recall);
             return Ok(Some(recall.limit));
         }
+        let satisfied = self.want <= self.credit.limit();
         self.credit.recall(recall.limit);
+        // A request that was granted is used up, or it would silence the next one; one that was not is made again.
+        if satisfied {
+            self.want = self.credit.limit();
+        } else {
+            self.want_due = true;
+        }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
         Ok(None)
