@@ -152,10 +152,11 @@ impl Window {
         debug_assert!(self.taken <= self.received && self.taken_bytes <= self.received_bytes);
     }
 
-    /// Demand: sets the limit for `waiting` receives. It never falls here; see [`Window::rewound`].
+    /// Demand: sets the limit for `waiting` receives. What the peer has heard of stands until it agrees to less; see
+    /// [`Window::rewound`].
     pub fn demand(&mut self, waiting: u64) {
         if let WindowKind::Demand { prefetch } = self.kind {
-            self.target = self.target.max(self.taken + prefetch + waiting);
+            self.target = self.granted.max(self.taken + prefetch + waiting);
         }
     }
 
