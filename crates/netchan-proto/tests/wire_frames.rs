@@ -3,7 +3,9 @@
 mod support;
 
 use netchan_proto::limits::RECORD_PLAINTEXT_BYTES_MAX;
-use netchan_proto::wire::{Body, DataHeader, Frame, Reader, WireError, count_items, split_item, write_varint};
+use netchan_proto::wire::{
+    Body, DataHeader, Frame, Reader, WireError, count_items, split_item, write_varint,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::frames::frame;

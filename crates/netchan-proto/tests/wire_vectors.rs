@@ -2,8 +2,8 @@
 
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{
-    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Reader, Recall, Refuse, RefuseCode,
-    WindowUpdate, Yield,
+    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Reader, Recall, Refuse,
+    RefuseCode, WindowUpdate, Yield,
 };
 
 const VECTORS: &str = include_str!("../vectors/frames.txt");
@@ -31,7 +31,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
     };
     let accept = |mode, capacity| Frame::Accept(Accept { id, mode, capacity, limit_bytes: 524_288 });
     let close = |reason: &str| Close { id, final_seq: 300, code: 256, reason: reason.to_owned() };
-    let announce = Announce { name, label, codec, may_receive: true, may_send: false, capacity: 64, hosted: true };
+    let announce =
+        Announce { name, label, codec, may_receive: true, may_send: false, capacity: 64, hosted: true };
     let refuse = Refuse { id, code: RefuseCode::TypeMismatch, reason: "u64".to_owned() };
     let window =
         WindowUpdate { id, generation: 1, received: 200, taken: 130, limit: 194, limit_bytes: 1_048_576 };
@@ -85,7 +86,9 @@ fn unhex(text: &str) -> Vec<u8> {
 
 fn frozen() -> Vec<(&'static str, Vec<u8>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once(' ').map(|(name, bytes)| (name, unhex(bytes))).expect("name and hex")).collect()
+    lines
+        .map(|line| line.split_once(' ').map(|(name, bytes)| (name, unhex(bytes))).expect("name and hex"))
+        .collect()
 }
 
 #[test]

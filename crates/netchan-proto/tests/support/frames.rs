@@ -3,7 +3,8 @@
 use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{
-    Accept, Announce, Close, Frame, Mode, Open, OpenFlow, Pos, Recall, Refuse, RefuseCode, WindowUpdate, Yield,
+    Accept, Announce, Close, Frame, Mode, Open, OpenFlow, Pos, Recall, Refuse, RefuseCode, WindowUpdate,
+    Yield,
 };
 use proptest::prelude::*;
 
@@ -44,7 +45,12 @@ fn accept() -> impl Strategy<Value = Accept> {
         capacity().prop_map(|capacity| (Mode::Lease, capacity)),
         capacity().prop_map(|capacity| (Mode::Demand, capacity)),
     ];
-    (id(), mode, int()).prop_map(|(id, (mode, capacity), limit_bytes)| Accept { id, mode, capacity, limit_bytes })
+    (id(), mode, int()).prop_map(|(id, (mode, capacity), limit_bytes)| Accept {
+        id,
+        mode,
+        capacity,
+        limit_bytes,
+    })
 }
 
 fn refuse() -> impl Strategy<Value = Refuse> {
@@ -75,17 +81,26 @@ fn announce() -> impl Strategy<Value = Announce> {
 }
 
 fn close() -> impl Strategy<Value = Close> {
-    (id(), int(), any::<u16>(), text(1_024))
-        .prop_map(|(id, final_seq, code, reason)| Close { id, final_seq, code, reason })
+    (id(), int(), any::<u16>(), text(1_024)).prop_map(|(id, final_seq, code, reason)| Close {
+        id,
+        final_seq,
+        code,
+        reason,
+    })
 }
 
 fn channel_frame() -> impl Strategy<Value = Frame> {
     let four = (int(), int(), int(), int());
     (id(), any::<u32>(), four, int(), any::<bool>(), 0..8_u8).prop_map(
         |(id, generation, (a, b, c, d), e, flag, which)| match which {
-            0 => {
-                Frame::Window(WindowUpdate { id, generation, received: a, taken: b, limit: c, limit_bytes: d })
-            }
+            0 => Frame::Window(WindowUpdate {
+                id,
+                generation,
+                received: a,
+                taken: b,
+                limit: c,
+                limit_bytes: d,
+            }),
             1 => Frame::Want { id, limit: a },
             2 => Frame::Poll { id },
             3 => Frame::Recall(Recall { id, generation, limit: a, rewind: flag }),
