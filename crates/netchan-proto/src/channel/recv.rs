@@ -334,6 +334,9 @@ impl RecvHalf {
         if items.count == 0 {
             return if known > 0 { Ok(Arrival { values: 0 }) } else { Err(malformed) };
         }
+        if self.peer_close.is_some() {
+            return Err(Violation("values after the close"));
+        }
         self.window.receive(items.count, items.bytes, items.last_bytes)?;
         if bytes.capacity() > 2 * bytes.len() {
             bytes.shrink_to_fit();
@@ -354,6 +357,8 @@ impl RecvHalf {
             return Err(Violation("a fragment out of place, or a message over the limit"));
         }
         if buffer.len() < total {
+            // A part needs credit like the whole, or it would be memory that nobody granted.
+            self.window.check(1, 0)?;
             if offset == 0 {
                 // Room for the trailer of the last record as well, so that opening it never moves the message.
                 buffer.reserve_exact((total - buffer.len() + 32).min(ALLOCATE_AHEAD_BYTES));
