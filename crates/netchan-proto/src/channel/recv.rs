@@ -511,7 +511,8 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when values that arrived were never sent.
     pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
-        if !self.is_rewinding() && pos.generation == self.generation && pos.committed < self.window.received() {
+        if !self.is_rewinding() && pos.generation == self.generation && pos.committed < self.window.received()
+        {
             return Err(Violation("position before what arrived"));
         }
         self.report_due = true;

@@ -3,9 +3,9 @@
 //! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
 //! while `synced`, that is, after the peer's position on this link is known.
 
-use super::{CloseReason, close_code};
 use super::item::{ItemBuf, Payload};
 use super::retained::{AppendError, Retained};
+use super::{CloseReason, close_code};
 use crate::flow::{Credit, Violation};
 use crate::id::ChannelId;
 use crate::wire::{Accept, Close, DataHeader, Frame, Mode, Pos, Recall, WindowUpdate, Yield};
