@@ -52,7 +52,8 @@ impl World {
             && self.rewind.is_none()
             && let Some(number) = self.queue.front()
         {
-            let len = if one_in(rng, 10) { rng.random_range(20_000..150_000) } else { rng.random_range(8..60) };
+            let len =
+                if one_in(rng, 10) { rng.random_range(20_000..150_000) } else { rng.random_range(8..60) };
             let bytes = value(*number, len);
             if self.duct.tx.push(|item| item.extend(&bytes)).is_err() {
                 break;
@@ -202,7 +203,12 @@ fn host_20_a_close_that_meets_a_give_back_ends_the_channel() {
         while world.take() {}
         world.rest(rng);
         assert!(world.duct.rx.ended().is_some());
-        assert!(world.duct.tx.is_finished() && world.duct.rx.is_finished(), "{:?} {:?}", world.duct.tx, world.duct.rx);
+        assert!(
+            world.duct.tx.is_finished() && world.duct.rx.is_finished(),
+            "{:?} {:?}",
+            world.duct.tx,
+            world.duct.rx
+        );
         // Every value is taken, with its owner, or listed as not taken.
         let mut left = Vec::new();
         world.duct.tx.for_each_unsettled(|value| left.push(number(value.payload.as_slice())));

@@ -89,7 +89,8 @@ impl World {
     fn step(&mut self, rng: &mut StdRng) {
         match rng.random_range(0..100) {
             0..15 => {
-                if !self.push(rng) {
+                let pushed = self.push(rng);
+                if !pushed {
                     self.duct.tx.want(rng.random_range(0..3));
                 }
             }

@@ -197,7 +197,7 @@ impl World {
             self.pushed
         };
         assert!(
-            completed + self.reserved.min(self.capacity) <= self.taken + self.capacity.max(0),
+            completed + self.reserved.min(self.capacity) <= self.taken + self.capacity,
             "the capacity law"
         );
         let bound = self.window_bytes as usize + self.message_bytes_max + BATCH_SLACK;
@@ -223,10 +223,9 @@ fn step(world: &mut World, rng: &mut StdRng) {
         0..30 => world.push(rng, false),
         30..34 => world.push_in_vain(rng),
         34..40 => {
-            if world.duct.tx.reserve() {
-                assert!(world.capacity > 0);
-                world.reserved += 1;
-            }
+            let reserved = world.duct.tx.reserve();
+            assert!(!reserved || world.capacity > 0);
+            world.reserved += u64::from(reserved);
         }
         40..46 if world.reserved > 0 => world.push(rng, true),
         46..48 if world.reserved > 0 => {
@@ -275,7 +274,9 @@ fn chan_1_capacity_law_order_and_no_loss_for_every_capacity() {
         assert_eq!(world.duct.tx.unsettled(), (0, 0));
         let offers_withdrawn_last = u64::from(world.capacity == 0 && world.withdrawn > 0);
         let count = world.duct.rx.last_close().final_seq;
-        assert!(count <= world.duct.tx.committed() && count + offers_withdrawn_last >= world.duct.tx.committed());
+        assert!(
+            count <= world.duct.tx.committed() && count + offers_withdrawn_last >= world.duct.tx.committed()
+        );
     });
 }
 

@@ -2,8 +2,8 @@
 
 mod support;
 
-use rand::{Rng, SeedableRng};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use support::apps::Apps;
 use support::pair::{Pair, Slices};
 use support::seed::for_seeds;
@@ -60,7 +60,9 @@ fn sess_9_cut_inside_a_message_of_several_records() {
 fn run_named(long: usize, to_server: Option<u64>, to_client: Option<u64>) {
     let result = std::panic::catch_unwind(|| run(long, to_server, to_client, &mut Slices::Whole));
     if let Err(panic) = result {
-        eprintln!("failed with a cut at {to_server:?} to the server, {to_client:?} to the client, long {long}");
+        eprintln!(
+            "failed with a cut at {to_server:?} to the server, {to_client:?} to the client, long {long}"
+        );
         std::panic::resume_unwind(panic);
     }
 }

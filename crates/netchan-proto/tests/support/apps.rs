@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use netchan_proto::channel::{CloseReason, SendHalf, Withdrawal};
 use netchan_proto::id::ChannelId;
-use netchan_proto::session::Event;
+use netchan_proto::session::{Event, Fault};
 use netchan_proto::wire::{Mode, OpenFlow};
 
 use super::endpoint::Endpoint;
@@ -55,6 +55,7 @@ impl Direct {
 }
 
 /// A rendezvous: the client offers, and takes its second offer back once.
+#[derive(Default)]
 struct Rendezvous {
     count: u64,
     next: u64,
@@ -114,7 +115,11 @@ impl Rendezvous {
 
     fn resolve(&mut self, withdrawn: bool) {
         self.out = None;
-        assert_eq!(self.taken, self.next + u64::from(!withdrawn), "a rendezvous completes when its value was taken");
+        assert_eq!(
+            self.taken,
+            self.next + u64::from(!withdrawn),
+            "a rendezvous completes when its value was taken"
+        );
         self.next += u64::from(!withdrawn);
     }
 }
@@ -157,7 +162,9 @@ impl Demand {
                 }
             });
         }
-        let Some(id) = client.id("tasks").filter(|id| client.receivers.borrow().contains_key(id)) else { return };
+        let Some(id) = client.id("tasks").filter(|id| client.receivers.borrow().contains_key(id)) else {
+            return;
+        };
         client.recv(id, |half| {
             if !self.gave_back && self.taken == 2 {
                 // Two receives wait, and are dropped before they take what comes.
@@ -182,6 +189,7 @@ impl Demand {
 }
 
 /// A channel into a hosted one: the server leases credit, and recalls it once.
+#[derive(Default)]
 struct Lease {
     count: u64,
     sent: u64,
@@ -215,7 +223,9 @@ impl Lease {
                 }
             });
         }
-        let Some(id) = server.id("results").filter(|id| server.receivers.borrow().contains_key(id)) else { return };
+        let Some(id) = server.id("results").filter(|id| server.receivers.borrow().contains_key(id)) else {
+            return;
+        };
         while let Some((wanted, yielded)) = server.take_event(|event| match event {
             Event::Wanted { id: at, limit } if *at == id => Some((Some(*limit), None)),
             Event::Yielded { id: at, limit } if *at == id => Some((None, Some(*limit))),
@@ -265,21 +275,11 @@ impl Apps {
     pub fn new(long: usize) -> Self {
         let direct = |name, capacity, lens| Direct { name, capacity, lens, sent: 0, taken: 0 };
         Self {
-            up: direct("up", 2, vec![10, 20, long, 30, 5_000, 8]),
+            up: direct("up", 2, vec![10, 20, long, 30, 600, 8]),
             down: direct("down", 1, vec![50, 60, 70]),
-            meet: Rendezvous { count: 3, next: 0, out: None, withdrew: false, taken: 0, hold: 0 },
+            meet: Rendezvous { count: 3, ..Rendezvous::default() },
             tasks: Demand { queue: (0..5).collect(), count: 5, taken: 0, gave_back: false, waited: 0 },
-            results: Lease {
-                count: 6,
-                sent: 0,
-                pool: VecDeque::new(),
-                handed: 0,
-                taken: 0,
-                wanted: 0,
-                granted: 0,
-                recalled: false,
-                recalling: false,
-            },
+            results: Lease { count: 6, ..Lease::default() },
             opened: false,
         }
     }
@@ -329,11 +329,45 @@ impl Apps {
     }
 
     /// As [`Apps::run`]; `before` is called before every exchange.
-    pub fn run_with(&mut self, pair: &mut Pair, slices: &mut Slices<'_>, mut before: impl FnMut(&mut Pair)) {
+    pub fn run_with(&mut self, pair: &mut Pair, slices: &mut Slices<'_>, before: impl FnMut(&mut Pair)) {
+        self.drive(pair, slices, before, |fault| panic!("no fault is expected: {fault}"));
+    }
+
+    /// As [`Apps::run`]; `before` is called between writing and reading, and may damage what is on its way.
+    pub fn run_with_faults(
+        &mut self,
+        pair: &mut Pair,
+        slices: &mut Slices<'_>,
+        before: impl FnMut(&mut Pair),
+    ) {
+        self.drive(pair, slices, before, |fault| assert!(matches!(fault, Fault::Link(_)), "{fault}"));
+    }
+
+    fn drive(
+        &mut self,
+        pair: &mut Pair,
+        slices: &mut Slices<'_>,
+        mut before: impl FnMut(&mut Pair),
+        on_fault: impl Fn(Fault),
+    ) {
+        let mut quiet = 0;
         for _ in 0..500 {
             self.step(pair);
+            pair.write();
             before(pair);
-            pair.exchange(slices).expect("no fault");
+            match pair.read(slices) {
+                // A damaged length can make the reader wait for ever: keepalive cuts the link.
+                Ok(moved) => quiet = if moved { 0 } else { quiet + 1 },
+                Err(fault) => {
+                    on_fault(fault);
+                    quiet = 10;
+                }
+            }
+            if quiet == 10 {
+                quiet = 0;
+                pair.cut();
+                pair.attach();
+            }
             if self.is_done(pair) {
                 return self.check_ends(pair);
             }

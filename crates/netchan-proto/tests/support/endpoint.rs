@@ -111,7 +111,10 @@ impl Endpoint {
             let limit_bytes =
                 if open.flow == OpenFlow::OpenerReceives { open.limit_bytes } else { accept.limit_bytes };
             let options = SendOptions { mode, capacity, limit_bytes, message_bytes_max: MESSAGE_BYTES_MAX };
-            assert!(self.senders.borrow_mut().insert(id, SendHalf::new(id, &options)).is_none(), "{id} twice");
+            assert!(
+                self.senders.borrow_mut().insert(id, SendHalf::new(id, &options)).is_none(),
+                "{id} twice"
+            );
         }
     }
 

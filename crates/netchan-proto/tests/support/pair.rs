@@ -55,10 +55,9 @@ impl Node {
     }
 
     /// Seals what is ready and lets the link take it.
-    fn write(&mut self, now_millis: u64, out: &mut VecDeque<u8>) -> bool {
-        let Some(link) = &mut self.link else { return false };
+    fn write(&mut self, now_millis: u64, out: &mut VecDeque<u8>) {
+        let Some(link) = &mut self.link else { return };
         self.end.mark_ready();
-        let before = out.len();
         for turn in 0.. {
             assert!(turn < 10_000, "fill never comes to an end");
             link.write.fill(&self.end, now_millis).expect("the link seals");
@@ -69,8 +68,10 @@ impl Node {
             out.extend(link.write.output());
             link.write.consume(len);
         }
-        link.write.idle();
-        out.len() > before
+        if now_millis % 8 == 0 {
+            link.write.idle();
+            link.read.idle();
+        }
     }
 
     /// Delivers what is on its way. Says whether the link is to be cut.
@@ -99,7 +100,6 @@ impl Node {
             self.delivered += len as u64;
             link.read.filled(len);
             link.read.process(&self.end)?;
-            link.read.idle();
         }
     }
 }
@@ -141,10 +141,20 @@ impl Pair {
 
     /// Both ends write once and read once. Says whether bytes moved; cuts and replaces the link where it is told to.
     pub fn exchange(&mut self, slices: &mut Slices<'_>) -> Result<bool, Fault> {
+        self.write();
+        self.read(slices)
+    }
+
+    /// Both ends write what they have.
+    pub fn write(&mut self) {
         self.now_millis += 1;
-        let wrote = self.client.write(self.now_millis, &mut self.server.inbox)
-            | self.server.write(self.now_millis, &mut self.client.inbox);
-        let moved = wrote || !self.client.inbox.is_empty() || !self.server.inbox.is_empty();
+        self.client.write(self.now_millis, &mut self.server.inbox);
+        self.server.write(self.now_millis, &mut self.client.inbox);
+    }
+
+    /// Both ends read what has come. Says whether bytes moved; cuts and replaces the link where it is told to.
+    pub fn read(&mut self, slices: &mut Slices<'_>) -> Result<bool, Fault> {
+        let moved = !self.client.inbox.is_empty() || !self.server.inbox.is_empty();
         if self.server.read(slices)? || self.client.read(slices)? {
             self.cut();
             self.attach();
