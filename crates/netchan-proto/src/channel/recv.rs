@@ -62,6 +62,7 @@ pub struct RecvHalf {
     recall_due: bool,
     last_withdrawn: Option<u64>,
     withdrawn_due: Option<(u64, bool)>,
+    /// The last number, the reason, and whether the channel ended at once, without regard to data.
     peer_close: Option<(u64, CloseReason, bool)>,
     stopped: Option<CloseReason>,
     close_due: bool,
@@ -196,6 +197,9 @@ impl RecvHalf {
             let Some(bytes) = self.unsettled.pop_front() else { break };
             self.window.take(bytes);
         }
+        if self.recall.is_none() {
+            self.window.demand(self.waiting);
+        }
         self.drained();
     }
 
@@ -205,7 +209,7 @@ impl RecvHalf {
         }
     }
 
-    /// Demand: says how many receives wait.
+    /// Demand: says how many receives wait. One that is about to [`RecvHalf::take`] waits no more.
     pub fn set_waiting(&mut self, waiting: u64) {
         self.waiting = waiting;
         if self.recall.is_none() {
@@ -330,6 +334,9 @@ impl RecvHalf {
         if items.count == 0 {
             return if known > 0 { Ok(Arrival { values: 0 }) } else { Err(malformed) };
         }
+        if self.peer_close.is_some() {
+            return Err(Violation("values after the close"));
+        }
         self.window.receive(items.count, items.bytes, items.last_bytes)?;
         if bytes.capacity() > 2 * bytes.len() {
             bytes.shrink_to_fit();
@@ -350,6 +357,8 @@ impl RecvHalf {
             return Err(Violation("a fragment out of place, or a message over the limit"));
         }
         if buffer.len() < total {
+            // A part needs credit like the whole, or it would be memory that nobody granted.
+            self.window.check(1, 0)?;
             if offset == 0 {
                 // Room for the trailer of the last record as well, so that opening it never moves the message.
                 buffer.reserve_exact((total - buffer.len() + 32).min(ALLOCATE_AHEAD_BYTES));
@@ -466,9 +475,11 @@ impl RecvHalf {
         if reset {
             self.end();
         }
-        let final_seq = if reset || rewinding { self.window.taken() } else { close.final_seq };
-        self.peer_close = Some((final_seq, reason, reset));
-        self.close_due |= reset && !self.close_sent;
+        // A close that meets a rewind leaves nothing to take, like a reset: the values are their owner's again.
+        let at_once = reset || rewinding;
+        let final_seq = if at_once { self.window.taken() } else { close.final_seq };
+        self.peer_close = Some((final_seq, reason, at_once));
+        self.close_due |= at_once && !self.close_sent;
         self.drained();
         Ok(())
     }

@@ -201,7 +201,7 @@ impl Retained {
         match self.pieces.get(self.sent) {
             Some(Piece::Single { bytes, seq, .. }) if self.fragment_offset + FRAGMENT_BYTES < bytes.len() => {
                 self.fragment_offset += FRAGMENT_BYTES;
-                return *seq + 1;
+                *seq + 1
             }
             Some(piece) => {
                 self.sent += 1;

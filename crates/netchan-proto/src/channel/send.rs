@@ -288,9 +288,9 @@ impl SendHalf {
         Ok(Pushed { seq, full: self.retained.has_full_record(), value })
     }
 
-    /// Sets one unit of credit aside. Rendezvous has none to set aside.
+    /// Sets one unit of credit aside. A rendezvous has none to set aside, and a receive's demand is none to keep.
     pub fn reserve(&mut self) -> bool {
-        self.mode != Mode::Rendezvous && self.closed().is_none() && self.credit.reserve()
+        matches!(self.mode, Mode::Credit | Mode::Lease) && self.closed().is_none() && self.credit.reserve()
     }
 
     /// Gives a unit that was set aside back.
@@ -463,13 +463,26 @@ impl SendHalf {
             return Err(Violation("recall of the wrong generation or above the limit"));
         }
         if recall.rewind {
-            if recall.limit < self.taken {
-                return Err(Violation("rewind below what was taken"));
+            if recall.limit < self.taken || recall.limit > self.committed() {
+                return Err(Violation("rewind below what was taken, or past what was sent"));
+            }
+            // The receiving end gives back what it has not taken: the rest is settled, and must not go back as well.
+            self.settle(recall.limit);
+            if self.rewind_asked == Some(*recall) {
+                // Said again on a new link; the owner has been asked.
+                return Ok(None);
             }
             self.rewind_asked = Some(*recall);
             return Ok(Some(recall.limit));
         }
+        let satisfied = self.want <= self.credit.limit();
         self.credit.recall(recall.limit);
+        // A request that was granted is used up, or it would silence the next one; one that was not is made again.
+        if satisfied {
+            self.want = self.credit.limit();
+        } else {
+            self.want_due = true;
+        }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
         // What was asked for before went with the lease; whoever still waits asks anew, behind the YIELD.
@@ -485,13 +498,8 @@ impl SendHalf {
     pub fn rewind(&mut self, limit: u64) -> Result<(), Violation> {
         let recall = self.rewind_asked.take().filter(|recall| recall.limit == limit);
         let recall = recall.ok_or(Violation("rewind that was not asked for"))?;
-        if limit <= self.committed() {
-            let bytes = self.retained.truncate(limit);
-            self.credit.rewind(limit, bytes)?;
-        } else {
-            self.credit.recall(limit);
-        }
-        self.settle(limit.min(self.committed()));
+        let bytes = self.retained.truncate(limit);
+        self.credit.rewind(limit, bytes)?;
         self.received = self.received.min(self.committed());
         self.sealed_high = self.sealed_high.min(self.committed());
         self.generation = recall.generation;

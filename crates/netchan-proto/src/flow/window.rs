@@ -116,17 +116,26 @@ impl Window {
     /// # Errors
     /// A [`Violation`] when they were not granted (`FLOW-3`).
     pub fn receive(&mut self, count: u64, bytes: u64, last_bytes: u64) -> Result<(), Violation> {
+        self.check(count, bytes - last_bytes)?;
+        self.received += count;
+        self.received_bytes += bytes;
+        Ok(())
+    }
+
+    /// Whether `count` more values, the last of them behind `bytes_before` bytes, were granted (`FLOW-3`).
+    ///
+    /// # Errors
+    /// A [`Violation`] when they were not.
+    pub fn check(&self, count: u64, bytes_before: u64) -> Result<(), Violation> {
         let end = self.received + count;
         let allowed = match self.kind {
             WindowKind::Rendezvous => end <= self.taken + 1,
             _ => end <= self.granted,
         };
         // Only the start of the last value must lie inside the byte window (`FLOW-5`).
-        if !allowed || self.received_bytes + (bytes - last_bytes) >= self.granted_bytes.max(1) {
+        if !allowed || self.received_bytes + bytes_before >= self.granted_bytes.max(1) {
             return Err(Violation("more than the credit granted"));
         }
-        self.received = end;
-        self.received_bytes += bytes;
         Ok(())
     }
 
@@ -152,10 +161,11 @@ impl Window {
         debug_assert!(self.taken <= self.received && self.taken_bytes <= self.received_bytes);
     }
 
-    /// Demand: sets the limit for `waiting` receives. It never falls here; see [`Window::rewound`].
+    /// Demand: sets the limit for `waiting` receives. What the peer has heard of stands until it agrees to less; see
+    /// [`Window::rewound`].
     pub fn demand(&mut self, waiting: u64) {
         if let WindowKind::Demand { prefetch } = self.kind {
-            self.target = self.target.max(self.taken + prefetch + waiting);
+            self.target = self.granted.max(self.taken + prefetch + waiting);
         }
     }
 

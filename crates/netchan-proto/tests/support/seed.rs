@@ -25,10 +25,12 @@ pub fn one_in(rng: &mut StdRng, n: u32) -> bool {
     rng.random_ratio(1, n)
 }
 
-/// The value numbered `number`, `len` bytes long (at least eight): its number, then bytes that depend on it.
+/// The value numbered `number`, `len` bytes long (at least eight): its number in front, and a check behind.
 pub fn value(number: u64, len: usize) -> Vec<u8> {
-    let mut bytes = number.to_be_bytes().to_vec();
-    bytes.extend((8..len.max(8)).map(|at| (at as u64).wrapping_mul(31).wrapping_add(number) as u8));
+    let mut bytes = vec![number as u8 ^ len as u8; len.max(8)];
+    let tail = bytes.len() - 8;
+    bytes[tail..].copy_from_slice(&(number ^ len.max(8) as u64).to_be_bytes());
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
     bytes
 }
 
