@@ -107,7 +107,6 @@ pub struct SendHalf {
     sealed_high: u64,
     synced: bool,
     poll_due: bool,
-    waiting: u64,
     want: u64,
     want_due: bool,
     yield_due: Option<Yield>,
@@ -140,7 +139,6 @@ impl SendHalf {
             sealed_high: 0,
             synced: true,
             poll_due: false,
-            waiting: 0,
             want: 0,
             want_due: false,
             yield_due: None,
@@ -303,7 +301,6 @@ impl SendHalf {
         if self.mode != Mode::Lease {
             return;
         }
-        self.waiting = waiting;
         let held = self.credit.committed() + self.credit.reserved();
         let up_to = held + waiting;
         let asks = up_to > self.credit.limit() && up_to > self.want;
@@ -485,9 +482,6 @@ impl SendHalf {
         }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
-        // What was asked for before went with the lease; whoever still waits asks anew, behind the YIELD.
-        self.want = 0;
-        self.want(self.waiting);
         Ok(None)
     }
 
