@@ -71,7 +71,8 @@ impl Driver {
         match self.write(cx) {
             Ok(Poll::Ready(())) => return Poll::Ready(Round::Yield),
             Ok(Poll::Pending) => {}
-            Err(end) => return Poll::Ready(Round::End(end)),
+            // What the peer said before it went may still be here, a farewell among it.
+            Err(end) => return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end))),
         }
         if more_to_read {
             return Poll::Ready(Round::Yield);
