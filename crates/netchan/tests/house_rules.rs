@@ -225,6 +225,16 @@ fn every_rule_has_its_row_and_every_row_names_what_exists() {
 }
 
 #[test]
+fn every_test_that_a_guarantee_names_exists() {
+    let guarantees = read(&root().join("docs/GUARANTEES.md"));
+    let names = test_names(&sources());
+    let named = guarantees.split('`').skip(1).step_by(2).filter(|token| token.contains("::"));
+    let missing: Vec<_> =
+        named.filter(|token| *token != "file::name" && !names_a_test(token, &names)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
 fn every_rule_cited_in_code_exists() {
     let specified = specified();
     let mut unknown = Vec::new();
