@@ -58,10 +58,13 @@ pub struct RecvHalf {
     unsettled: VecDeque<u64>,
     waiting: u64,
     report_due: bool,
+    /// The sender waits to hear what is taken.
+    asked: bool,
     recall: Option<Recall>,
     recall_due: bool,
     last_withdrawn: Option<u64>,
     withdrawn_due: Option<(u64, bool)>,
+    /// The last number, the reason, and whether the channel ended at once, without regard to data.
     peer_close: Option<(u64, CloseReason, bool)>,
     stopped: Option<CloseReason>,
     close_due: bool,
@@ -83,6 +86,7 @@ impl RecvHalf {
             unsettled: VecDeque::new(),
             waiting: 0,
             report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.. }),
+            asked: false,
             recall: None,
             recall_due: false,
             last_withdrawn: None,
@@ -196,6 +200,9 @@ impl RecvHalf {
             let Some(bytes) = self.unsettled.pop_front() else { break };
             self.window.take(bytes);
         }
+        if self.recall.is_none() {
+            self.window.demand(self.waiting);
+        }
         self.drained();
     }
 
@@ -205,7 +212,7 @@ impl RecvHalf {
         }
     }
 
-    /// Demand: says how many receives wait.
+    /// Demand: says how many receives wait. One that is about to [`RecvHalf::take`] waits no more.
     pub fn set_waiting(&mut self, waiting: u64) {
         self.waiting = waiting;
         if self.recall.is_none() {
@@ -299,6 +306,7 @@ impl RecvHalf {
             return nothing;
         }
         self.report_due |= header.ack_now;
+        self.asked |= header.ack_now;
         let expected = self.window.received();
         if header.first_seq > expected {
             return Err(Violation("values are missing"));
@@ -330,6 +338,9 @@ impl RecvHalf {
         if items.count == 0 {
             return if known > 0 { Ok(Arrival { values: 0 }) } else { Err(malformed) };
         }
+        if self.peer_close.is_some() {
+            return Err(Violation("values after the close"));
+        }
         self.window.receive(items.count, items.bytes, items.last_bytes)?;
         if bytes.capacity() > 2 * bytes.len() {
             bytes.shrink_to_fit();
@@ -350,6 +361,8 @@ impl RecvHalf {
             return Err(Violation("a fragment out of place, or a message over the limit"));
         }
         if buffer.len() < total {
+            // A part needs credit like the whole, or it would be memory that nobody granted.
+            self.window.check(1, 0)?;
             if offset == 0 {
                 // Room for the trailer of the last record as well, so that opening it never moves the message.
                 buffer.reserve_exact((total - buffer.len() + 32).min(ALLOCATE_AHEAD_BYTES));
@@ -365,6 +378,7 @@ impl RecvHalf {
     /// Handles POLL: the sender waits for news (`CHAN-8`).
     pub const fn handle_poll(&mut self) {
         self.report_due = true;
+        self.asked = true;
     }
 
     /// Handles WITHDRAW. Returns true when the value was handed over, so that its owner must decide and
@@ -466,9 +480,11 @@ impl RecvHalf {
         if reset {
             self.end();
         }
-        let final_seq = if reset || rewinding { self.window.taken() } else { close.final_seq };
-        self.peer_close = Some((final_seq, reason, reset));
-        self.close_due |= reset && !self.close_sent;
+        // A close that meets a rewind leaves nothing to take, like a reset: the values are their owner's again.
+        let at_once = reset || rewinding;
+        let final_seq = if at_once { self.window.taken() } else { close.final_seq };
+        self.peer_close = Some((final_seq, reason, at_once));
+        self.close_due |= at_once && !self.close_sent;
         self.drained();
         Ok(())
     }
@@ -524,7 +540,7 @@ impl RecvHalf {
             (false, _) => Urgency::None,
             (true, true) => Urgency::Now,
             (true, false) if self.recall.is_some() => Urgency::None,
-            (true, false) => self.window.urgency(),
+            (true, false) => self.window.urgency(self.asked),
         }
     }
 
@@ -547,10 +563,11 @@ impl RecvHalf {
         if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
             Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
         }
-        let news = self.report_due || self.window.urgency() > Urgency::None;
+        let news = self.report_due || self.window.urgency(self.asked) > Urgency::None;
         if news && self.may_report() {
             self.report_due = false;
             let (received, taken, limit, limit_bytes) = self.window.tell();
+            self.asked &= taken < received;
             let generation = self.generation;
             Frame::Window(WindowUpdate { id: self.id, generation, received, taken, limit, limit_bytes })
                 .write(out);

@@ -107,7 +107,6 @@ pub struct SendHalf {
     sealed_high: u64,
     synced: bool,
     poll_due: bool,
-    waiting: u64,
     want: u64,
     want_due: bool,
     yield_due: Option<Yield>,
@@ -140,7 +139,6 @@ impl SendHalf {
             sealed_high: 0,
             synced: true,
             poll_due: false,
-            waiting: 0,
             want: 0,
             want_due: false,
             yield_due: None,
@@ -288,9 +286,9 @@ impl SendHalf {
         Ok(Pushed { seq, full: self.retained.has_full_record(), value })
     }
 
-    /// Sets one unit of credit aside. Rendezvous has none to set aside.
+    /// Sets one unit of credit aside. A rendezvous has none to set aside, and a receive's demand is none to keep.
     pub fn reserve(&mut self) -> bool {
-        self.mode != Mode::Rendezvous && self.closed().is_none() && self.credit.reserve()
+        matches!(self.mode, Mode::Credit | Mode::Lease) && self.closed().is_none() && self.credit.reserve()
     }
 
     /// Gives a unit that was set aside back.
@@ -303,7 +301,6 @@ impl SendHalf {
         if self.mode != Mode::Lease {
             return;
         }
-        self.waiting = waiting;
         let held = self.credit.committed() + self.credit.reserved();
         let up_to = held + waiting;
         let asks = up_to > self.credit.limit() && up_to > self.want;
@@ -406,6 +403,8 @@ impl SendHalf {
     }
 
     fn settle(&mut self, taken: u64) {
+        // A number that is used up was taken or withdrawn: until the answer says which, the value stays.
+        let taken = if let Offer::Withdrawing(seq) = self.offer { taken.min(seq) } else { taken };
         self.taken = self.taken.max(taken);
         self.received = self.received.max(self.taken);
         if let Offer::Out(seq) = self.offer
@@ -463,18 +462,28 @@ impl SendHalf {
             return Err(Violation("recall of the wrong generation or above the limit"));
         }
         if recall.rewind {
-            if recall.limit < self.taken {
-                return Err(Violation("rewind below what was taken"));
+            if recall.limit < self.taken || recall.limit > self.committed() {
+                return Err(Violation("rewind below what was taken, or past what was sent"));
+            }
+            // The receiving end gives back what it has not taken: the rest is settled, and must not go back as well.
+            self.settle(recall.limit);
+            if self.rewind_asked == Some(*recall) {
+                // Said again on a new link; the owner has been asked.
+                return Ok(None);
             }
             self.rewind_asked = Some(*recall);
             return Ok(Some(recall.limit));
         }
+        let satisfied = self.want <= self.credit.limit();
         self.credit.recall(recall.limit);
+        // A request that was granted is used up, or it would silence the next one; one that was not is made again.
+        if satisfied {
+            self.want = self.credit.limit();
+        } else {
+            self.want_due = true;
+        }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
-        // What was asked for before went with the lease; whoever still waits asks anew, behind the YIELD.
-        self.want = 0;
-        self.want(self.waiting);
         Ok(None)
     }
 
@@ -485,13 +494,8 @@ impl SendHalf {
     pub fn rewind(&mut self, limit: u64) -> Result<(), Violation> {
         let recall = self.rewind_asked.take().filter(|recall| recall.limit == limit);
         let recall = recall.ok_or(Violation("rewind that was not asked for"))?;
-        if limit <= self.committed() {
-            let bytes = self.retained.truncate(limit);
-            self.credit.rewind(limit, bytes)?;
-        } else {
-            self.credit.recall(limit);
-        }
-        self.settle(limit.min(self.committed()));
+        let bytes = self.retained.truncate(limit);
+        self.credit.rewind(limit, bytes)?;
         self.received = self.received.min(self.committed());
         self.sealed_high = self.sealed_high.min(self.committed());
         self.generation = recall.generation;
@@ -517,18 +521,13 @@ impl SendHalf {
             return Err(Violation("close counts values that were not sent"));
         }
         if self.peer_close.is_none() {
-            if let Offer::Withdrawing(seq) = self.offer
-                && seq >= close.final_seq
-            {
-                self.withdrawn = Some(seq);
-            }
+            self.offer = Offer::None;
             self.settle(close.final_seq);
             if close.code != close_code::GONE {
                 // The peer has said how many it took: the rest is no longer in doubt.
                 self.sealed_high = self.taken;
             }
             self.peer_close = Some(CloseReason { code: close.code, reason: close.reason.clone() });
-            self.offer = Offer::None;
             self.close_due |= !self.close_sent;
         }
         Ok(())

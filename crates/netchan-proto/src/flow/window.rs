@@ -116,17 +116,26 @@ impl Window {
     /// # Errors
     /// A [`Violation`] when they were not granted (`FLOW-3`).
     pub fn receive(&mut self, count: u64, bytes: u64, last_bytes: u64) -> Result<(), Violation> {
+        self.check(count, bytes - last_bytes)?;
+        self.received += count;
+        self.received_bytes += bytes;
+        Ok(())
+    }
+
+    /// Whether `count` more values, the last of them behind `bytes_before` bytes, were granted (`FLOW-3`).
+    ///
+    /// # Errors
+    /// A [`Violation`] when they were not.
+    pub fn check(&self, count: u64, bytes_before: u64) -> Result<(), Violation> {
         let end = self.received + count;
         let allowed = match self.kind {
             WindowKind::Rendezvous => end <= self.taken + 1,
             _ => end <= self.granted,
         };
         // Only the start of the last value must lie inside the byte window (`FLOW-5`).
-        if !allowed || self.received_bytes + (bytes - last_bytes) >= self.granted_bytes.max(1) {
+        if !allowed || self.received_bytes + bytes_before >= self.granted_bytes.max(1) {
             return Err(Violation("more than the credit granted"));
         }
-        self.received = end;
-        self.received_bytes += bytes;
         Ok(())
     }
 
@@ -152,10 +161,11 @@ impl Window {
         debug_assert!(self.taken <= self.received && self.taken_bytes <= self.received_bytes);
     }
 
-    /// Demand: sets the limit for `waiting` receives. It never falls here; see [`Window::rewound`].
+    /// Demand: sets the limit for `waiting` receives. What the peer has heard of stands until it agrees to less; see
+    /// [`Window::rewound`].
     pub fn demand(&mut self, waiting: u64) {
         if let WindowKind::Demand { prefetch } = self.kind {
-            self.target = self.target.max(self.taken + prefetch + waiting);
+            self.target = self.granted.max(self.taken + prefetch + waiting);
         }
     }
 
@@ -185,10 +195,10 @@ impl Window {
         self.target = self.taken;
     }
 
-    /// How soon the peer must hear (`FLOW-4`).
+    /// How soon the peer must hear (`FLOW-4`); `asked` says that it waits for what is taken.
     #[must_use]
     #[inline]
-    pub fn urgency(&self) -> Urgency {
+    pub fn urgency(&self, asked: bool) -> Urgency {
         let limit_moved = self.target - self.granted.min(self.target);
         let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
         let half_items = match self.kind {
@@ -199,7 +209,12 @@ impl Window {
         if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
             return Urgency::Now;
         }
-        let drained = self.taken == self.received && self.told_taken < self.taken;
+        // A reader that keeps pace drains the channel all the time: that alone is news only when it amounts to something,
+        // or when values not known taken would go to others.
+        let demand = matches!(self.kind, WindowKind::Demand { .. });
+        let drained = self.taken == self.received
+            && self.told_taken < self.taken
+            && (asked || demand || limit_moved > half_items / 4 || bytes_moved > self.window_bytes / 8);
         let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
         if drained || exhausted && (limit_moved > 0 || bytes_moved > 0) {
             Urgency::Soon

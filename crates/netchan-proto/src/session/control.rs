@@ -92,6 +92,8 @@ pub struct Control {
     channels: BTreeMap<ChannelId, Entry>,
     offered: usize,
     graves: BTreeMap<ChannelId, Frame>,
+    /// In the order in which they were dug; the oldest is the first to go.
+    grave_order: VecDeque<ChannelId>,
     /// Forgotten channels whose keys the write half and the read half still hold.
     stale_sealing: Vec<ChannelId>,
     stale_opening: Vec<ChannelId>,
@@ -115,6 +117,7 @@ impl Control {
             channels: BTreeMap::new(),
             offered: 0,
             graves: BTreeMap::new(),
+            grave_order: VecDeque::new(),
             stale_sealing: Vec::new(),
             stale_opening: Vec::new(),
             outbox: VecDeque::new(),
@@ -146,6 +149,8 @@ impl Control {
         self.outbox.clear();
         self.own_confirm = None;
         self.confirmed = false;
+        self.stale_sealing.clear();
+        self.stale_opening.clear();
         self.channels.values_mut().for_each(|entry| entry.keys = None);
     }
 
@@ -201,7 +206,7 @@ impl Control {
         if !self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Offered)) {
             return false;
         }
-        self.channels.remove(&id);
+        self.remove(id);
         self.offered -= 1;
         self.bury(id, Frame::Refuse(Refuse { id, code, reason }));
         true
@@ -225,11 +230,19 @@ impl Control {
 
     /// Forgets a channel that both ends have closed; `last` is remembered for a peer that may not have heard it.
     pub(super) fn forget(&mut self, id: ChannelId, last: Close) {
-        if self.channels.remove(&id).is_some() {
+        if self.remove(id) {
             self.remember(id, Frame::Close(last));
+        }
+    }
+
+    /// Takes a channel out; the halves of the link erase what keys they have of it, answered or not.
+    fn remove(&mut self, id: ChannelId) -> bool {
+        let removed = self.channels.remove(&id).is_some();
+        if removed {
             self.stale_sealing.push(id);
             self.stale_opening.push(id);
         }
+        removed
     }
 
     /// Forgotten channels whose sealing keys are to be erased.
@@ -276,8 +289,11 @@ impl Control {
 
     fn remember(&mut self, id: ChannelId, frame: Frame) {
         self.graves.insert(id, frame);
-        if self.graves.len() > GRAVES_MAX {
-            self.graves.pop_first();
+        self.grave_order.push_back(id);
+        if self.grave_order.len() > GRAVES_MAX
+            && let Some(oldest) = self.grave_order.pop_front()
+        {
+            self.graves.remove(&oldest);
         }
     }
 
@@ -327,10 +343,11 @@ impl Control {
         }
     }
 
-    /// The secret under which this end seals data of `id`, if it sends there.
+    /// The secret under which this end seals data of `id`, if it sends there and both ends have the channel.
     #[must_use]
     pub fn sealing_secret(&self, id: ChannelId) -> Option<TrafficSecret> {
-        self.secret(id, self.side)
+        let live = self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Live(_)));
+        if live { self.secret(id, self.side) } else { None }
     }
 
     /// The secret under which the peer seals data of `id`, if it sends there.
@@ -437,11 +454,11 @@ impl Control {
     fn handle_refuse(&mut self, refuse: Refuse) -> Result<Option<Event>, Violation> {
         match self.channels.get(&refuse.id).map(|entry| &entry.state) {
             Some(State::Opening) => {
-                self.channels.remove(&refuse.id);
+                self.remove(refuse.id);
                 Ok(Some(Event::Refused(refuse)))
             }
             Some(State::Abandoned) => {
-                self.channels.remove(&refuse.id);
+                self.remove(refuse.id);
                 Ok(None)
             }
             Some(_) => Err(Violation("refusal of a channel that is open")),
@@ -454,17 +471,17 @@ impl Control {
         let id = close.id;
         match self.channels.get(&id).map(|entry| &entry.state) {
             Some(State::Opening) => {
-                self.channels.remove(&id);
+                self.remove(id);
                 let (code, reason) = (RefuseCode::NotAvailable, close.reason.clone());
                 Ok(Some(Event::Refused(Refuse { id, code, reason })))
             }
             Some(State::Abandoned) => {
-                self.channels.remove(&id);
+                self.remove(id);
                 Ok(None)
             }
             Some(State::Offered) => {
                 // The opener gave up: the offer is void, and its opener hears that this end knows.
-                self.channels.remove(&id);
+                self.remove(id);
                 self.offered -= 1;
                 self.bury(id, gone(id));
                 Ok(None)

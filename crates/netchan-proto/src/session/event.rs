@@ -36,7 +36,7 @@ pub enum Event {
         /// The limit that would let every waiting send go.
         limit: u64,
     },
-    /// A leased sender gave credit back.
+    /// A leased sender gave credit back. Its earlier requests are void: it asks again for what it still needs.
     Yielded {
         /// The channel.
         id: ChannelId,

@@ -2,7 +2,7 @@
 
 use super::{Event, Host};
 use crate::crypto::{Opener, Peek, RecordError};
-use crate::flow::Violation;
+use crate::flow::{Urgency, Violation};
 use crate::id::ChannelId;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::wire::{Frame, Reader};
@@ -121,9 +121,15 @@ impl ReadHalf {
         };
         let start = buffer.len() - plaintext_len;
         self.opener.open(&self.buffer[record], &mut buffer[start..])?;
-        let arrival =
-            host.with_recv(channel, |half| half.handle_record(buffer, plaintext_len)).transpose()?;
-        if arrival.is_some() {
+        let urgency = host.with_recv(channel, |half| {
+            half.handle_record(buffer, plaintext_len)?;
+            Ok::<_, Violation>(half.urgency())
+        });
+        if let Some(urgency) = urgency.transpose()? {
+            if urgency == Urgency::Now {
+                // The sender asked for a report with the data.
+                host.set_ready(channel);
+            }
             host.event(Event::Readable(channel));
         }
         Ok(())
