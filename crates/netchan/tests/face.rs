@@ -101,7 +101,10 @@ async fn errors_are_specific() -> Anything {
     let _numbers = server.sender::<u32>("numbers", 1)?;
     assert!(matches!(server.receiver::<u32>("numbers", 1), Err(netchan::HostError::NameTaken(_))));
     let mismatch = session.receiver::<String>("numbers").await.unwrap_err();
-    assert!(matches!(&mismatch, OpenError::TypeMismatch { ours, theirs, .. } if ours == "String" && theirs == "u32"), "{mismatch}");
+    assert!(
+        matches!(&mismatch, OpenError::TypeMismatch { ours, theirs, .. } if ours == "String" && theirs == "u32"),
+        "{mismatch}"
+    );
     assert!(matches!(session.sender::<u32>("numbers").await, Err(OpenError::WrongDirection { .. })));
     assert!(matches!(session.sender::<u32>("nowhere").await, Err(OpenError::NotAvailable { .. })));
     Ok(())
@@ -116,7 +119,10 @@ async fn a_lost_connection_is_not_a_close() -> Anything {
     assert_eq!(receiver.recv().await?, Some(1));
     drop(server);
     assert!(matches!(sender.closed().await.code, _));
-    assert!(matches!(sender.send(2).await, Err(SendError::Closed { value: 2, .. } | SendError::Lost { value: 2, .. })));
+    assert!(matches!(
+        sender.send(2).await,
+        Err(SendError::Closed { value: 2, .. } | SendError::Lost { value: 2, .. })
+    ));
     let _ = RecvError::Lost;
     Ok(())
 }

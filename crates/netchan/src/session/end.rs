@@ -189,6 +189,7 @@ impl SessionCore {
                 Chan::Recv(chan) => chan.ended(end),
             }
         }
+        self.close_link();
         self.ready.lock().clear();
         self.idle_receivers.lock().clear();
         self.drop_openings();

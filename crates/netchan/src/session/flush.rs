@@ -120,6 +120,14 @@ impl SessionCore {
         Pin::new(&mut self.writer.lock().link).poll_shutdown(cx).map(|_| ())
     }
 
+    /// The session is over: the link closes, even while the program keeps its handles.
+    pub(super) fn close_link(&self) {
+        let mut writer = self.writer.lock();
+        writer.failed.get_or_insert_with(|| SessionEnd::Disconnected("the session is over".to_owned()));
+        writer.link = Box::new(tokio::io::sink());
+        writer.half.discard();
+    }
+
     /// For the driver: gives the write buffers of an idle link back.
     pub(super) fn idle_writer(&self) {
         if let Some(mut writer) = self.writer.try_lock() {
@@ -132,6 +140,10 @@ impl SessionCore {
     pub(super) fn set_ready(&self, chan: &Chan) {
         if !chan.queued().swap(true, Ordering::SeqCst) {
             self.ready.lock().push_back(chan.clone());
+            if self.end.get().is_some() {
+                // Nobody writes any more, and what stays here would keep the session in memory for good.
+                self.ready.lock().clear();
+            }
         }
     }
 

@@ -109,7 +109,7 @@ impl RecvChan {
 
     /// Lists this end among those that may have to give back what nobody waits for.
     pub(crate) fn note_idle(self: &Arc<Self>, state: &RecvState) {
-        if state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
+        if state.end.is_none() && state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
             self.core.idle_receivers.lock().push((Instant::now() + GIVE_BACK_AFTER, Arc::clone(self)));
             self.core.wake_driver();
         }

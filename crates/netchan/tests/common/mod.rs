@@ -1,5 +1,5 @@
 //! What the tests of the shell share.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 pub mod proxy;
 
