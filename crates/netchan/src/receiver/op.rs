@@ -100,6 +100,10 @@ fn poll_wire<T: 'static>(
             let _busy = Busy::under(&chan.state);
             state.half.take(|payload| shared.decode(payload))
         };
+        if state.half.has_excess() {
+            // What came for a receive that has left goes to others.
+            chan.note_idle(&state);
+        }
         let urgency = state.half.urgency();
         drop(state);
         if urgency > Urgency::None {
