@@ -164,6 +164,20 @@ impl Hosted {
         Ok(())
     }
 
+    /// The sender has closed: it sends no more, so its unused credit is free at once. What it pushed stays, an offer
+    /// where C = 0 too, and it goes on to hear what is settled; [`Self::remove_sender`] follows.
+    pub fn retire(&mut self, key: SenderKey) {
+        self.senders.suspend(key);
+        self.settle();
+    }
+
+    /// Whether the sender is here, or has gone and left values that are not settled: those end with
+    /// [`Effect::Forgotten`].
+    #[must_use]
+    pub fn knows_sender(&self, key: SenderKey) -> bool {
+        self.senders.knows(key)
+    }
+
     /// The sender has been away for so long that its unused lease is lent to others. Until [`Self::resume`] nothing may
     /// be pushed for it (`HOST-15`).
     pub fn suspend(&mut self, key: SenderKey) {

@@ -64,6 +64,10 @@ impl Senders {
         self.map.len()
     }
 
+    pub(super) fn knows(&self, key: SenderKey) -> bool {
+        self.map.contains_key(&key)
+    }
+
     fn is_rendezvous(&self) -> bool {
         self.pool.capacity() == 0
     }
@@ -103,10 +107,13 @@ impl Senders {
         queued
     }
 
-    fn forget_if_done(&mut self, key: SenderKey) {
-        if self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled()) {
+    /// Says whether the record of a sender that is gone went with its last value.
+    fn forget_if_done(&mut self, key: SenderKey) -> bool {
+        let done = self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled());
+        if done {
             self.map.remove(&key);
         }
+        done
     }
 
     pub(super) fn want(&mut self, key: SenderKey, n: u64) {
@@ -259,7 +266,9 @@ impl Senders {
         sender.lease.progress.settle(seq);
         self.pool.restore(1);
         if sender.gone {
-            self.forget_if_done(key);
+            if self.forget_if_done(key) {
+                effects.push_back(Effect::Forgotten { sender: key });
+            }
             return;
         }
         if let Offer::Dispatched { withdraw_asked } = sender.offer {
@@ -283,7 +292,9 @@ impl Senders {
         sender.offer = Offer::Withdrawn;
         self.pool.restore(1);
         if sender.gone {
-            self.forget_if_done(key);
+            if self.forget_if_done(key) {
+                effects.push_back(Effect::Forgotten { sender: key });
+            }
         } else {
             effects.push_back(Effect::Withdrawn { to: key, seq, withdrawn: true });
         }

@@ -123,6 +123,12 @@ impl SendChan {
         self.writable_locally();
     }
 
+    /// The time is over: leased credit that was recalled goes back, whoever still waits.
+    pub(super) fn give_back(self: &Arc<Self>) {
+        self.state.lock().half.answer_recall();
+        self.kick(true);
+    }
+
     /// The state changed here rather than at the peer: wakes whoever watches.
     pub(crate) fn writable_locally(&self) {
         let mut state = self.state.lock();
