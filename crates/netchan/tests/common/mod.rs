@@ -14,7 +14,7 @@ use netchan::{Config, Receiver, Sender, Server, Session, dial, listen_and_serve}
 pub type Anything = Result<(), Box<dyn std::error::Error>>;
 
 /// For what must happen: far longer than it takes on a busy machine, short enough that a hang is noticed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// For closing with everything delivered.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -111,4 +111,9 @@ pub async fn poll_and_drop<F: Future>(future: F, polls: usize) -> Option<F::Outp
         tokio::task::yield_now().await;
     }
     None
+}
+
+/// Polls a future once, with the task's own waker.
+pub async fn poll_once<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
+    std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut future).poll(cx))).await
 }
