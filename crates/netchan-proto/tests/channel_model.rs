@@ -251,7 +251,7 @@ fn step(world: &mut World, rng: &mut StdRng) {
 
 #[test]
 fn chan_1_capacity_law_order_and_no_loss_for_every_capacity() {
-    for_seeds(1_500, |_, rng| {
+    for_seeds(3_000, |_, rng| {
         let mut world = World::new(rng);
         for _ in 0..rng.random_range(20..400) {
             step(&mut world, rng);
@@ -305,7 +305,7 @@ fn flow_4_out_of_credit_while_values_were_taken_is_urgent() {
 
 #[test]
 fn chan_7_the_receiver_closes_and_the_count_is_true() {
-    for_seeds(1_000, |_, rng| {
+    for_seeds(3_000, |_, rng| {
         let mut world = World::new(rng);
         for _ in 0..rng.random_range(5..150) {
             step(&mut world, rng);

@@ -1,12 +1,16 @@
 //! What a thread is encoding or decoding, so that a value whose own `Serialize` uses the channel it travels on gets an
 //! error and not a deadlock.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use parking_lot::{Mutex, MutexGuard};
 
+/// Nested encodings that are told apart; deeper ones count as re-entering whenever a lock is taken.
+const DEPTH_MAX: usize = 4;
+
 thread_local! {
-    static BUSY: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    static BUSY: [Cell<usize>; DEPTH_MAX] = const { [const { Cell::new(0) }; DEPTH_MAX] };
 }
 
 fn key<T>(mutex: &Mutex<T>) -> usize {
@@ -16,15 +20,20 @@ fn key<T>(mutex: &Mutex<T>) -> usize {
 /// Locks, unless this very thread holds the lock while it runs user code.
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    mutex.try_lock().or_else(|| {
-        let reentered = BUSY.with_borrow(|busy| busy.contains(&key(mutex)));
-        (!reentered).then(|| mutex.lock())
-    })
+    mutex.try_lock().or_else(|| lock_contended(mutex))
+}
+
+#[cold]
+fn lock_contended<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let depth = DEPTH.get();
+    let held = BUSY.with(|busy| busy.iter().take(depth).any(|held| held.get() == key(mutex)));
+    (!held && depth <= DEPTH_MAX).then(|| mutex.lock())
 }
 
 /// Whether this thread runs user code under some channel's lock: then nothing may be written, for that locks channels.
+#[inline]
 pub(crate) fn is_busy() -> bool {
-    BUSY.with_borrow(|busy| !busy.is_empty())
+    DEPTH.get() > 0
 }
 
 /// Marks that user code runs under a lock, until dropped.
@@ -33,7 +42,13 @@ pub(crate) struct Busy;
 impl Busy {
     #[inline]
     pub(crate) fn under<T>(mutex: &Mutex<T>) -> Self {
-        BUSY.with_borrow_mut(|busy| busy.push(key(mutex)));
+        let depth = DEPTH.get();
+        BUSY.with(|busy| {
+            if let Some(slot) = busy.get(depth) {
+                slot.set(key(mutex));
+            }
+        });
+        DEPTH.set(depth + 1);
         Self
     }
 }
@@ -41,6 +56,6 @@ impl Busy {
 impl Drop for Busy {
     #[inline]
     fn drop(&mut self) {
-        BUSY.with_borrow_mut(|busy| _ = busy.pop());
+        DEPTH.set(DEPTH.get() - 1);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::message::Message;
 
 /// Messages that may be under way on the stream channel, of netchan and of the channel inside one process alike.
-pub(super) const STREAM_CAPACITY: usize = 16_384;
+pub(super) const STREAM_CAPACITY: usize = 65_536;
 /// The same for bulk blocks.
 pub(super) const BULK_CAPACITY: usize = 64;
 /// The same for pings: more than the one there ever is, so that no ping waits for credit.

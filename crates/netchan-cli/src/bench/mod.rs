@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// How long each contestant runs in each of the five rounds
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,
+    /// Run only this contestant, for a profile
+    #[arg(long, value_name = "CONTESTANT", hide = true)]
+    only: Option<String>,
     /// Print the figures as one JSON object on the last line
     #[arg(long)]
     json: bool,
@@ -72,7 +75,10 @@ impl Options {
 pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     let (workload, size, seconds) = (options.workload, options.checked_size()?, options.seconds);
     let mut far_side = FarSide { peer: Subprocess::start("bench-peer")?, identity: Identity::generate()? };
-    let mut contestants: Vec<Rounds> = workload.contestants().iter().map(|&c| Rounds::new(c)).collect();
+    let chosen =
+        |contestant: &&Contestant| options.only.as_ref().is_none_or(|only| only == contestant.name());
+    let mut contestants: Vec<Rounds> =
+        workload.contestants().iter().filter(chosen).map(|&c| Rounds::new(c)).collect();
 
     let bar = progress(ROUNDS * contestants.len());
     for round in 1..=ROUNDS {
@@ -239,7 +245,7 @@ mod tests {
 
     #[test]
     fn sizes_that_make_no_sense_are_refused() {
-        let with = |workload, size| Options { workload, size, seconds: 1.0, json: false }.checked_size();
+        let with = |workload, size| Options { workload, size, seconds: 1.0, only: None, json: false }.checked_size();
         assert_eq!(with(Workload::Bulk, None).unwrap(), 1 << 20);
         assert_eq!(with(Workload::Stream, Some(100)).unwrap(), 100);
         assert!(with(Workload::Stream, Some(63)).is_err());

@@ -21,6 +21,8 @@ pub struct ItemBuf<'a> {
     batch: &'a mut Vec<u8>,
     start: usize,
     shared: Option<Bytes>,
+    /// How long the batch may grow; 0 while the value is a shared one, so that one comparison guards the fast path.
+    end_max: usize,
     bytes_max: usize,
     overflow: bool,
     kept: bool,
@@ -31,7 +33,8 @@ impl<'a> ItemBuf<'a> {
     #[must_use]
     pub fn new(batch: &'a mut Vec<u8>, bytes_max: usize) -> Self {
         let start = batch.len();
-        Self { batch, start, shared: None, bytes_max, overflow: false, kept: false }
+        let end_max = start.saturating_add(bytes_max);
+        Self { batch, start, shared: None, end_max, bytes_max, overflow: false, kept: false }
     }
 
     /// Bytes written so far.
@@ -50,9 +53,11 @@ impl<'a> ItemBuf<'a> {
     ///
     /// # Errors
     /// [`TooLarge`] when the value grows over the limit for one message.
-    #[inline]
+    #[inline(always)]
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
-        self.make_room(bytes.len())?;
+        if self.batch.len().saturating_add(bytes.len()) > self.end_max {
+            self.make_room(bytes.len())?;
+        }
         self.batch.extend_from_slice(bytes);
         Ok(())
     }
@@ -61,9 +66,11 @@ impl<'a> ItemBuf<'a> {
     ///
     /// # Errors
     /// [`TooLarge`] when the value grows over the limit for one message.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, byte: u8) -> Result<(), TooLarge> {
-        self.make_room(1)?;
+        if self.batch.len() >= self.end_max {
+            self.make_room(1)?;
+        }
         self.batch.push(byte);
         Ok(())
     }
@@ -78,13 +85,15 @@ impl<'a> ItemBuf<'a> {
         }
         self.make_room(bytes.len())?;
         self.shared = Some(bytes);
+        self.end_max = 0;
         Ok(())
     }
 
-    #[inline]
+    #[cold]
     fn make_room(&mut self, additional: usize) -> Result<(), TooLarge> {
         if let Some(shared) = self.shared.take() {
             self.batch.extend_from_slice(&shared);
+            self.end_max = self.start.saturating_add(self.bytes_max);
         }
         if self.batch.len() - self.start + additional > self.bytes_max {
             self.overflow = true;

@@ -84,7 +84,7 @@ impl Retained {
         let (len, shared, value) = {
             // The guard cuts the length off as well when the codec fails or panics.
             let mut guard = LengthGuard { batch: &mut self.open, start, kept: false };
-            guard.batch.extend_from_slice(&[0; 3][..width]);
+            (0..width).for_each(|_| guard.batch.push(0));
             let mut item = ItemBuf::new(guard.batch, bytes_max);
             let result = encode(&mut item);
             if item.overflowed() {

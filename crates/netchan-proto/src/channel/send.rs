@@ -415,6 +415,8 @@ impl SendHalf {
     }
 
     fn settle(&mut self, taken: u64) {
+        // A number that is used up was taken or withdrawn: until the answer says which, the value stays.
+        let taken = if let Offer::Withdrawing(seq) = self.offer { taken.min(seq) } else { taken };
         self.taken = self.taken.max(taken);
         self.received = self.received.max(self.taken);
         if let Offer::Out(seq) = self.offer
@@ -555,11 +557,7 @@ impl SendHalf {
             return Err(Violation("close counts values that were not sent"));
         }
         if self.peer_close.is_none() {
-            if let Offer::Withdrawing(seq) = self.offer
-                && seq >= close.final_seq
-            {
-                self.withdrawn = Some(seq);
-            }
+            self.offer = Offer::None;
             self.settle(close.final_seq);
             if close.code != close_code::GONE {
                 // The peer has said how many it took: the rest is no longer in doubt.

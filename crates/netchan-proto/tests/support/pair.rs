@@ -68,7 +68,7 @@ impl Node {
             out.extend(link.write.output());
             link.write.consume(len);
         }
-        if now_millis % 8 == 0 {
+        if now_millis.is_multiple_of(8) {
             link.write.idle();
             link.read.idle();
         }

@@ -5,8 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// Runs `test` for every seed below `count`, or for the one in `NETCHAN_SEED`.
+/// Runs `test` for every seed below `count`, or for the one in `NETCHAN_SEED`; `NETCHAN_SEEDS=<n>` runs n times as many.
 pub fn for_seeds(count: u64, test: impl Fn(u64, &mut StdRng)) {
+    let times =
+        std::env::var("NETCHAN_SEEDS").map_or(1, |times| times.parse().expect("NETCHAN_SEEDS is a number"));
+    let count = count * times;
     let only =
         std::env::var("NETCHAN_SEED").ok().map(|seed| seed.parse::<u64>().expect("NETCHAN_SEED is a number"));
     let seeds = only.map_or(0..count, |seed| seed..seed + 1);

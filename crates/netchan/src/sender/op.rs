@@ -51,9 +51,27 @@ pub(super) struct SendOp<'a, T> {
     watch: Option<Ticket>,
     stage: Stage,
     acked: bool,
+    /// It gave way to other tasks, and its session counts on its return.
+    paused: bool,
 }
 
 impl<T> Unpin for SendOp<'_, T> {}
+
+impl<T> SendOp<'_, T> {
+    fn pause(&mut self) {
+        if let Backend::Wire(handle) = &self.sender.shared.backend {
+            handle.0.core.pause_producer();
+            self.paused = true;
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Backend::Wire(handle) = &self.sender.shared.backend {
+            self.paused = false;
+            handle.0.core.resume_producer();
+        }
+    }
+}
 
 impl<'a, T: Send + 'static> SendOp<'a, T> {
     #[inline]
@@ -66,6 +84,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             watch: None,
             stage: Stage::Waiting,
             acked: false,
+            paused: false,
         }
     }
 
@@ -351,7 +370,13 @@ impl<T: Send + 'static> Future for SendOp<'_, T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let budget = ready!(coop::poll_proceed(cx));
+        if self.paused {
+            self.resume();
+        }
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            self.pause();
+            return Poll::Pending;
+        };
         let result = ready!(self.poll_op(cx));
         budget.made_progress();
         self.stage = Stage::Done;
@@ -368,6 +393,9 @@ impl<T: Send + 'static> Future for SendOp<'_, T> {
 impl<T> Drop for SendOp<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        if self.paused {
+            self.resume();
+        }
         if self.stage == Stage::Done && self.ticket.is_none() && self.watch.is_none() {
             return;
         }

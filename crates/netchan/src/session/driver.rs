@@ -20,9 +20,6 @@ use crate::transport::LinkReader;
 /// Reads in a row before consumers get their turn.
 const READS_MAX: usize = 4;
 
-/// Rounds for which the driver leaves a batch to grow while its producer is at work.
-const PATIENCE_ROUNDS: u32 = 8;
-
 /// How long a closing end waits for the other to close too.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -40,8 +37,6 @@ pub(crate) struct Driver {
     core: Arc<SessionCore>,
     reader: LinkReader,
     half: ReadHalf,
-    progress: Option<u64>,
-    patience: u32,
     shut_down: bool,
     goodbye_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -51,17 +46,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(super) fn new(core: Arc<SessionCore>, reader: LinkReader, half: ReadHalf) -> Self {
         let timer = Box::pin(tokio::time::sleep(IDLE_AFTER));
-        Self {
-            core,
-            reader,
-            half,
-            progress: None,
-            patience: 0,
-            shut_down: false,
-            goodbye_at: None,
-            timer,
-            busy: false,
-        }
+        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, busy: false }
     }
 
     /// Runs until the session ends.
@@ -148,15 +133,13 @@ impl Driver {
         core.lazy.store(false, Ordering::SeqCst);
         core.linger();
         let said = core.control.lock().has_output();
-        if !said && core.has_ready() {
-            let progress = core.progress();
-            if progress != self.progress && self.patience < PATIENCE_ROUNDS {
-                self.progress = progress;
-                self.patience += 1;
-                return Ok(Poll::Ready(()));
+        if !said && core.paused_producers.load(Ordering::SeqCst) > 0 {
+            // A producer in mid-burst gave way and will be back; a batch that is left to grow costs less per value.
+            core.burst.store(false, Ordering::SeqCst);
+            if core.paused_producers.load(Ordering::SeqCst) > 0 {
+                return Ok(Poll::Pending);
             }
         }
-        self.patience = 0;
         let wrote = said || core.has_ready();
         if core.flush_all()? == Written::Blocked {
             // The link wakes this task; until then senders gather.

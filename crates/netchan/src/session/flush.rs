@@ -135,40 +135,55 @@ impl SessionCore {
         }
     }
 
-    /// Notes that a channel has something to write. Call it with the channel's state locked, or after.
+    /// Notes that a channel has something to write. Call it with the channel's state locked, or after. Says whether it
+    /// had nothing before.
     #[inline]
-    pub(super) fn set_ready(&self, chan: &Chan) {
-        if !chan.queued().swap(true, Ordering::SeqCst) {
+    pub(super) fn set_ready(&self, chan: &Chan) -> bool {
+        let fresh = !chan.queued().swap(true, Ordering::SeqCst);
+        if fresh {
             self.ready.lock().push_back(chan.clone());
             if self.end.get().is_some() {
                 // Nobody writes any more, and what stays here would keep the session in memory for good.
                 self.ready.lock().clear();
             }
         }
+        fresh
     }
 
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.lock().is_empty()
     }
 
-    /// A figure that moves while the program fills, or empties, the channel that is next to be written.
-    pub(super) fn progress(&self) -> Option<u64> {
-        let front = self.ready.lock().front().cloned();
-        front.map(|chan| chan.progress())
+    /// Something was made ready, and `now` says whether it goes out at once: the first of a burst does, and whatever
+    /// makes a whole record. The rest is left to the driver, which comes round when the producing task pauses.
+    #[inline]
+    pub(crate) fn kick(self: &Arc<Self>, now: bool) {
+        if !self.burst.load(Ordering::SeqCst) && !self.burst.swap(true, Ordering::SeqCst) {
+            self.wake_driver();
+        }
+        if now {
+            if crate::reentry::is_busy() {
+                self.wake_driver();
+            } else {
+                self.flush();
+            }
+        }
     }
 
-    /// Something was made ready. The first of a burst goes out at once; what follows is left to the driver, which comes
-    /// round when the producing task yields, unless a whole record has gathered.
     #[inline]
-    pub(crate) fn kick(self: &Arc<Self>, full: bool) {
-        if (full || !self.burst.load(Ordering::SeqCst)) && crate::reentry::is_busy() {
-            self.wake_driver();
-        } else if !self.burst.load(Ordering::SeqCst) && !self.burst.swap(true, Ordering::SeqCst) {
-            self.wake_driver();
-            self.flush();
-        } else if full {
-            self.flush();
-        }
+    pub(crate) fn is_in_burst(&self) -> bool {
+        self.burst.load(Ordering::SeqCst)
+    }
+
+    /// A send is about to give way to other tasks and will come back: the driver need not write what it leaves.
+    pub(crate) fn pause_producer(&self) {
+        self.paused_producers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The send is back, or was dropped.
+    pub(crate) fn resume_producer(self: &Arc<Self>) {
+        self.paused_producers.fetch_sub(1, Ordering::SeqCst);
+        self.kick(false);
     }
 
     /// Something was made ready that is not urgent: the driver writes it when it comes round.

@@ -72,14 +72,6 @@ impl Chan {
             Self::Recv(chan) => &chan.queued,
         }
     }
-
-    /// A figure that moves while the program is busy with the channel.
-    fn progress(&self) -> u64 {
-        match self {
-            Self::Send(chan) => chan.state.lock().half.committed(),
-            Self::Recv(chan) => chan.state.lock().half.taken(),
-        }
-    }
 }
 
 /// How far a session has come on its way out.
@@ -107,6 +99,8 @@ pub(crate) struct SessionCore {
     ready: Mutex<VecDeque<Chan>>,
     /// The driver is awake on account of sends and will write what they leave: they need not wake it again.
     burst: AtomicBool,
+    /// Sends that gave way to other tasks in mid-burst and are about to come back.
+    paused_producers: AtomicUsize,
     /// The driver is awake on account of reports that are not urgent.
     lazy: AtomicBool,
     driver: AtomicWaker,
@@ -165,6 +159,7 @@ impl SessionCore {
             table: Mutex::default(),
             ready: Mutex::default(),
             burst: AtomicBool::new(false),
+            paused_producers: AtomicUsize::new(0),
             lazy: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             opening: Mutex::default(),

@@ -56,19 +56,18 @@ impl SendChan {
         })
     }
 
-    /// Sees that what the half has to say is written.
+    /// Sees that what the half has to say is written: at once if it is the first of a burst, or a whole record.
     #[inline]
     pub(crate) fn kick(self: &Arc<Self>, full: bool) {
-        self.mark_ready();
-        self.core.kick(full);
+        let first = self.mark_ready() && !self.core.is_in_burst();
+        self.core.kick(first || full);
     }
 
-    /// Notes that the half has something to say, without writing it.
+    /// Notes that the half has something to say, without writing it. Says whether it had nothing to say before.
     #[inline]
-    pub(crate) fn mark_ready(self: &Arc<Self>) {
-        if !self.queued.load(std::sync::atomic::Ordering::SeqCst) {
-            self.core.set_ready(&Chan::Send(Arc::clone(self)));
-        }
+    pub(crate) fn mark_ready(self: &Arc<Self>) -> bool {
+        !self.queued.load(std::sync::atomic::Ordering::SeqCst)
+            && self.core.set_ready(&Chan::Send(Arc::clone(self)))
     }
 
     /// Credit, positions or the end have moved.
