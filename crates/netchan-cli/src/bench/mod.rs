@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn sizes_that_make_no_sense_are_refused() {
-        let with = |workload, size| Options { workload, size, seconds: 1.0, only: None, json: false }.checked_size();
+        let with =
+            |workload, size| Options { workload, size, seconds: 1.0, only: None, json: false }.checked_size();
         assert_eq!(with(Workload::Bulk, None).unwrap(), 1 << 20);
         assert_eq!(with(Workload::Stream, Some(100)).unwrap(), 100);
         assert!(with(Workload::Stream, Some(63)).is_err());

@@ -109,7 +109,12 @@ impl Retained {
         Ok((len, value))
     }
 
+    #[inline]
     fn write_length(&mut self, start: usize, reserved: usize, len: usize) {
+        if reserved == 1 && len < 0x80 {
+            self.open[start] = len as u8;
+            return;
+        }
         let needed = varint_len(len as u64);
         if needed != reserved {
             let end = self.open.len();

@@ -108,6 +108,9 @@ impl<T: Send + 'static> Receiver<T> {
     /// Cancel safe: dropped before it completes, no value is lost, and the next receive gets what would have been its.
     #[inline]
     pub async fn recv(&self) -> Result<Option<T>, RecvError> {
+        if let Some(received) = op::try_take(self).await {
+            return received.map(Some);
+        }
         RecvOp::new(self).await.map(|received| received.map(|(value, _)| value))
     }
 

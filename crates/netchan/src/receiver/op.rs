@@ -76,6 +76,35 @@ impl<T> Drop for RecvOp<'_, T> {
     }
 }
 
+/// The fast path of a receive: takes the next value if it is here and nobody waits. `None` leaves everything else to
+/// [`RecvOp`].
+#[inline]
+pub(super) fn try_take<T: Send + 'static>(
+    receiver: &Receiver<T>,
+) -> impl Future<Output = Option<Result<T, RecvError>>> + use<'_, T> {
+    poll_fn(move |cx| {
+        let shared = &receiver.shared;
+        let Backend::Wire(handle) = &shared.backend else { return Poll::Ready(None) };
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else { return Poll::Ready(None) };
+        let chan = &handle.0;
+        let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(None) };
+        if state.half.ready() == 0 || !state.receivers.is_empty() {
+            return Poll::Ready(None);
+        }
+        let value = {
+            let _busy = Busy::under(&chan.state);
+            state.half.take(|payload| shared.decode(payload))
+        };
+        let urgency = state.half.urgency();
+        drop(state);
+        if urgency > Urgency::None {
+            chan.report(urgency);
+        }
+        budget.made_progress();
+        Poll::Ready(value)
+    })
+}
+
 #[inline]
 fn poll_wire<T: 'static>(
     shared: &Shared<T>,

@@ -140,7 +140,11 @@ impl<T: Send + 'static> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub async fn send(&self, value: T) -> Result<(), SendError<T>> {
+    pub async fn send(&self, mut value: T) -> Result<(), SendError<T>> {
+        // The value stays where it is until it is known that it must wait.
+        if op::try_commit(self, &mut value).await {
+            return Ok(());
+        }
         SendOp::new(self, value).await.map(|_| ())
     }
 

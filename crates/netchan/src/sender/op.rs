@@ -359,6 +359,36 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     }
 }
 
+/// The fast path of a send: commits the value if there is a place and nobody waits. False leaves everything, errors as
+/// well, to [`SendOp`].
+#[inline]
+pub(super) fn try_commit<'a, T: Send + 'static>(
+    sender: &'a Sender<T>,
+    // Unique only so that the future is `Send` for a `T` that is not `Sync`.
+    value: &'a mut T,
+) -> impl Future<Output = bool> + use<'a, T> {
+    poll_fn(move |cx| {
+        let shared = &sender.shared;
+        let Backend::Wire(handle) = &shared.backend else { return Poll::Ready(false) };
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else { return Poll::Ready(false) };
+        let chan = &handle.0;
+        let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(false) };
+        let ready = state.end.is_none() && state.senders.is_empty() && state.half.mode() != Mode::Rendezvous;
+        if !ready {
+            return Poll::Ready(false);
+        }
+        let pushed = {
+            let _busy = Busy::under(&chan.state);
+            state.half.push(|item| shared.encode(&*value, item))
+        };
+        drop(state);
+        let Ok(Pushed { full, .. }) = pushed else { return Poll::Ready(false) };
+        chan.kick(full);
+        budget.made_progress();
+        Poll::Ready(true)
+    })
+}
+
 /// Encodes a value by itself.
 pub(super) fn encode_alone<T: 'static>(shared: &Shared<T>, value: &T) -> Result<Bytes, Failure> {
     netchan_proto::channel::encode_alone(shared.message_bytes_max, |item| shared.encode(value, item))
