@@ -87,6 +87,7 @@ pub(super) fn try_take<T: Send + 'static>(
         let Backend::Wire(handle) = &shared.backend else { return Poll::Ready(None) };
         let Poll::Ready(budget) = coop::poll_proceed(cx) else { return Poll::Ready(None) };
         let chan = &handle.0;
+        let _report = ReportOnPanic(chan);
         let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(None) };
         if state.half.ready() == 0 || !state.receivers.is_empty() {
             return Poll::Ready(None);
@@ -112,6 +113,7 @@ fn poll_wire<T: 'static>(
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
 ) -> Poll<Received<T>> {
+    let _report = ReportOnPanic(chan);
     let Some(mut state) = reentry::lock(&chan.state) else {
         // Deserialize receives from the channel that its own value came on: there is nothing it could wait for.
         return Poll::Ready(Ok(None));
@@ -144,16 +146,37 @@ fn poll_wire<T: 'static>(
         state.receivers.leave(ticket);
         return Poll::Ready(outcome.map(|()| None));
     }
-    let Some(cx) = cx else { return Poll::Pending };
-    state.receivers.wait(ticket, cx.waker());
-    if matches!(state.half.kind(), WindowKind::Demand { .. }) {
-        let waiting = state.receivers.len() as u64;
-        state.half.set_waiting(waiting);
-        let urgency = state.half.urgency();
-        drop(state);
+    if let Some(cx) = cx {
+        state.receivers.wait(ticket, cx.waker());
+        if matches!(state.half.kind(), WindowKind::Demand { .. }) {
+            let waiting = state.receivers.len() as u64;
+            state.half.set_waiting(waiting);
+        }
+    }
+    let urgency = state.half.urgency();
+    drop(state);
+    if urgency > Urgency::None {
         chan.report(urgency);
     }
     Poll::Pending
+}
+
+/// A value counts as taken even if its decoder panics: the sender hears of it.
+struct ReportOnPanic<'a>(&'a Arc<RecvChan>);
+
+impl Drop for ReportOnPanic<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(mut state) = reentry::lock(&self.0.state)
+        {
+            let taken = state.half.taken();
+            state.half.settle(taken);
+            let urgency = state.half.urgency();
+            drop(state);
+            self.0.report(urgency);
+        }
+    }
 }
 
 /// Whether nothing more will come, and how that is to be told.
