@@ -111,6 +111,13 @@ impl Hosted {
         self.settle();
     }
 
+    /// As [`Self::want`], for a local sender of whom it is certain that nothing it holds is left for them, be it that it
+    /// set the rest aside: then it need not have used half of it first.
+    pub fn want_besides(&mut self, key: SenderKey, n: u64) {
+        self.senders.note_exhausted(key);
+        self.want(key, n);
+    }
+
     /// As [`Self::want`], for a peer that says how far it would like its limit to be: a wish that crossed a grant on the
     /// way asks only for the rest.
     pub fn want_up_to(&mut self, key: SenderKey, limit: u64) {

@@ -128,6 +128,13 @@ impl Senders {
         }
     }
 
+    /// Nothing of what this sender holds is left for its blocked sends.
+    pub(super) fn note_exhausted(&mut self, key: SenderKey) {
+        if let Some(sender) = self.live(key) {
+            sender.lease.note_exhausted();
+        }
+    }
+
     pub(super) fn try_lease(&mut self, key: SenderKey) -> bool {
         if self.pool.free() == 0 || self.pool.waiting() > 0 || self.pool.is_closed() {
             return false;

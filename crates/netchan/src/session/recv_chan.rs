@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
+use crate::reentry;
 use crate::wait::WaitQueue;
 
 pub(crate) struct RecvState {
@@ -143,7 +144,7 @@ impl RecvChan {
 
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {
         {
-            let mut state = self.state.lock();
+            let mut state = reentry::enter(&self.state);
             state.half.stop(reason);
             state.receivers.wake_all();
             state.watchers.wake_all();

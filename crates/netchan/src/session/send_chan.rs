@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
+use crate::reentry;
 use crate::wait::WaitQueue;
 
 pub(crate) struct SendState {
@@ -117,7 +118,7 @@ impl SendChan {
     }
 
     pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
-        self.state.lock().half.close(reason);
+        reentry::enter(&self.state).half.close(reason);
         self.kick(true);
         self.writable_locally();
     }
