@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use netchan_proto::crypto::{ClientHandshake, ClientSettings, HandshakeError, Hello};
-use netchan_proto::id::Side;
+use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
 
@@ -191,6 +191,10 @@ impl Upper for ClientUpper {
         if announce.hosted {
             self.offers.push(Offer::hosted(core, announce));
         }
+    }
+
+    fn expired(&self, core: &Arc<SessionCore>, id: ChannelId) {
+        self.offers.remove(|offer| offer.is_opened_as(core, id));
     }
 
     fn ended(&self, _: &Arc<SessionCore>, end: &SessionEnd) {

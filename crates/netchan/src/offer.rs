@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 use parking_lot::Mutex;
 
@@ -357,6 +358,10 @@ impl OfferQueue {
 impl Offer {
     pub(crate) fn is_hosted_as(&self, name: &str) -> bool {
         matches!(&self.what, What::Hosted(announce) if announce.name == name)
+    }
+
+    pub(crate) fn is_opened_as(&self, core: &Arc<SessionCore>, id: ChannelId) -> bool {
+        matches!(&self.what, What::Opened(open) if open.id == id) && Arc::ptr_eq(&self.core, core)
     }
 
     /// Whether its opener has given up.

@@ -23,6 +23,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().or_else(|| lock_contended(mutex))
 }
 
+/// Locks for an operation that has no error to say that it was called by the value's own encoding.
+///
+/// # Panics
+/// When this very thread holds the lock while it runs user code: the panic ends that, and leaves the channel as it was.
+#[inline]
+#[track_caller]
+pub(crate) fn enter<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock(mutex).expect("Serialize and Deserialize may not use the channel that their own value travels on")
+}
+
 #[cold]
 fn lock_contended<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let depth = DEPTH.get();

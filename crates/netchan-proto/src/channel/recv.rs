@@ -252,6 +252,14 @@ impl RecvHalf {
         self.discard();
     }
 
+    /// The session is lost, and what had not been taken goes back to the hosted channel it came from: it is not handed out
+    /// here as well (`HOST-4`).
+    pub fn forsake(&mut self) {
+        if matches!(self.kind(), WindowKind::Demand { .. }) {
+            self.discard();
+        }
+    }
+
     fn discard(&mut self) {
         self.pieces.clear();
         self.partial = None;
@@ -555,11 +563,6 @@ impl RecvHalf {
 
     /// Writes the control frames that are due.
     pub fn poll_control(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.recall_due)
-            && let Some(recall) = self.recall
-        {
-            Frame::Recall(recall).write(out);
-        }
         if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
             Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
         }
@@ -571,6 +574,12 @@ impl RecvHalf {
             let generation = self.generation;
             Frame::Window(WindowUpdate { id: self.id, generation, received, taken, limit, limit_bytes })
                 .write(out);
+        }
+        // Behind the window: what a recall asks back must have been granted before.
+        if std::mem::take(&mut self.recall_due)
+            && let Some(recall) = self.recall
+        {
+            Frame::Recall(recall).write(out);
         }
         if std::mem::take(&mut self.close_due) {
             self.close_sent = true;

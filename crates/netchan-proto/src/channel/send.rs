@@ -107,10 +107,13 @@ pub struct SendHalf {
     sealed_high: u64,
     synced: bool,
     poll_due: bool,
+    waiting: u64,
     want: u64,
     want_due: bool,
     yield_due: Option<Yield>,
     rewind_asked: Option<Recall>,
+    /// A recall that met credit which waiting sends are about to use, and how far they may go before it is answered.
+    deferred: Option<(Recall, u64)>,
     offer: Offer,
     /// The last offer whose withdrawal the peer confirmed.
     withdrawn: Option<u64>,
@@ -139,10 +142,12 @@ impl SendHalf {
             sealed_high: 0,
             synced: true,
             poll_due: false,
+            waiting: 0,
             want: 0,
             want_due: false,
             yield_due: None,
             rewind_asked: None,
+            deferred: None,
             offer: Offer::None,
             withdrawn: None,
             withdraw_due: false,
@@ -280,6 +285,7 @@ impl SendHalf {
             },
         )?;
         self.credit.commit(len as u64);
+        self.answer_when_used();
         if self.mode == Mode::Rendezvous {
             self.offer = Offer::Out(seq);
         }
@@ -288,7 +294,11 @@ impl SendHalf {
 
     /// Sets one unit of credit aside. A rendezvous has none to set aside, and a receive's demand is none to keep.
     pub fn reserve(&mut self) -> bool {
-        matches!(self.mode, Mode::Credit | Mode::Lease) && self.closed().is_none() && self.credit.reserve()
+        let reserved = matches!(self.mode, Mode::Credit | Mode::Lease)
+            && self.closed().is_none()
+            && self.credit.reserve();
+        self.answer_when_used();
+        reserved
     }
 
     /// Gives a unit that was set aside back.
@@ -301,6 +311,8 @@ impl SendHalf {
         if self.mode != Mode::Lease {
             return;
         }
+        self.waiting = waiting;
+        self.answer_when_used();
         let held = self.credit.committed() + self.credit.reserved();
         let up_to = held + waiting;
         let asks = up_to > self.credit.limit() && up_to > self.want;
@@ -474,17 +486,41 @@ impl SendHalf {
             self.rewind_asked = Some(*recall);
             return Ok(Some(recall.limit));
         }
-        let satisfied = self.want <= self.credit.limit();
+        // A grant and its recall may arrive together: the sends it was for have been woken and go first, else a lease that
+        // many want would go round without a value.
+        let kept = self.waiting.min(self.available());
+        self.deferred = Some((*recall, self.credit.committed() + self.credit.reserved() + kept));
+        self.answer_when_used();
+        Ok(None)
+    }
+
+    /// Whether a recall waits for sends that are about to use what they were granted.
+    #[must_use]
+    pub const fn defers_recall(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Answers a recall that was deferred, whoever still waits.
+    pub fn answer_recall(&mut self) {
+        let Some((recall, _)) = self.deferred.take() else { return };
         self.credit.recall(recall.limit);
-        // A request that was granted is used up, or it would silence the next one; one that was not is made again.
-        if satisfied {
-            self.want = self.credit.limit();
-        } else {
-            self.want_due = true;
-        }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
-        Ok(None)
+        // What was asked for before went with the lease; whoever still waits asks anew, behind the YIELD.
+        self.want = 0;
+        self.want_due = false;
+        self.want(self.waiting);
+    }
+
+    #[inline]
+    fn answer_when_used(&mut self) {
+        if let Some((_, floor)) = self.deferred
+            && (self.waiting == 0
+                || !self.credit.has_bytes()
+                || self.credit.committed() + self.credit.reserved() >= floor)
+        {
+            self.answer_recall();
+        }
     }
 
     /// Completes a rewind (`CHAN-6`): every value from `limit` on has gone back to its owner, and is numbered anew when sent.
@@ -528,6 +564,8 @@ impl SendHalf {
                 self.sealed_high = self.taken;
             }
             self.peer_close = Some(CloseReason { code: close.code, reason: close.reason.clone() });
+            self.offer = Offer::None;
+            self.deferred = None;
             self.close_due |= !self.close_sent;
         }
         Ok(())

@@ -100,6 +100,10 @@ impl Lease {
         self.want = want;
     }
 
+    pub(super) fn note_exhausted(&mut self) {
+        self.enough = u64::MAX;
+    }
+
     /// The size of a grant when `share` is the most that is fair (`HOST-8`).
     pub(super) fn grant_size(&self, share: u64) -> u64 {
         share.min(self.want.max(self.burst))

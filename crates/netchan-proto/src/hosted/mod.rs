@@ -111,6 +111,13 @@ impl Hosted {
         self.settle();
     }
 
+    /// As [`Self::want`], for a local sender of whom it is certain that nothing it holds is left for them, be it that it
+    /// set the rest aside: then it need not have used half of it first.
+    pub fn want_besides(&mut self, key: SenderKey, n: u64) {
+        self.senders.note_exhausted(key);
+        self.want(key, n);
+    }
+
     /// As [`Self::want`], for a peer that says how far it would like its limit to be: a wish that crossed a grant on the
     /// way asks only for the rest.
     pub fn want_up_to(&mut self, key: SenderKey, limit: u64) {
@@ -162,6 +169,20 @@ impl Hosted {
         self.senders.yielded(key, limit)?;
         self.settle();
         Ok(())
+    }
+
+    /// The sender has closed: it sends no more, so its unused credit is free at once. What it pushed stays, an offer
+    /// where C = 0 too, and it goes on to hear what is settled; [`Self::remove_sender`] follows.
+    pub fn retire(&mut self, key: SenderKey) {
+        self.senders.suspend(key);
+        self.settle();
+    }
+
+    /// Whether the sender is here, or has gone and left values that are not settled: those end with
+    /// [`Effect::Forgotten`].
+    #[must_use]
+    pub fn knows_sender(&self, key: SenderKey) -> bool {
+        self.senders.knows(key)
     }
 
     /// The sender has been away for so long that its unused lease is lent to others. Until [`Self::resume`] nothing may

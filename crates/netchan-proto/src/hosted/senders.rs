@@ -64,6 +64,10 @@ impl Senders {
         self.map.len()
     }
 
+    pub(super) fn knows(&self, key: SenderKey) -> bool {
+        self.map.contains_key(&key)
+    }
+
     fn is_rendezvous(&self) -> bool {
         self.pool.capacity() == 0
     }
@@ -103,10 +107,13 @@ impl Senders {
         queued
     }
 
-    fn forget_if_done(&mut self, key: SenderKey) {
-        if self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled()) {
+    /// Says whether the record of a sender that is gone went with its last value.
+    fn forget_if_done(&mut self, key: SenderKey) -> bool {
+        let done = self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled());
+        if done {
             self.map.remove(&key);
         }
+        done
     }
 
     pub(super) fn want(&mut self, key: SenderKey, n: u64) {
@@ -118,6 +125,13 @@ impl Senders {
             // No capacity is larger, and the cap keeps sums of wants far from overflow.
             sender.lease.set_want(n.min(CAPACITY_ITEMS_MAX));
             self.pool.place(key, &mut sender.lease);
+        }
+    }
+
+    /// Nothing of what this sender holds is left for its blocked sends.
+    pub(super) fn note_exhausted(&mut self, key: SenderKey) {
+        if let Some(sender) = self.live(key) {
+            sender.lease.note_exhausted();
         }
     }
 
@@ -259,7 +273,9 @@ impl Senders {
         sender.lease.progress.settle(seq);
         self.pool.restore(1);
         if sender.gone {
-            self.forget_if_done(key);
+            if self.forget_if_done(key) {
+                effects.push_back(Effect::Forgotten { sender: key });
+            }
             return;
         }
         if let Offer::Dispatched { withdraw_asked } = sender.offer {
@@ -283,7 +299,9 @@ impl Senders {
         sender.offer = Offer::Withdrawn;
         self.pool.restore(1);
         if sender.gone {
-            self.forget_if_done(key);
+            if self.forget_if_done(key) {
+                effects.push_back(Effect::Forgotten { sender: key });
+            }
         } else {
             effects.push_back(Effect::Withdrawn { to: key, seq, withdrawn: true });
         }

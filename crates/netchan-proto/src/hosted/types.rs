@@ -60,6 +60,11 @@ pub enum Effect {
         /// How many values are settled, in any order.
         count: u64,
     },
+    /// The last value of a sender that was removed is settled: its key means nothing any more.
+    Forgotten {
+        /// The sender.
+        sender: SenderKey,
+    },
     /// The answer to a [`Hosted::withdraw`](super::Hosted::withdraw) that found the offer dispatched, or the return of an
     /// offer by a close.
     Withdrawn {

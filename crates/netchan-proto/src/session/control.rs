@@ -103,6 +103,8 @@ pub struct Control {
     own_confirm: Option<[u8; 48]>,
     peer_confirm: [u8; 48],
     confirmed: bool,
+    /// The farewell of an end that has not heard from the other yet.
+    farewell: Option<(u16, String)>,
 }
 
 impl Control {
@@ -126,6 +128,7 @@ impl Control {
             own_confirm: None,
             peer_confirm: [0; 48],
             confirmed: false,
+            farewell: None,
         }
     }
 
@@ -267,7 +270,11 @@ impl Control {
 
     /// Ends the session (`SESS-11`).
     pub fn go_away(&mut self, code: u16, reason: String) {
-        self.push_if_confirmed(Frame::GoAway { code, reason });
+        if self.confirmed {
+            self.outbox.push_back(Frame::GoAway { code, reason });
+        } else {
+            self.farewell = Some((code, reason));
+        }
     }
 
     /// Queues a frame about a channel, such as its position.
@@ -393,7 +400,11 @@ impl Control {
             return Err(Violation("wrong confirmation"));
         }
         self.confirmed = true;
-        Ok(self.begin_resync())
+        let live = self.begin_resync();
+        if let Some((code, reason)) = self.farewell.take() {
+            self.outbox.push_back(Frame::GoAway { code, reason });
+        }
+        Ok(live)
     }
 
     fn handle_open(&mut self, open: Open) -> Result<Option<Event>, Violation> {
@@ -484,7 +495,7 @@ impl Control {
                 self.remove(id);
                 self.offered -= 1;
                 self.bury(id, gone(id));
-                Ok(None)
+                Ok(Some(Event::OfferExpired(id)))
             }
             Some(State::Live(_)) | None => self.check_known(id).map(|()| None),
         }

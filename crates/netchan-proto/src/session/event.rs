@@ -58,6 +58,11 @@ pub enum Event {
         /// The offer.
         seq: u64,
     },
+    /// Leased credit is wanted back that waiting sends were just granted: they have a moment to use it, then
+    /// [`SendHalf::answer_recall`].
+    RecallDeferred(ChannelId),
+    /// The peer gave up a channel that it had opened and nobody has answered.
+    OfferExpired(ChannelId),
     /// The outcome of a [`SendHalf::withdraw`].
     Withdrawn {
         /// The channel.

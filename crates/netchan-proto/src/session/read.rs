@@ -225,7 +225,12 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
         Frame::Recall(recall) => {
             match host.with_send(recall.id, |half| half.handle_recall(&recall)).transpose()? {
                 Some(Some(limit)) => host.event(Event::RewindAsked { id: recall.id, limit }),
-                Some(None) => host.set_ready(recall.id),
+                Some(None) => {
+                    host.set_ready(recall.id);
+                    if host.with_send(recall.id, |half| half.defers_recall()) == Some(true) {
+                        host.event(Event::RecallDeferred(recall.id));
+                    }
+                }
                 None => known(recall.id)?,
             }
         }

@@ -44,6 +44,12 @@ impl WriteHalf {
         }
     }
 
+    /// The link is gone for good: what waited for it goes with it.
+    pub fn discard(&mut self) {
+        self.out = SealBuf::new(0);
+        self.control = Vec::new();
+    }
+
     /// Access to the sealer, for rekey limits and figures.
     pub fn sealer(&mut self) -> &mut Sealer {
         &mut self.sealer

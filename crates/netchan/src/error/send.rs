@@ -240,6 +240,9 @@ pub enum ReserveError {
         /// The channel's capacity.
         capacity: usize,
     },
+    /// The value's own `Serialize` asks for a place in the channel that it is being sent on.
+    #[error("Serialize may not reserve on the channel that its value is being sent on")]
+    Reentrant,
     /// The channel has no places.
     #[error("a channel of capacity 0 has no places to reserve; use send, which waits for the receiver")]
     Rendezvous,

@@ -47,6 +47,14 @@ impl HubState {
         false
     }
 
+    /// One unit for whoever stands at the head of the queue.
+    fn take_unit_alone(&mut self) -> bool {
+        if self.hosted.try_lease(LOCAL_SENDER) {
+            self.local.limit = self.hosted.limit(LOCAL_SENDER).unwrap_or(self.local.limit);
+        }
+        self.local_credit() > 0
+    }
+
     fn commit(&mut self, bytes: Bytes) -> Option<u64> {
         let seq = self.local.committed;
         self.hosted.push(LOCAL_SENDER, seq, bytes).ok()?;
@@ -56,7 +64,12 @@ impl HubState {
 
     fn want(&mut self) {
         let waiting = self.local.senders.len() as u64;
-        self.hosted.want(LOCAL_SENDER, waiting.saturating_sub(self.local_credit()));
+        let free = self.local_credit();
+        if free == 0 {
+            self.hosted.want_besides(LOCAL_SENDER, waiting);
+        } else {
+            self.hosted.want(LOCAL_SENDER, waiting.saturating_sub(free));
+        }
         let free = self.local_credit();
         self.local.senders.wake_front(free);
     }
@@ -112,6 +125,30 @@ impl Hub {
                 state.want();
             }
             Poll::Ready(acquired)
+        })
+    }
+
+    /// Sets the first of `wanted` units aside. Who wants several stays at the head of the queue until it has them all.
+    pub(crate) fn poll_reserve(
+        &self,
+        cx: Option<&Context<'_>>,
+        ticket: &mut Option<Ticket>,
+        wanted: usize,
+    ) -> Poll<Acquired> {
+        let Some(cx) = cx.filter(|_| wanted > 1) else { return self.poll_acquire(cx, ticket, None) };
+        self.run(|state| {
+            if let Some(reason) = state.closed.clone() {
+                state.local.senders.leave(ticket);
+                return Poll::Ready(Acquired::Closed(reason));
+            }
+            let first = state.local.senders.ahead_of(*ticket) == 0;
+            state.local.senders.wait(ticket, cx.waker());
+            if first && (state.local_credit() > 0 || state.take_unit_alone()) {
+                state.local.reserved += 1;
+                return Poll::Ready(Acquired::Reserved);
+            }
+            state.want();
+            Poll::Pending
         })
     }
 

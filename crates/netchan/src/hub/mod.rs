@@ -52,7 +52,6 @@ struct RemoteSender {
     peer: Peer,
     chan: Option<Arc<RecvChan>>,
     pushed: u64,
-    gone: bool,
 }
 
 struct RemoteReceiver {
@@ -255,7 +254,11 @@ impl HubState {
                     self.local.taken = prefix;
                     self.local.watchers.wake_all();
                 }
-                Effect::Settled { sender, prefix, count } => self.settled(sender, prefix, count, kicks),
+                Effect::Settled { sender, prefix, .. } => {
+                    self.settle_offer(sender, true);
+                    self.with_sender(sender, kicks, |half| half.settle(prefix));
+                }
+                Effect::Forgotten { sender } => _ = self.senders.remove(&sender),
                 Effect::Withdrawn { to, seq, withdrawn } => {
                     self.settle_offer(to, !withdrawn);
                     self.with_sender(to, kicks, |half| half.answer_withdraw(seq, withdrawn));
@@ -281,14 +284,6 @@ impl HubState {
                 state.half.urgency()
             };
             kicks.push(Kick::Recv(Arc::clone(chan), urgency));
-        }
-    }
-
-    fn settled(&mut self, key: SenderKey, prefix: u64, count: u64, kicks: &mut Vec<Kick>) {
-        self.settle_offer(key, true);
-        self.with_sender(key, kicks, |half| half.settle(prefix));
-        if self.senders.get(&key).is_some_and(|sender| sender.gone && count >= sender.pushed) {
-            self.senders.remove(&key);
         }
     }
 

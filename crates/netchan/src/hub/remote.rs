@@ -9,6 +9,7 @@ use netchan_proto::hosted::{ReceiverKey, SenderKey, Withdraw};
 use netchan_proto::session::close_code;
 
 use super::{Hub, Kick, RemoteReceiver, RemoteSender};
+use crate::error::CloseReason;
 use crate::session::{RecvChan, SendChan};
 
 impl Hub {
@@ -39,7 +40,7 @@ impl Hub {
     pub(crate) fn attach_sender(&self, key: SenderKey, chan: &Arc<RecvChan>) {
         self.run(|state| {
             let peer = chan.core.peer.clone();
-            let sender = RemoteSender { peer, chan: Some(Arc::clone(chan)), pushed: 0, gone: false };
+            let sender = RemoteSender { peer, chan: Some(Arc::clone(chan)), pushed: 0 };
             state.senders.insert(key, sender);
         });
     }
@@ -49,6 +50,11 @@ impl Hub {
             let receiver =
                 RemoteReceiver { chan: Some(Arc::clone(chan)), limit: 0, taken: 0, pending: VecDeque::new() };
             state.receivers.insert(key, receiver);
+            if state.finished {
+                // The channel ended while this receiver was on its way in.
+                let reason = state.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
+                chan.state.lock().half.close(reason.into());
+            }
         });
     }
 
@@ -69,7 +75,7 @@ impl Hub {
                 }
             }
             if chan.state.lock().half.peer_closed().is_some() {
-                state.hosted.remove_sender(key);
+                state.hosted.retire(key);
             }
         });
     }
@@ -113,13 +119,11 @@ impl Hub {
     pub(crate) fn remove_remote_sender(&self, key: SenderKey) {
         self.run(|state| {
             state.hosted.remove_sender(key);
-            let settled = state.hosted.limit(key).is_none();
-            if let Some(sender) = state.senders.get_mut(&key) {
+            if !state.hosted.knows_sender(key) {
+                state.senders.remove(&key);
+            } else if let Some(sender) = state.senders.get_mut(&key) {
+                // Its values are still here, and whoever takes them may ask who sent them.
                 sender.chan = None;
-                sender.gone = true;
-                if settled || sender.pushed == 0 {
-                    state.senders.remove(&key);
-                }
             }
         });
     }

@@ -16,6 +16,7 @@ use crate::codec::{Codec, DecodeContext, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
 use crate::hub::Hub;
 use crate::peer::Peer;
+use crate::reentry;
 use crate::session::RecvHandle;
 use crate::wait::Ticket;
 
@@ -255,7 +256,7 @@ impl<T: Send + 'static> Receiver<T> {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         match &self.shared.backend {
-            Backend::Wire(handle) => op::close_reason(&handle.0.state.lock()),
+            Backend::Wire(handle) => op::close_reason(&reentry::enter(&handle.0.state)),
             Backend::Hub(receiver) => receiver.hub.closed(),
         }
     }
@@ -265,7 +266,7 @@ impl<T: Send + 'static> Receiver<T> {
     pub fn len(&self) -> usize {
         match &self.shared.backend {
             Backend::Wire(handle) => {
-                usize::try_from(handle.0.state.lock().half.ready()).unwrap_or(usize::MAX)
+                usize::try_from(reentry::enter(&handle.0.state).half.ready()).unwrap_or(usize::MAX)
             }
             Backend::Hub(receiver) => receiver.hub.ready(),
         }
@@ -282,7 +283,7 @@ impl<T: Send + 'static> Receiver<T> {
     pub fn stats(&self) -> ReceiverStats {
         match &self.shared.backend {
             Backend::Wire(handle) => {
-                let state = handle.0.state.lock();
+                let state = reentry::enter(&handle.0.state);
                 ReceiverStats {
                     received: state.half.received(),
                     taken: state.half.taken(),

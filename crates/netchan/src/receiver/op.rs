@@ -89,6 +89,7 @@ impl<T: Send + 'static> Recv<'_, T> {
             return None;
         }
         let chan = &handle.0;
+        let _report = ReportOnPanic(chan);
         let mut state = chan.state.try_lock()?;
         if state.half.ready() == 0 || !state.receivers.is_empty() {
             return None;
@@ -129,6 +130,7 @@ fn poll_wire<T: 'static>(
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
 ) -> Poll<Received<T>> {
+    let _report = ReportOnPanic(chan);
     let Some(mut state) = reentry::lock(&chan.state) else {
         // Deserialize receives from the channel that its own value came on: there is nothing it could wait for.
         return Poll::Ready(Ok(None));
@@ -146,6 +148,10 @@ fn poll_wire<T: 'static>(
             let _busy = Busy::under(&chan.state);
             state.half.take(|payload| shared.decode(payload))
         };
+        if state.half.has_excess() {
+            // What came for a receive that has left goes to others.
+            chan.note_idle(&state);
+        }
         let urgency = state.half.urgency();
         drop(state);
         if urgency > Urgency::None {
@@ -157,16 +163,37 @@ fn poll_wire<T: 'static>(
         state.receivers.leave(ticket);
         return Poll::Ready(outcome.map(|()| None));
     }
-    let Some(cx) = cx else { return Poll::Pending };
-    state.receivers.wait(ticket, cx.waker());
-    if matches!(state.half.kind(), WindowKind::Demand { .. }) {
-        let waiting = state.receivers.len() as u64;
-        state.half.set_waiting(waiting);
-        let urgency = state.half.urgency();
-        drop(state);
+    if let Some(cx) = cx {
+        state.receivers.wait(ticket, cx.waker());
+        if matches!(state.half.kind(), WindowKind::Demand { .. }) {
+            let waiting = state.receivers.len() as u64;
+            state.half.set_waiting(waiting);
+        }
+    }
+    let urgency = state.half.urgency();
+    drop(state);
+    if urgency > Urgency::None {
         chan.report(urgency);
     }
     Poll::Pending
+}
+
+/// A value counts as taken even if its decoder panics: the sender hears of it.
+struct ReportOnPanic<'a>(&'a Arc<RecvChan>);
+
+impl Drop for ReportOnPanic<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(mut state) = reentry::lock(&self.0.state)
+        {
+            let taken = state.half.taken();
+            state.half.settle(taken);
+            let urgency = state.half.urgency();
+            drop(state);
+            self.0.report(urgency);
+        }
+    }
 }
 
 /// Whether nothing more will come, and how that is to be told.

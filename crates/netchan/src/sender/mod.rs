@@ -20,6 +20,7 @@ use crate::error::{
 };
 use crate::hub::Hub;
 use crate::peer::Peer;
+use crate::reentry;
 use crate::session::SendHandle;
 
 /// Sends values of one type into a channel.
@@ -272,7 +273,7 @@ impl<T: Send + 'static> Sender<T> {
     pub fn close_reason(&self) -> Option<CloseReason> {
         match &self.shared.backend {
             Backend::Wire(handle) => {
-                let state = handle.0.state.lock();
+                let state = reentry::enter(&handle.0.state);
                 let closed = state.half.closed().map(CloseReason::from);
                 closed.or_else(|| state.end.as_ref().map(op::end_reason))
             }
@@ -287,7 +288,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn take_unsettled(&self) -> Vec<Unsettled<T>> {
         let Backend::Wire(handle) = &self.shared.backend else { return Vec::new() };
-        let state = handle.0.state.lock();
+        let state = reentry::enter(&handle.0.state);
         if state.end.is_none() && state.half.peer_closed().is_none() {
             return Vec::new();
         }
@@ -303,7 +304,7 @@ impl<T: Send + 'static> Sender<T> {
             }
         });
         drop(state);
-        handle.0.state.lock().half.drop_unsettled();
+        reentry::enter(&handle.0.state).half.drop_unsettled();
         values
     }
 
@@ -312,7 +313,7 @@ impl<T: Send + 'static> Sender<T> {
     pub fn capacity(&self) -> usize {
         let places = match &self.shared.backend {
             Backend::Wire(handle) => {
-                let state = handle.0.state.lock();
+                let state = reentry::enter(&handle.0.state);
                 let open = state.half.closed().is_none() && state.end.is_none();
                 if open && state.half.mode() != Mode::Rendezvous { state.half.available() } else { 0 }
             }
@@ -326,7 +327,7 @@ impl<T: Send + 'static> Sender<T> {
     #[must_use]
     pub fn max_capacity(&self) -> usize {
         let capacity = match &self.shared.backend {
-            Backend::Wire(handle) => handle.0.state.lock().half.capacity(),
+            Backend::Wire(handle) => reentry::enter(&handle.0.state).half.capacity(),
             Backend::Hub(sender) => sender.hub.capacity(),
         };
         usize::try_from(capacity).unwrap_or(usize::MAX)
@@ -337,7 +338,7 @@ impl<T: Send + 'static> Sender<T> {
     pub fn stats(&self) -> SenderStats {
         match &self.shared.backend {
             Backend::Wire(handle) => {
-                let state = handle.0.state.lock();
+                let state = reentry::enter(&handle.0.state);
                 SenderStats {
                     sent: state.half.committed(),
                     received: state.half.received(),

@@ -148,6 +148,8 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                 let chan = Arc::clone(&handle.0);
                 let withdrawal = chan.state.lock().half.withdraw(seq);
                 chan.kick(true);
+                // What never left leaves its turn to the next.
+                chan.wake_senders();
                 match withdrawal {
                     Withdrawal::Withdrawn => Some(false),
                     Withdrawal::Taken => Some(true),
@@ -428,12 +430,15 @@ impl<T> Drop for SendOp<'_, T> {
                 if self.watch.is_some() {
                     handle.0.state.lock().watchers.leave(&mut self.watch);
                 }
-                if let Stage::Out(seq) = self.stage
-                    && !self.acked
-                {
-                    handle.0.state.lock().half.withdraw(seq);
-                    handle.0.kick(true);
-                    handle.0.wake_senders();
+                if let Stage::Out(seq) = self.stage {
+                    let mut state = handle.0.state.lock();
+                    // A value that was committed stays so; an offer is taken back.
+                    if !self.acked || state.half.mode() == Mode::Rendezvous {
+                        state.half.withdraw(seq);
+                        drop(state);
+                        handle.0.kick(true);
+                        handle.0.wake_senders();
+                    }
                 }
             }
             Backend::Hub(sender) => {
@@ -468,7 +473,7 @@ pub(super) fn leave(chan: &Arc<SendChan>, ticket: &mut Option<Ticket>) {
 
 /// Waits for the outcome of a withdrawal: whether it was withdrawn; `None` when the session ended first.
 async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64) -> Option<bool> {
-    let mut ticket = None;
+    let mut watch = WatchGuard { chan: &chan, ticket: None };
     poll_fn(|cx| {
         let mut state = chan.state.lock();
         let outcome = match state.half.withdraw(seq) {
@@ -476,11 +481,10 @@ async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64) -> Option<bool> {
             Withdrawal::Taken => Some(false),
             Withdrawal::Asked if state.end.is_some() || state.half.peer_closed().is_some() => None,
             Withdrawal::Asked => {
-                state.watchers.wait(&mut ticket, cx.waker());
+                state.watchers.wait(&mut watch.ticket, cx.waker());
                 return Poll::Pending;
             }
         };
-        state.watchers.leave(&mut ticket);
         Poll::Ready(outcome)
     })
     .await
@@ -537,14 +541,14 @@ impl From<PushError<EncodeError>> for Failure {
 
 pub(super) async fn flush(chan: &Arc<SendChan>) -> Result<(), FlushError> {
     let goal = {
-        let mut state = chan.state.lock();
+        let mut state = reentry::enter(&chan.state);
         state.half.request_report();
         state.half.committed()
     };
     chan.kick(true);
     let mut watch = WatchGuard { chan, ticket: None };
     poll_fn(|cx| {
-        let mut state = chan.state.lock();
+        let mut state = reentry::enter(&chan.state);
         let outcome = if state.half.received() >= goal {
             Ok(())
         } else if let Some(reason) = state.half.peer_closed() {
@@ -566,7 +570,7 @@ pub(super) async fn closed<T: Send + 'static>(sender: &Sender<T>) -> CloseReason
             let chan = &handle.0;
             let mut watch = WatchGuard { chan, ticket: None };
             poll_fn(|cx| {
-                let mut state = chan.state.lock();
+                let mut state = reentry::enter(&chan.state);
                 let reason = state.half.closed().map(CloseReason::from);
                 if let Some(reason) = reason.or_else(|| state.end.as_ref().map(end_reason)) {
                     return Poll::Ready(reason);

@@ -97,10 +97,12 @@ pub(super) fn send_reserved<T: Send + 'static>(sender: &Sender<T>, value: &T) ->
                 return Err(failure);
             }
             let pushed = {
+                // The unit is given back if the encoding panics; then others may have it.
+                let _wake = WakeOnPanic(chan);
+                let mut state = state;
                 let _busy = Busy::under(&chan.state);
                 state.half.push_reserved(|item| shared.encode(value, item))
             };
-            drop(state);
             match pushed {
                 Ok(Pushed { full, .. }) => {
                     chan.kick(full);
@@ -112,18 +114,28 @@ pub(super) fn send_reserved<T: Send + 'static>(sender: &Sender<T>, value: &T) ->
                 }
             }
         }
-        Backend::Hub(hub_sender) => match encode_alone(shared, value) {
-            Ok(bytes) => match hub_sender.hub.commit_reserved(bytes) {
+        Backend::Hub(hub_sender) => {
+            // Gives the place back if the encoding fails or panics.
+            let unused = Permit { sender: Some(sender) };
+            let bytes = encode_alone(shared, value)?;
+            std::mem::forget(unused);
+            match hub_sender.hub.commit_reserved(bytes) {
                 Some(_) => Ok(()),
                 None => {
                     Err(Failure::Closed(hub_sender.hub.closed().unwrap_or_else(|| CloseReason::new(0, ""))))
                 }
-            },
-            Err(failure) => {
-                hub_sender.hub.release_reserved();
-                Err(failure)
             }
-        },
+        }
+    }
+}
+
+struct WakeOnPanic<'a>(&'a SendChan);
+
+impl Drop for WakeOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.wake_senders();
+        }
     }
 }
 
@@ -145,10 +157,21 @@ pub(super) fn poll_reserve<T>(
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
 ) -> Poll<Result<(), ReserveError>> {
+    poll_reserve_one_of(sender, cx, ticket, 1)
+}
+
+/// Sets the first of `wanted` places aside. Who wants several stays at the head of the queue until it has them all: two that
+/// held a part each would wait for each other.
+fn poll_reserve_one_of<T>(
+    sender: &Sender<T>,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+    wanted: usize,
+) -> Poll<Result<(), ReserveError>> {
     match &sender.shared.backend {
-        Backend::Wire(handle) => poll_reserve_wire(&handle.0, cx, ticket),
+        Backend::Wire(handle) => poll_reserve_wire(&handle.0, cx, ticket, wanted),
         Backend::Hub(sender) if sender.hub.capacity() == 0 => Poll::Ready(Err(ReserveError::Rendezvous)),
-        Backend::Hub(sender) => match ready!(sender.hub.poll_acquire(cx, ticket, None)) {
+        Backend::Hub(sender) => match ready!(sender.hub.poll_reserve(cx, ticket, wanted)) {
             Acquired::Closed(reason) => Poll::Ready(Err(ReserveError::Closed(reason))),
             Acquired::Committed(_) | Acquired::Reserved => Poll::Ready(Ok(())),
         },
@@ -159,8 +182,11 @@ fn poll_reserve_wire(
     chan: &Arc<SendChan>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
+    wanted: usize,
 ) -> Poll<Result<(), ReserveError>> {
-    let mut state = chan.state.lock();
+    let Some(mut state) = reentry::lock(&chan.state) else {
+        return Poll::Ready(Err(ReserveError::Reentrant));
+    };
     let failed = if let Some(end) = &state.end {
         Some(if end.is_plain() {
             ReserveError::Closed(end_reason(end))
@@ -177,8 +203,17 @@ fn poll_reserve_wire(
         return Poll::Ready(Err(error));
     }
     let ahead = state.senders.ahead_of(*ticket) as u64;
-    if state.half.available() > ahead && state.half.reserve() {
-        state.senders.leave(ticket);
+    let in_turn = wanted == 1 || ahead == 0;
+    if state.half.available() > ahead && in_turn && state.half.reserve() {
+        match cx.filter(|_| wanted > 1) {
+            Some(cx) => state.senders.wait(ticket, cx.waker()),
+            None => {
+                if state.senders.leave(ticket) {
+                    let more = state.half.available();
+                    state.senders.wake_front(more);
+                }
+            }
+        }
         return Poll::Ready(Ok(()));
     }
     if let Some(cx) = cx {
@@ -244,8 +279,16 @@ pub(super) async fn reserve_many<T: Send + 'static>(
         return Err(ReserveError::TooMany { places, capacity: max });
     }
     let mut permits = PermitIterator { sender, places: 0 };
+    let mut waiting = Waiting { sender, ticket: None };
     while permits.places < places {
-        std::mem::forget(reserve(sender).await?);
+        let wanted = places - permits.places;
+        poll_fn(|cx| {
+            let budget = ready!(coop::poll_proceed(cx));
+            let result = ready!(poll_reserve_one_of(sender, Some(cx), &mut waiting.ticket, wanted));
+            budget.made_progress();
+            Poll::Ready(result)
+        })
+        .await?;
         permits.places += 1;
     }
     Ok(permits)

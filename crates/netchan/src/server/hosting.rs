@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 
@@ -114,12 +115,26 @@ impl Upper for ServerCore {
             None if self.is_closing() => {
                 core.refuse(open.id, RefuseCode::NotAvailable, "the server is shutting down")
             }
-            None => self.offers.push(Offer::opened(core, open)),
+            None => {
+                let name = open.name.clone();
+                self.offers.push(Offer::opened(core, open));
+                // It may have been hosted while the offer was on its way into the queue.
+                let hub = self.hubs.lock().get(&name).cloned();
+                if let Some(hub) = hub {
+                    for (session, open) in self.offers.take_opened(&name) {
+                        serve(&session, &open, &hub);
+                    }
+                }
+            }
         }
     }
 
     fn announced(&self, _: &Arc<SessionCore>, _: Announce) {
         // Clients host nothing; an announcement from one is of no use and does no harm.
+    }
+
+    fn expired(&self, core: &Arc<SessionCore>, id: ChannelId) {
+        self.offers.remove(|offer| offer.is_opened_as(core, id));
     }
 
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::flush::Written;
 use super::host::ShellHost;
+use super::recv_chan::GiveBack;
 use super::{SessionCore, phase};
 use crate::error::SessionEnd;
 use crate::transport::LinkReader;
@@ -22,6 +23,9 @@ const READS_MAX: usize = 4;
 
 /// How long a closing end waits for the other to close too.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a producer that gave way to other tasks holds back what it left.
+const HOLD_BACK_MAX: Duration = Duration::from_millis(1);
 
 /// An idle link gives its buffers back after this long.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -37,6 +41,8 @@ pub(crate) struct Driver {
     core: Arc<SessionCore>,
     reader: LinkReader,
     half: ReadHalf,
+    /// Since when a paused producer has kept this task from writing.
+    held_back: Option<Instant>,
     shut_down: bool,
     goodbye_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -46,7 +52,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(super) fn new(core: Arc<SessionCore>, reader: LinkReader, half: ReadHalf) -> Self {
         let timer = Box::pin(tokio::time::sleep(IDLE_AFTER));
-        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, busy: false }
+        Self { core, reader, half, held_back: None, shut_down: false, goodbye_at: None, timer, busy: false }
     }
 
     /// Runs until the session ends.
@@ -68,14 +74,15 @@ impl Driver {
             Ok(more) => more,
             Err(end) => return Poll::Ready(Round::End(end)),
         };
-        match self.write(cx) {
-            Ok(Poll::Ready(())) => return Poll::Ready(Round::Yield),
-            Ok(Poll::Pending) => {}
+        let wrote = match self.write(cx) {
+            Ok(wrote) => wrote.is_ready(),
             // What the peer said before it went may still be here, a farewell among it.
             Err(end) => return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end))),
-        }
-        if more_to_read {
-            return Poll::Ready(Round::Yield);
+        };
+        if wrote || more_to_read {
+            // A link that is never idle keeps no deadline from coming true.
+            let overdue = self.overdue(Instant::now());
+            return Poll::Ready(overdue.err().unwrap_or(Round::Yield));
         }
         self.keep_time(cx)
     }
@@ -135,12 +142,17 @@ impl Driver {
         core.linger();
         let said = core.control.lock().has_output();
         if !said && core.paused_producers.load(Ordering::SeqCst) > 0 {
-            // A producer in mid-burst gave way and will be back; a batch that is left to grow costs less per value.
-            core.burst.store(false, Ordering::SeqCst);
-            if core.paused_producers.load(Ordering::SeqCst) > 0 {
-                return Ok(Poll::Pending);
+            // A producer in mid-burst gave way and will be back; a batch that is left to grow costs less per value. But its
+            // future may never be polled again, and others count on this session too.
+            let since = *self.held_back.get_or_insert_with(Instant::now);
+            if since.elapsed() < HOLD_BACK_MAX {
+                core.burst.store(false, Ordering::SeqCst);
+                if core.paused_producers.load(Ordering::SeqCst) > 0 {
+                    return Ok(Poll::Pending);
+                }
             }
         }
+        self.held_back = None;
         let wrote = said || core.has_ready();
         if core.flush_all()? == Written::Blocked {
             // The link wakes this task; until then senders gather.
@@ -161,20 +173,32 @@ impl Driver {
         Ok(Poll::Pending)
     }
 
-    fn keep_time(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
-        let now = Instant::now();
+    /// Does what time has come for. Says when to look again.
+    fn overdue(&mut self, now: Instant) -> Result<GiveBack, Round> {
         if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
             let at = *self.goodbye_at.get_or_insert(now + GOODBYE_DEADLINE);
             if now >= at {
-                return Poll::Ready(Round::End(SessionEnd::ClosedHere));
+                return Err(Round::End(SessionEnd::ClosedHere));
             }
         }
-        let give_back = self.core.give_back_idle(now.into_std());
+        Ok(self.core.give_back_idle(now.into_std()))
+    }
+
+    fn keep_time(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
+        let now = Instant::now();
+        let give_back = match self.overdue(now) {
+            Ok(give_back) => give_back,
+            Err(round) => return Poll::Ready(round),
+        };
         if give_back.acted {
             return Poll::Ready(Round::Yield);
         }
-        let wakes =
-            [self.goodbye_at, give_back.next.map(Instant::from_std), self.busy.then(|| now + IDLE_AFTER)];
+        let wakes = [
+            self.held_back.map(|since| since + HOLD_BACK_MAX),
+            self.goodbye_at,
+            give_back.next.map(Instant::from_std),
+            self.busy.then(|| now + IDLE_AFTER),
+        ];
         let Some(next) = wakes.into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.deadline() != next
             && !(self.busy && self.timer.deadline() > now && self.timer.deadline() <= next)

@@ -189,8 +189,9 @@ impl SessionCore {
                 Chan::Recv(chan) => chan.ended(end),
             }
         }
+        self.close_link();
         self.ready.lock().clear();
-        self.idle_receivers.lock().clear();
+        self.idle.lock().clear();
         self.drop_openings();
         self.upper.ended(self, end);
         self.ended.send_replace(true);

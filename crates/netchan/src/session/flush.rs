@@ -120,6 +120,14 @@ impl SessionCore {
         Pin::new(&mut self.writer.lock().link).poll_shutdown(cx).map(|_| ())
     }
 
+    /// The session is over: the link closes, even while the program keeps its handles.
+    pub(super) fn close_link(&self) {
+        let mut writer = self.writer.lock();
+        writer.failed.get_or_insert_with(|| SessionEnd::Disconnected("the session is over".to_owned()));
+        writer.link = Box::new(tokio::io::sink());
+        writer.half.discard();
+    }
+
     /// For the driver: gives the write buffers of an idle link back.
     pub(super) fn idle_writer(&self) {
         if let Some(mut writer) = self.writer.try_lock() {
@@ -134,6 +142,10 @@ impl SessionCore {
         let fresh = !chan.queued().swap(true, Ordering::SeqCst);
         if fresh {
             self.ready.lock().push_back(chan.clone());
+            if self.end.get().is_some() {
+                // Nobody writes any more, and what stays here would keep the session in memory for good.
+                self.ready.lock().clear();
+            }
         }
         fresh
     }

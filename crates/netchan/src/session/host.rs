@@ -111,6 +111,12 @@ impl SessionCore {
                     hub.withdraw_remote(*key, seq);
                 }
             }
+            Event::RecallDeferred(id) => {
+                if let Some(chan) = self.send_chan(id) {
+                    self.note_idle(Chan::Send(chan));
+                }
+            }
+            Event::OfferExpired(id) => self.upper.expired(self, id),
             Event::Withdrawn { id, .. } => {
                 if let Some(chan) = self.send_chan(id) {
                     chan.writable();

@@ -44,6 +44,8 @@ pub(crate) trait Upper: Send + Sync + 'static {
     fn incoming(&self, core: &Arc<SessionCore>, open: Open);
     /// The peer hosts a channel, or hosts it no longer.
     fn announced(&self, core: &Arc<SessionCore>, announce: Announce);
+    /// The peer gave up a channel that it had opened.
+    fn expired(&self, core: &Arc<SessionCore>, id: ChannelId);
     /// The session has ended.
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd);
 }
@@ -106,8 +108,8 @@ pub(crate) struct SessionCore {
     phase: AtomicU8,
     /// User handles alive; at zero the session lingers, then ends.
     handles: AtomicUsize,
-    /// Receive handles that nobody waits on, with values or leave to send that should go back, and since when.
-    idle_receivers: Mutex<Vec<(Instant, Arc<RecvChan>)>>,
+    /// Channels with values, or leave to send, that go back to a hosted channel unless they are used by then.
+    idle: Mutex<Vec<(Instant, Chan)>>,
     /// The peer's farewell, until the driver acts on it.
     goodbye: Mutex<Option<SessionEnd>>,
     end: OnceLock<SessionEnd>,
@@ -163,7 +165,7 @@ impl SessionCore {
             opening: Mutex::default(),
             phase: AtomicU8::new(phase::OPEN),
             handles: AtomicUsize::new(0),
-            idle_receivers: Mutex::default(),
+            idle: Mutex::default(),
             goodbye: Mutex::default(),
             end: OnceLock::new(),
             ended: watch::Sender::new(false),

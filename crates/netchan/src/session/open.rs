@@ -244,6 +244,10 @@ impl SessionCore {
         if !self.answer(Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes }) {
             hub.remove_remote_sender(key);
         }
+        if self.end.get().is_some() {
+            // It may have ended before the channel was attached.
+            hub.remove_remote_sender(key);
+        }
     }
 
     /// Accepts a remote receiver of a hosted channel.
@@ -262,6 +266,9 @@ impl SessionCore {
         hub.attach_receiver(key, &chan);
         if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 })
         {
+            hub.remove_receiver(key, 0);
+        }
+        if self.end.get().is_some() {
             hub.remove_receiver(key, 0);
         }
     }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
+use crate::reentry;
 use crate::wait::WaitQueue;
 
 pub(crate) struct RecvState {
@@ -109,9 +110,8 @@ impl RecvChan {
 
     /// Lists this end among those that may have to give back what nobody waits for.
     pub(crate) fn note_idle(self: &Arc<Self>, state: &RecvState) {
-        if state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
-            self.core.idle_receivers.lock().push((Instant::now() + GIVE_BACK_AFTER, Arc::clone(self)));
-            self.core.wake_driver();
+        if state.end.is_none() && state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
+            self.core.note_idle(Chan::Recv(Arc::clone(self)));
         }
     }
 
@@ -129,6 +129,7 @@ impl RecvChan {
     pub(super) fn ended(&self, end: &SessionEnd) {
         let mut state = self.state.lock();
         state.end.get_or_insert_with(|| end.clone());
+        state.half.forsake();
         state.receivers.wake_all();
         state.watchers.wake_all();
         drop(state);
@@ -143,7 +144,7 @@ impl RecvChan {
 
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {
         {
-            let mut state = self.state.lock();
+            let mut state = reentry::enter(&self.state);
             state.half.stop(reason);
             state.receivers.wake_all();
             state.watchers.wake_all();
@@ -182,17 +183,28 @@ pub(super) struct GiveBack {
 }
 
 impl SessionCore {
-    /// For the driver: gives back what receivers have not waited for in time.
+    /// Lists a channel whose credit, or values, others want, and that has a moment to use them.
+    pub(super) fn note_idle(&self, chan: Chan) {
+        self.idle.lock().push((Instant::now() + GIVE_BACK_AFTER, chan));
+        self.wake_driver();
+    }
+
+    /// For the driver: gives back what was not used in time.
     pub(super) fn give_back_idle(self: &Arc<Self>, now: Instant) -> GiveBack {
         let (due, next) = {
-            let mut idle = self.idle_receivers.lock();
+            let mut idle = self.idle.lock();
             if idle.is_empty() {
                 return GiveBack { acted: false, next: None };
             }
             let due: Vec<_> = idle.extract_if(.., |(at, _)| *at <= now).collect();
             (due, idle.iter().map(|(at, _)| *at).min())
         };
-        due.iter().for_each(|(_, chan)| chan.give_back());
+        for (_, chan) in &due {
+            match chan {
+                Chan::Recv(chan) => chan.give_back(),
+                Chan::Send(chan) => chan.give_back(),
+            }
+        }
         GiveBack { acted: !due.is_empty(), next }
     }
 }

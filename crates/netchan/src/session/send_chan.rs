@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
+use crate::reentry;
 use crate::wait::WaitQueue;
 
 pub(crate) struct SendState {
@@ -117,9 +118,15 @@ impl SendChan {
     }
 
     pub(crate) fn close(self: &Arc<Self>, reason: CloseReason) {
-        self.state.lock().half.close(reason);
+        reentry::enter(&self.state).half.close(reason);
         self.kick(true);
         self.writable_locally();
+    }
+
+    /// The time is over: leased credit that was recalled goes back, whoever still waits.
+    pub(super) fn give_back(self: &Arc<Self>) {
+        self.state.lock().half.answer_recall();
+        self.kick(true);
     }
 
     /// The state changed here rather than at the peer: wakes whoever watches.

@@ -117,6 +117,8 @@ impl Reference {
         assert!(self.withdrawn.insert((origin, seq)));
         if tell && !peer.gone {
             self.expected.push_back(Effect::Withdrawn { to: origin, seq, withdrawn: true });
+        } else if tell && peer.settled.len() as u64 == peer.pushed {
+            self.expected.push_back(Effect::Forgotten { sender: origin });
         }
     }
 
@@ -130,6 +132,9 @@ impl Reference {
             peer.settled.insert(item.seq);
             peer.answer = Some(Withdraw::Taken);
             if peer.gone {
+                if peer.settled.len() as u64 == peer.pushed {
+                    self.expected.push_back(Effect::Forgotten { sender: item.origin });
+                }
                 continue;
             }
             if peer.withdraw_asked {
