@@ -64,3 +64,7 @@ pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
 pub use server::{Client, Server, listen_and_serve};
 pub use session::CloseReport;
 pub use ticket::Ticket;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! One channel's two halves: sequence numbers, retention, credit, close, rendezvous.
 //!
-//! A channel carries values one way. Its state lives here, in the session, and never in a link: a half that loses its
-//! link is told so ([`SendHalf::detach`], [`RecvHalf::detach`]) and goes on after the exchange of positions on the next.
+//! A channel carries values one way. Its state lives here, in the session, and never in a link (`SESS-1`): a half that
+//! loses its link is told so ([`SendHalf::detach`], [`RecvHalf::detach`]) and goes on after the exchange of positions on the next.
 
 mod item;
 mod recv;

@@ -231,7 +231,7 @@ impl RecvHalf {
             && self.window.granted() > self.window.taken()
     }
 
-    /// Demand: gives every value that was not taken, and all leave to send, back (`HOST-20`).
+    /// Demand: gives every value that was not taken, and all leave to send, back (`CHAN-6`).
     pub fn give_back(&mut self) {
         if !self.has_excess() {
             return;
@@ -383,7 +383,7 @@ impl RecvHalf {
         Ok(Arrival { values: 1 })
     }
 
-    /// Handles POLL: the sender waits for news.
+    /// Handles POLL: the sender waits for news (`CHAN-8`).
     pub const fn handle_poll(&mut self) {
         self.report_due = true;
         self.asked = true;

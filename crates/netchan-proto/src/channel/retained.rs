@@ -1,4 +1,4 @@
-//! Encoded values, kept by the sending end until they are taken, in the pieces in which they are sealed.
+//! Encoded values, kept by the sending end until they are taken, in the pieces in which they are sealed (`CHAN-3`).
 //!
 //! Invariants: pieces are in order and without gaps, the open batch follows the last of them; `sent` pieces from the
 //! front have gone to the current link.
@@ -11,6 +11,7 @@ use super::item::{ItemBuf, Payload};
 use crate::limits::{BATCH_BYTES, BATCHED_ITEM_BYTES_MAX, RECORD_PLAINTEXT_BYTES_MAX};
 use crate::wire::{Body, DataHeader, FRAGMENT_TRAILER_BYTES, split_item, varint_len};
 
+/// A long value is cut so that each fragment but the last fills a record (`CHAN-5`).
 const FRAGMENT_BYTES: usize = RECORD_PLAINTEXT_BYTES_MAX - FRAGMENT_TRAILER_BYTES;
 
 #[derive(Debug)]

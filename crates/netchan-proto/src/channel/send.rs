@@ -323,7 +323,7 @@ impl SendHalf {
         }
     }
 
-    /// Asks the peer to report its positions at once.
+    /// Asks the peer to report its positions at once (`CHAN-8`).
     pub fn request_report(&mut self) {
         if self.received < self.committed() || self.taken < self.committed() {
             self.poll_due = true;
@@ -353,7 +353,7 @@ impl SendHalf {
         }
     }
 
-    /// No more values; CLOSE follows the last of them.
+    /// No more values; CLOSE follows the last of them (`CHAN-7`).
     pub fn close(&mut self, reason: CloseReason) {
         if self.closing.is_none() && !self.close_sent {
             self.closing = Some((reason, false));
@@ -523,7 +523,7 @@ impl SendHalf {
         }
     }
 
-    /// Completes a rewind: every value from `limit` on has gone back to its owner, and is numbered anew when sent.
+    /// Completes a rewind (`CHAN-6`): every value from `limit` on has gone back to its owner, and is numbered anew when sent.
     ///
     /// # Errors
     /// A [`Violation`] when no rewind was asked for, or not to that point.

@@ -5,7 +5,7 @@
 
 use super::Violation;
 
-/// How many values, and how many bytes, may be sent.
+/// How many values, and how many bytes, may be sent (`FLOW-1`).
 #[derive(Clone, Debug)]
 pub struct Credit {
     committed: u64,

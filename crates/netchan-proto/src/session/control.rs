@@ -15,10 +15,10 @@ use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Refuse, R
 /// No single control frame is longer than this: name, label and codec with their lengths, and the integers.
 const FRAME_BYTES_MAX: usize = 4_096;
 
-/// Ends of finished channels that are remembered for a peer whose link broke before it heard of them.
+/// Ends of finished channels that are remembered for a peer whose link broke before it heard of them (`SESS-10`).
 const GRAVES_MAX: usize = 1_024;
 
-/// Bounds on what the peer may have open here.
+/// Bounds on what the peer may have open here (`SESS-7`).
 #[derive(Clone, Copy, Debug)]
 pub struct ControlLimits {
     /// Channels of the session, by both ends.
@@ -204,7 +204,7 @@ impl Control {
         true
     }
 
-    /// Refuses a channel the peer opened. False when it is not waiting for an answer.
+    /// Refuses a channel the peer opened (`SESS-6`). False when it is not waiting for an answer.
     pub fn refuse(&mut self, id: ChannelId, code: RefuseCode, reason: String) -> bool {
         if !self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Offered)) {
             return false;
@@ -215,7 +215,7 @@ impl Control {
         true
     }
 
-    /// Gives up a channel opened here. False when it has been answered already.
+    /// Gives up a channel opened here (`SESS-6`). False when it has been answered already.
     pub fn abandon(&mut self, id: ChannelId) -> bool {
         let Some(entry) = self.channels.get_mut(&id) else { return false };
         if !matches!(entry.state, State::Opening) {
@@ -268,7 +268,7 @@ impl Control {
         self.push_if_confirmed(Frame::Ping { nonce });
     }
 
-    /// Ends the session.
+    /// Ends the session (`SESS-11`).
     pub fn go_away(&mut self, code: u16, reason: String) {
         if self.confirmed {
             self.outbox.push_back(Frame::GoAway { code, reason });
@@ -329,7 +329,7 @@ impl Control {
     }
 
     /// Writes queued frames, as many as fit one record. An OPEN steps this end's key chain here, in the order in which it
-    /// is sealed (`KEY-6`).
+    /// is sealed (`KEY-8`).
     pub fn poll_output(&mut self, out: &mut Vec<u8>) {
         if let Some(mac) = self.own_confirm.take() {
             Frame::Confirm { mac }.write(out);
@@ -370,7 +370,7 @@ impl Control {
         entry.keys.as_ref().filter(|_| sends).map(|keys| keys.secret(Direction::from(sender)))
     }
 
-    /// Handles a frame that concerns the session as a whole.
+    /// Handles a frame that concerns the session as a whole (`SESS-5`).
     pub(super) fn handle(&mut self, frame: Frame) -> Result<Option<Event>, Violation> {
         match frame {
             Frame::Open(open) => self.handle_open(open),

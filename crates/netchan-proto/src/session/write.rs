@@ -10,7 +10,7 @@ use crate::limits::{RECORD_BYTES_MAX, WRITE_BUFFER_BYTES};
 /// Control frames are sealed once this many bytes have gathered, or nothing else is left to gather.
 const CONTROL_BATCH_BYTES: usize = 16 * 1_024;
 
-/// The write half of a link. Only its holder seals, so that sealed bytes are never reordered or dropped (`REC-4`).
+/// The write half of a link. Only its holder seals, so that sealed bytes are never reordered or dropped (`REC-6`).
 #[derive(Debug)]
 pub struct WriteHalf {
     sealer: Sealer,
@@ -94,7 +94,8 @@ impl WriteHalf {
         self.out.space() >= RECORD_BYTES_MAX
     }
 
-    /// Says whether frames that must go first have been queued meanwhile.
+    /// Says whether frames that must go first have been queued meanwhile (`SESS-3`). Channels take turns, a record each
+    /// (`CHAN-5`).
     fn fill_from_channels<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<bool, SealError> {
         while self.has_room() && self.control.len() < CONTROL_BATCH_BYTES {
             let Some(id) = host.next_ready() else { break };

@@ -119,6 +119,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str, bytes_max: usize) {
     out.extend_from_slice(&text.as_bytes()[..end]);
 }
 
+/// A channel's id; the control channel is none (`WIRE-4`).
 pub(super) fn read_id(reader: &mut Reader<'_>) -> Result<ChannelId, WireError> {
     match reader.varint_u32()? {
         0 => Err(WireError::Invalid("the control channel has no such frame")),

@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).map_err(|_| WireError::Invalid("more than 32 bits"))
     }
 
-    /// The next text: a varint length of at most `bytes_max`, then UTF-8.
+    /// The next text: a varint length of at most `bytes_max`, then UTF-8 (`WIRE-4`).
     ///
     /// # Errors
     /// As [`Reader::varint`], or [`WireError::Invalid`] when it is too long or not UTF-8.

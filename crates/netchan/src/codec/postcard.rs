@@ -1,6 +1,7 @@
 //! The default codec.
 
 use std::any::type_name;
+use std::marker::PhantomData;
 
 use postcard::Deserializer;
 use postcard::ser_flavors::Flavor;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::guard::{Budget, Guarded, Overrun};
+use super::probe::is_flat;
 use super::{Codec, DecodeContext, DecodeError, EncodeContext, EncodeError, ItemBuf, Payload, TooLarge};
 
 /// [postcard](https://docs.rs/postcard): small, fast, specified, for every type that serde can write and read.
@@ -69,6 +71,46 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
                 Err(why_not(type_name::<T>(), error, rest, &budget, cx.depth_max(), elements_max))
             }
         }
+    }
+}
+
+/// [`Postcard`] for one type, which was looked at beforehand: a type that cannot nest or claim a length is decoded without
+/// counting.
+pub(crate) struct PostcardFor<T> {
+    flat: bool,
+    value: PhantomData<fn(T)>,
+}
+
+impl<T: DeserializeOwned> PostcardFor<T> {
+    pub(crate) fn new() -> Self {
+        Self { flat: is_flat::<T>(), value: PhantomData }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for PostcardFor<T> {
+    fn name(&self) -> &str {
+        Codec::<T>::name(&Postcard)
+    }
+
+    #[inline]
+    fn encode(
+        &self,
+        value: &T,
+        cx: &mut EncodeContext<'_>,
+        out: &mut ItemBuf<'_>,
+    ) -> Result<(), EncodeError> {
+        Postcard.encode(value, cx, out)
+    }
+
+    #[inline]
+    fn decode(&self, payload: Payload<'_>, cx: &mut DecodeContext<'_>) -> Result<T, DecodeError> {
+        if self.flat
+            && let Ok((value, [])) = postcard::take_from_bytes(payload.as_slice())
+        {
+            return Ok(value);
+        }
+        // Also for what failed: the guarded path says what is wrong.
+        Postcard.decode(payload, cx)
     }
 }
 

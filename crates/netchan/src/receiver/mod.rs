@@ -12,7 +12,7 @@ use futures_core::Stream;
 use parking_lot::Mutex;
 
 use self::op::RecvOp;
-use crate::codec::{Codec, DecodeContext, Payload};
+use crate::codec::{Codec, DecodeContext, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
 use crate::hub::Hub;
 use crate::peer::Peer;
@@ -107,12 +107,10 @@ impl<T: Send + 'static> Receiver<T> {
     ///
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no value is lost, and the next receive gets what would have been its.
+    // Not an `async fn`: every move of a large value on the way out costs as much as its decoding.
     #[inline]
-    pub async fn recv(&self) -> Result<Option<T>, RecvError> {
-        if let Some(received) = op::try_take(self).await {
-            return received.map(Some);
-        }
-        RecvOp::new(self).await.map(|received| received.map(|(value, _)| value))
+    pub fn recv(&self) -> impl Future<Output = Result<Option<T>, RecvError>> + Send + '_ {
+        op::Recv(RecvOp::new(self))
     }
 
     /// As [`recv`](Self::recv), and says who sent the value.
@@ -327,9 +325,12 @@ impl<T> Receiver<T> {
 impl<T: 'static> Shared<T> {
     fn decode(&self, payload: Payload<'_>) -> Result<T, RecvError> {
         let mut cx = DecodeContext::new(&self.name, self.message_bytes_max);
-        self.codec
-            .decode(payload, &mut cx)
-            .map_err(|error| RecvError::Decode { channel: self.name.to_string(), error })
+        self.codec.decode(payload, &mut cx).map_err(|error| self.undecodable(error))
+    }
+
+    #[cold]
+    fn undecodable(&self, error: DecodeError) -> RecvError {
+        RecvError::Decode { channel: self.name.to_string(), error }
     }
 }
 

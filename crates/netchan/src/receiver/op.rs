@@ -76,34 +76,51 @@ impl<T> Drop for RecvOp<'_, T> {
     }
 }
 
-/// The fast path of a receive: takes the next value if it is here and nobody waits. `None` leaves everything else to
-/// [`RecvOp`].
-#[inline]
-pub(super) fn try_take<T: Send + 'static>(
-    receiver: &Receiver<T>,
-) -> impl Future<Output = Option<Result<T, RecvError>>> + use<'_, T> {
-    poll_fn(move |cx| {
-        let shared = &receiver.shared;
-        let Backend::Wire(handle) = &shared.backend else { return Poll::Ready(None) };
-        let Poll::Ready(budget) = coop::poll_proceed(cx) else { return Poll::Ready(None) };
+/// `recv`: a [`RecvOp`] that drops the sender's name, and looks first whether a value is here.
+pub(super) struct Recv<'a, T>(pub(super) RecvOp<'a, T>);
+
+impl<T: Send + 'static> Recv<'_, T> {
+    /// The fast path: takes the next value if it is here and nobody waits. `None` leaves everything else to [`RecvOp`].
+    #[inline]
+    fn take_at_once(&self) -> Option<Result<Option<T>, RecvError>> {
+        let shared = &self.0.receiver.shared;
+        let Backend::Wire(handle) = &shared.backend else { return None };
+        if self.0.ticket.is_some() {
+            return None;
+        }
         let chan = &handle.0;
         let _report = ReportOnPanic(chan);
-        let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(None) };
+        let mut state = chan.state.try_lock()?;
         if state.half.ready() == 0 || !state.receivers.is_empty() {
-            return Poll::Ready(None);
+            return None;
         }
         let value = {
             let _busy = Busy::under(&chan.state);
-            state.half.take(|payload| shared.decode(payload))
+            state.half.take(|payload| shared.decode(payload).map(Some))
         };
         let urgency = state.half.urgency();
         drop(state);
         if urgency > Urgency::None {
             chan.report(urgency);
         }
+        value
+    }
+}
+
+impl<T: Send + 'static> Future for Recv<'_, T> {
+    type Output = Result<Option<T>, RecvError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let budget = ready!(coop::poll_proceed(cx));
+        if let Some(result) = self.take_at_once() {
+            budget.made_progress();
+            return Poll::Ready(result);
+        }
+        let result = ready!(self.0.poll_op(Some(cx)));
         budget.made_progress();
-        Poll::Ready(value)
-    })
+        Poll::Ready(result.map(|received| received.map(|(value, _)| value)))
+    }
 }
 
 #[inline]
@@ -131,6 +148,10 @@ fn poll_wire<T: 'static>(
             let _busy = Busy::under(&chan.state);
             state.half.take(|payload| shared.decode(payload))
         };
+        if !state.receivers.is_empty() && state.half.ended().is_some() {
+            // That was the last value: nothing else would tell the others.
+            state.receivers.wake_all();
+        }
         if state.half.has_excess() {
             // What came for a receive that has left goes to others.
             chan.note_idle(&state);
@@ -172,6 +193,9 @@ impl Drop for ReportOnPanic<'_> {
         {
             let taken = state.half.taken();
             state.half.settle(taken);
+            if state.half.ended().is_some() {
+                state.receivers.wake_all();
+            }
             let urgency = state.half.urgency();
             drop(state);
             self.0.report(urgency);

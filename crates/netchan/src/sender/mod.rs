@@ -140,13 +140,10 @@ impl<T: Send + 'static> Sender<T> {
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    // Not an `async fn`: those move their arguments once more before they look at them.
     #[inline]
-    pub async fn send(&self, mut value: T) -> Result<(), SendError<T>> {
-        // The value stays where it is until it is known that it must wait.
-        if op::try_commit(self, &mut value).await {
-            return Ok(());
-        }
-        SendOp::new(self, value).await.map(|_| ())
+    pub fn send(&self, value: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + '_ {
+        SendOp::new(self, value)
     }
 
     /// Sends a value if there is a place now.
@@ -171,7 +168,7 @@ impl<T: Send + 'static> Sender<T> {
     pub async fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         let mut op = Box::pin(SendOp::new(self, value));
         match tokio::time::timeout(timeout, op.as_mut()).await {
-            Ok(result) => result.map(|_| ()).map_err(SendTimeoutError::Send),
+            Ok(result) => result.map_err(SendTimeoutError::Send),
             Err(_) => SendOp::expire(op).await,
         }
     }
@@ -195,7 +192,7 @@ impl<T: Send + 'static> Sender<T> {
     /// # Cancel safety
     /// As [`send`](Self::send) until the value is committed; then it is sent, and only the answer is lost.
     pub async fn send_acked(&self, value: T) -> Result<(), SendError<T>> {
-        SendOp::acked(self, value).await.map(|_| ())
+        SendOp::acked(self, value).await
     }
 
     /// Waits until everything sent so far has reached the peer.

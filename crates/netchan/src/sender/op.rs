@@ -186,7 +186,31 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         }
     }
 
+    /// The fast path: commits the value if there is a place and nobody waits. False leaves everything, errors as well, to
+    /// what follows.
     #[inline]
+    fn commit_at_once(&self) -> bool {
+        let shared = &self.sender.shared;
+        let (Backend::Wire(handle), Some(value)) = (&shared.backend, &self.value) else { return false };
+        if self.stage != Stage::Waiting || self.ticket.is_some() || self.acked {
+            return false;
+        }
+        let chan = &handle.0;
+        let Some(mut state) = chan.state.try_lock() else { return false };
+        let ready = state.end.is_none() && state.senders.is_empty() && state.half.mode() != Mode::Rendezvous;
+        if !ready {
+            return false;
+        }
+        let pushed = {
+            let _busy = Busy::under(&chan.state);
+            state.half.push(|item| shared.encode(value, item))
+        };
+        drop(state);
+        let Ok(Pushed { full, .. }) = pushed else { return false };
+        chan.kick(full);
+        true
+    }
+
     fn poll_op(&mut self, cx: &Context<'_>) -> Poll<Result<u64, Failure>> {
         match &self.sender.shared.backend {
             Backend::Wire(handle) => {
@@ -361,36 +385,6 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     }
 }
 
-/// The fast path of a send: commits the value if there is a place and nobody waits. False leaves everything, errors as
-/// well, to [`SendOp`].
-#[inline]
-pub(super) fn try_commit<'a, T: Send + 'static>(
-    sender: &'a Sender<T>,
-    // Unique only so that the future is `Send` for a `T` that is not `Sync`.
-    value: &'a mut T,
-) -> impl Future<Output = bool> + use<'a, T> {
-    poll_fn(move |cx| {
-        let shared = &sender.shared;
-        let Backend::Wire(handle) = &shared.backend else { return Poll::Ready(false) };
-        let Poll::Ready(budget) = coop::poll_proceed(cx) else { return Poll::Ready(false) };
-        let chan = &handle.0;
-        let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(false) };
-        let ready = state.end.is_none() && state.senders.is_empty() && state.half.mode() != Mode::Rendezvous;
-        if !ready {
-            return Poll::Ready(false);
-        }
-        let pushed = {
-            let _busy = Busy::under(&chan.state);
-            state.half.push(|item| shared.encode(&*value, item))
-        };
-        drop(state);
-        let Ok(Pushed { full, .. }) = pushed else { return Poll::Ready(false) };
-        chan.kick(full);
-        budget.made_progress();
-        Poll::Ready(true)
-    })
-}
-
 /// Encodes a value by itself.
 pub(super) fn encode_alone<T: 'static>(shared: &Shared<T>, value: &T) -> Result<Bytes, Failure> {
     netchan_proto::channel::encode_alone(shared.message_bytes_max, |item| shared.encode(value, item))
@@ -398,7 +392,7 @@ pub(super) fn encode_alone<T: 'static>(shared: &Shared<T>, value: &T) -> Result<
 }
 
 impl<T: Send + 'static> Future for SendOp<'_, T> {
-    type Output = Result<u64, SendError<T>>;
+    type Output = Result<(), SendError<T>>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -409,16 +403,15 @@ impl<T: Send + 'static> Future for SendOp<'_, T> {
             self.pause();
             return Poll::Pending;
         };
+        if self.commit_at_once() {
+            budget.made_progress();
+            self.stage = Stage::Done;
+            return Poll::Ready(Ok(()));
+        }
         let result = ready!(self.poll_op(cx));
         budget.made_progress();
         self.stage = Stage::Done;
-        Poll::Ready(match result {
-            Ok(seq) => {
-                self.value = None;
-                Ok(seq)
-            }
-            Err(failure) => Err(self.error(failure)),
-        })
+        Poll::Ready(result.map(|_| ()).map_err(|failure| self.error(failure)))
     }
 }
 

@@ -76,7 +76,8 @@ impl Driver {
         };
         let wrote = match self.write(cx) {
             Ok(wrote) => wrote.is_ready(),
-            Err(end) => return Poll::Ready(Round::End(end)),
+            // What the peer said before it went may still be here, a farewell among it.
+            Err(end) => return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end))),
         };
         if wrote || more_to_read {
             // A link that is never idle keeps no deadline from coming true.
@@ -166,7 +167,9 @@ impl Driver {
         if core.has_ready() || core.control.lock().has_output() {
             return Ok(Poll::Ready(()));
         }
-        if core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down {
+        // Before the peer has confirmed, the farewell waits: `Control` says it then.
+        let leaving = core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down;
+        if leaving && core.control.lock().is_confirmed() {
             self.shut_down = core.poll_shutdown(cx).is_ready();
         }
         Ok(Poll::Pending)
