@@ -18,11 +18,11 @@ impl Wake for Unpark {
 /// # Panics
 /// Inside an asynchronous task: the thread would stop every other task on it.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    assert!(
-        tokio::runtime::Handle::try_current().is_err() || tokio::task::try_id().is_none(),
-        "a blocking call inside an asynchronous task would stop the tasks beside it; use the async method, or \
-         tokio::task::spawn_blocking"
-    );
+    // Inside a runtime but outside its tasks, as on a thread of `spawn_blocking`, its own `block_on` waits, and knows when
+    // it may not.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        return runtime.block_on(future);
+    }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
     let mut future = pin!(future);

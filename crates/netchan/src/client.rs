@@ -12,6 +12,7 @@ use netchan_proto::crypto::{ClientHandshake, ClientSettings, HandshakeError, Hel
 use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::codec::Message;
@@ -68,6 +69,9 @@ impl IntoTicket for &String {
     }
 }
 
+/// What a timeout counts as that is meant to be none.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// Dials the server that a ticket names, trying its addresses in turn. The connection is encrypted and both ends have
 /// proven their keys when this returns.
 ///
@@ -96,14 +100,20 @@ pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, Di
     let mut attempts = Vec::new();
     let mut answered = None;
     for address in ticket.addresses() {
-        let link = match config.transports.connect(address).await {
+        let deadline = Instant::now() + config.handshake_timeout.min(TIMEOUT_MAX);
+        let late = |_| {
+            let why = format!("no connection within {:?}", config.handshake_timeout);
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        };
+        let connecting = config.transports.connect(address);
+        let link = match tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late) {
             Ok(link) => link,
             Err(error) => {
                 attempts.push((address.clone(), error));
                 continue;
             }
         };
-        match join(link, address, &ticket, &identity, &config).await {
+        match join(link, address, &ticket, &identity, &config, deadline).await {
             Ok(session) => return Ok(session),
             Err(error @ DialError::Refused { .. }) => return Err(error),
             // Another address of the ticket may lead to the right server.
@@ -119,6 +129,7 @@ async fn join(
     ticket: &Ticket,
     identity: &Identity,
     config: &Config,
+    deadline: Instant,
 ) -> Result<Session, DialError> {
     let limits = config.session_limits();
     let hello = Hello {
@@ -135,13 +146,20 @@ async fn join(
         hello,
         resume: None,
     };
-    let failed = |failure| explain(address, failure);
+    let failed = |failure| match failure {
+        HandshakeFailure::Timeout(_) => {
+            DialError::Timeout { address: address.clone(), deadline: config.handshake_timeout }
+        }
+        failure => explain(address, failure),
+    };
     let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
         .map_err(|error| failed(error.into()))?;
     let peer_address = link.peer_address();
     let nobody = |_: &_| Verdict::Refuse(netchan_proto::crypto::RefusalCode::Denied, String::new());
     let Joined { established, link, early } =
-        handshake::run(&mut client, link, config.handshake_timeout, nobody).await.map_err(failed)?;
+        handshake::run(&mut client, link, deadline.saturating_duration_since(Instant::now()), nobody)
+            .await
+            .map_err(failed)?;
     let peer = Peer::new(established.peer, established.accepted.session_id, peer_address);
     let upper = Arc::new(ClientUpper::default());
     let above: Arc<dyn Upper> = upper.clone();

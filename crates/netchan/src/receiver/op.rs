@@ -148,6 +148,10 @@ fn poll_wire<T: 'static>(
             let _busy = Busy::under(&chan.state);
             state.half.take(|payload| shared.decode(payload))
         };
+        if !state.receivers.is_empty() && state.half.ended().is_some() {
+            // That was the last value: nothing else would tell the others.
+            state.receivers.wake_all();
+        }
         if state.half.has_excess() {
             // What came for a receive that has left goes to others.
             chan.note_idle(&state);
@@ -189,6 +193,9 @@ impl Drop for ReportOnPanic<'_> {
         {
             let taken = state.half.taken();
             state.half.settle(taken);
+            if state.half.ended().is_some() {
+                state.receivers.wake_all();
+            }
             let urgency = state.half.urgency();
             drop(state);
             self.0.report(urgency);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netchan_proto::crypto::{Accepted, Aead, PeerHello, RefusalCode, ServerHandshake};
 use netchan_proto::id::{Epoch, SessionId, Side};
+use netchan_proto::session::close_code;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -99,6 +100,10 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
     let (session, driver) = SessionCore::new(Side::Server, peer, limits, established, link, &early, upper);
     // The server itself holds the session open.
     session.add_handle();
-    core.sessions.lock().insert(session_id, session);
+    core.sessions.lock().insert(session_id, Arc::clone(&session));
     tokio::spawn(driver.run());
+    if core.is_closing() {
+        // The server was dropped while this handshake came to its end, and has told its sessions already.
+        session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());
+    }
 }

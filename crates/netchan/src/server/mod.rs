@@ -239,7 +239,9 @@ impl Server {
     /// # Cancel safety
     /// Dropped before it completes, the server keeps what it has done so far; call it again, or drop the server.
     pub async fn shutdown(&self, deadline: Duration) -> Result<CloseReport, crate::SessionLost> {
-        let end = Instant::now() + deadline;
+        let now = Instant::now();
+        // A deadline beyond the end of time is none.
+        let end = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(365 * 24 * 3_600));
         self.stop_accepting().await;
         let hubs: Vec<_> = self.core.hubs.lock().values().cloned().collect();
         hubs.iter().for_each(|hub| hub.close(CloseReason::new(0, "")));

@@ -167,7 +167,9 @@ impl Driver {
         if core.has_ready() || core.control.lock().has_output() {
             return Ok(Poll::Ready(()));
         }
-        if core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down {
+        // Before the peer has confirmed, the farewell waits: `Control` says it then.
+        let leaving = core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down;
+        if leaving && core.control.lock().is_confirmed() {
             self.shut_down = core.poll_shutdown(cx).is_ready();
         }
         Ok(Poll::Pending)
