@@ -20,13 +20,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for what must happen.
-#[track_caller]
-pub fn within<F: Future>(what: &'static str, future: F) -> impl Future<Output = F::Output> {
-    async move {
-        match tokio::time::timeout(PATIENCE, future).await {
-            Ok(output) => output,
-            Err(_) => panic!("hangs: {what}"),
-        }
+pub async fn within<F: Future>(what: &'static str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
 }
 
