@@ -14,19 +14,16 @@ use netchan::{Config, Receiver, Sender, Server, Session, dial, listen_and_serve}
 pub type Anything = Result<(), Box<dyn std::error::Error>>;
 
 /// For what must happen: far longer than it takes on a busy machine, short enough that a hang is noticed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For closing with everything delivered.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for what must happen.
-#[track_caller]
-pub fn within<F: Future>(what: &'static str, future: F) -> impl Future<Output = F::Output> {
-    async move {
-        match tokio::time::timeout(PATIENCE, future).await {
-            Ok(output) => output,
-            Err(_) => panic!("hangs: {what}"),
-        }
+pub async fn within<F: Future>(what: &'static str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("hangs: {what}"),
     }
 }
 
