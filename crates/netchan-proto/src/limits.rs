@@ -75,3 +75,7 @@ pub const REKEY_RECORDS: u64 = 1 << 22;
 
 /// Rekey a channel that is in use after this long, in milliseconds: bounds what one stolen key opens.
 pub const REKEY_MILLIS: u64 = 10 * 60 * 1_000;
+
+/// Waiting `recv`s of one receiver: each may cost a place in the line, so a peer that asks forever is stopped at a few
+/// megabytes. A shell with more waiters lets them wait on its side.
+pub const DEMAND_UNITS_MAX: u64 = 65_536;

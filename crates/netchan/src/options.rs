@@ -26,6 +26,9 @@ pub struct ChannelOptions<T> {
 /// The capacity of a direct channel that this end opens to receive from, unless told otherwise.
 pub(crate) const CAPACITY_DEFAULT: u64 = 64;
 
+/// Half of what a server takes from one receiver (`HOST-21`): the other half is for receives that wait.
+const PREFETCH_MAX: u64 = netchan_proto::hosted::DEMAND_UNITS_MAX / 2;
+
 impl<T: 'static> ChannelOptions<T> {
     /// With a codec of your own.
     #[must_use]
@@ -62,10 +65,10 @@ impl<T: 'static> ChannelOptions<T> {
     }
 
     /// Values of a hosted channel that may come here ahead of any `recv`. Default 0: each goes to whoever has waited
-    /// longest. More is faster, and less fair.
+    /// longest. More is faster, and less fair; over 32,768 counts as that.
     #[must_use]
     pub fn prefetch(mut self, items: usize) -> Self {
-        self.prefetch = items as u64;
+        self.prefetch = (items as u64).min(PREFETCH_MAX);
         self
     }
 }

@@ -11,6 +11,7 @@ use super::CloseReason;
 use super::item::Payload;
 use crate::flow::{Urgency, Violation, Window, WindowKind};
 use crate::id::ChannelId;
+use crate::limits::DEMAND_UNITS_MAX;
 use crate::wire::{
     Body, Close, DataHeader, Frame, Pos, Recall, WindowUpdate, Yield, count_items, split_item,
 };
@@ -211,9 +212,10 @@ impl RecvHalf {
 
     /// Demand: says how many receives wait. One that is about to [`RecvHalf::take`] waits no more.
     pub fn set_waiting(&mut self, waiting: u64) {
-        self.waiting = waiting;
+        // The rest waits here: the other end takes no more from one receiver (`HOST-21`).
+        self.waiting = waiting.min(DEMAND_UNITS_MAX / 2);
         if self.recall.is_none() {
-            self.window.demand(waiting);
+            self.window.demand(self.waiting);
         }
     }
 

@@ -52,7 +52,8 @@ use queue::Queue;
 use receivers::Receivers;
 use senders::{Admission, Senders};
 
-pub use types::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, SenderKey, Violation, Withdraw};
+pub use crate::limits::DEMAND_UNITS_MAX;
+pub use types::{Effect, Item, ReceiverKey, SenderKey, Violation, Withdraw};
 
 /// The policy of one hosted channel; see the [module](self).
 ///

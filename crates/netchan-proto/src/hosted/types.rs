@@ -2,10 +2,6 @@
 
 use bytes::Bytes;
 
-/// Waiting `recv`s of one receiver: each may cost a place in the line, so a peer that asks forever is stopped at a few
-/// megabytes. A shell with more waiters lets them wait on its side.
-pub const DEMAND_UNITS_MAX: u64 = 65_536;
-
 /// Names a sender of one channel. A key is free again once its sender is removed and its last value is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SenderKey(pub u64);

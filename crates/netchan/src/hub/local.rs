@@ -322,6 +322,8 @@ impl Hub {
                 // The policy knows it as the oldest in flight to the local receiver.
                 _ = state.hosted.taken(LOCAL_RECEIVER, 1);
                 state.local.received += 1;
+                // More may wait here than the policy takes at once.
+                state.demand_up_to(state.local.receivers.len() as u64);
                 return Poll::Ready(Some((item.bytes, peer)));
             }
             if state.finished && state.local.values.is_empty() {

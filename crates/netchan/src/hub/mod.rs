@@ -8,7 +8,7 @@ mod local;
 mod remote;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -37,7 +37,16 @@ pub(crate) struct Access {
     pub(crate) may_receive: bool,
 }
 
+/// Who hosts a channel, and hears of its end; called with no lock of the channel held.
+pub(crate) trait Keeper: Send + Sync {
+    /// No more values come in: nobody else need open it.
+    fn closed(&self, hub: &Hub);
+    /// Nothing is in it any more.
+    fn finished(&self, hub: &Hub);
+}
+
 pub(crate) struct Hub {
+    keeper: Weak<dyn Keeper>,
     pub(crate) name: Arc<str>,
     pub(crate) label: String,
     pub(crate) codec: String,
@@ -108,6 +117,7 @@ enum Kick {
 
 impl Hub {
     pub(crate) fn new(
+        keeper: Weak<dyn Keeper>,
         name: Arc<str>,
         label: String,
         codec: String,
@@ -129,6 +139,7 @@ impl Hub {
         };
         let drained = watch::Sender::new(false);
         Arc::new(Self {
+            keeper,
             name,
             label,
             codec,
@@ -152,15 +163,26 @@ impl Hub {
     /// As [`Hub::run`], for what must see the consequences of a step before the next.
     fn run_pumping<R>(&self, f: impl FnOnce(&mut HubState, &mut Vec<Kick>) -> R) -> R {
         let mut kicks = Vec::new();
-        let result = {
+        let (result, closed, finished) = {
             let mut state = self.state.lock();
+            let before = (state.closed.is_some(), state.finished);
             let result = f(&mut state, &mut kicks);
             state.pump(&mut kicks);
             if state.finished {
                 self.drained.send_replace(true);
             }
-            result
+            (result, !before.0 && state.closed.is_some(), !before.1 && state.finished)
         };
+        if (closed || finished)
+            && let Some(keeper) = self.keeper.upgrade()
+        {
+            if closed {
+                keeper.closed(self);
+            }
+            if finished {
+                keeper.finished(self);
+            }
+        }
         for kick in kicks {
             match kick {
                 Kick::Send(chan) => chan.kick(false),

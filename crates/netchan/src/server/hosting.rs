@@ -1,6 +1,6 @@
 //! Hosting channels, and serving what clients open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
@@ -8,7 +8,7 @@ use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 
 use super::ServerCore;
 use crate::error::{HostError, SessionEnd};
-use crate::hub::{Access, Hub};
+use crate::hub::{Access, Hub, Keeper};
 use crate::offer::Offer;
 use crate::opening::{check_name, check_types};
 use crate::options::ChannelOptions;
@@ -20,7 +20,7 @@ impl ServerCore {
     }
 
     pub(super) fn host<T: 'static>(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         capacity: u64,
         options: &ChannelOptions<T>,
@@ -41,7 +41,9 @@ impl ServerCore {
                 return Err(HostError::NameTaken(name.to_owned()));
             }
             let codec = options.codec.name().to_owned();
+            let keeper: Weak<dyn Keeper> = Arc::downgrade(self) as Weak<Self>;
             let hub = Hub::new(
+                keeper,
                 Arc::from(name),
                 options.label.clone(),
                 codec,
@@ -57,13 +59,32 @@ impl ServerCore {
             serve(&session, &open, &hub);
         }
         for session in self.sessions() {
-            session.with_control(|control| control.announce(announcement(&hub)));
+            session.with_control(|control| control.announce(announcement(&hub, true)));
         }
         Ok(hub)
     }
 }
 
-fn announcement(hub: &Hub) -> Announce {
+impl Keeper for ServerCore {
+    fn closed(&self, hub: &Hub) {
+        if self.is_closing() {
+            return;
+        }
+        for session in self.sessions() {
+            session.with_control(|control| control.announce(announcement(hub, false)));
+        }
+    }
+
+    fn finished(&self, hub: &Hub) {
+        let mut hubs = self.hubs.lock();
+        // The name may have been taken again since the close.
+        if hubs.get(&*hub.name).is_some_and(|known| std::ptr::eq(&**known, hub)) {
+            hubs.remove(&*hub.name);
+        }
+    }
+}
+
+fn announcement(hub: &Hub, hosted: bool) -> Announce {
     Announce {
         name: hub.name.to_string(),
         label: hub.label.clone(),
@@ -71,7 +92,7 @@ fn announcement(hub: &Hub) -> Announce {
         may_receive: hub.access.may_receive,
         may_send: hub.access.may_send,
         capacity: hub.capacity(),
-        hosted: true,
+        hosted,
     }
 }
 
@@ -103,7 +124,7 @@ impl Upper for ServerCore {
         let hubs: Vec<_> = self.hubs.lock().values().cloned().collect();
         core.with_control(|control| {
             for hub in hubs.iter().filter(|hub| hub.closed().is_none()) {
-                control.announce(announcement(hub));
+                control.announce(announcement(hub, true));
             }
         });
     }

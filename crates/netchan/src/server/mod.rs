@@ -298,7 +298,8 @@ impl Drop for Server {
         self.core.closing.send_replace(true);
         self.core.offers.leave(&mut self.polling.lock());
         self.core.offers.end(SessionEnd::ClosedHere);
-        for hub in std::mem::take(&mut *self.core.hubs.lock()).into_values() {
+        let hubs = std::mem::take(&mut *self.core.hubs.lock());
+        for hub in hubs.into_values() {
             hub.abort(CloseReason::new(0, "the server has stopped"));
         }
         for session in self.core.sessions() {
