@@ -47,13 +47,13 @@ proptest! {
                     buffer.push(bytes);
                 }
                 Op::Take if !buffer.is_empty() => window.take(buffer.remove(0)),
-                Op::Tell if window.urgency(true) > Urgency::None => {
+                Op::Tell if window.urgency() > Urgency::None => {
                     let (_, taken, limit, limit_bytes) = window.tell();
                     prop_assert_eq!(limit, taken + capacity, "the capacity law");
                     prop_assert!((limit, limit_bytes) >= last, "FLOW-2: absolute and cumulative");
                     last = (limit, limit_bytes);
                     told.push((limit, limit_bytes));
-                    prop_assert_eq!(window.urgency(true), Urgency::None, "it has been told");
+                    prop_assert_eq!(window.urgency(), Urgency::None, "it has been told");
                 }
                 Op::Hear if !told.is_empty() => {
                     let (limit, limit_bytes) = told.remove(0);
@@ -72,7 +72,7 @@ proptest! {
             prop_assert_eq!(window.received() - window.taken(), buffer.len() as u64);
             let blocked = !credit.allows() && credit.reserved() == 0 && wire.is_empty() && told.is_empty();
             if blocked && buffer.is_empty() {
-                prop_assert!(window.urgency(true) >= Urgency::Soon, "FLOW-4: blocked, all taken, and nobody says so");
+                prop_assert!(window.urgency() >= Urgency::Soon, "FLOW-4: blocked, all taken, and nobody says so");
             }
         }
     }

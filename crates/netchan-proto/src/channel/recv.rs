@@ -59,8 +59,6 @@ pub struct RecvHalf {
     unsettled: VecDeque<u64>,
     waiting: u64,
     report_due: bool,
-    /// The sender waits to hear what is taken.
-    asked: bool,
     recall: Option<Recall>,
     recall_due: bool,
     last_withdrawn: Option<u64>,
@@ -87,7 +85,6 @@ impl RecvHalf {
             unsettled: VecDeque::new(),
             waiting: 0,
             report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.. }),
-            asked: false,
             recall: None,
             recall_due: false,
             last_withdrawn: None,
@@ -316,7 +313,6 @@ impl RecvHalf {
             return nothing;
         }
         self.report_due |= header.ack_now;
-        self.asked |= header.ack_now;
         let expected = self.window.received();
         if header.first_seq > expected {
             return Err(Violation("values are missing"));
@@ -388,7 +384,6 @@ impl RecvHalf {
     /// Handles POLL: the sender waits for news (`CHAN-8`).
     pub const fn handle_poll(&mut self) {
         self.report_due = true;
-        self.asked = true;
     }
 
     /// Handles WITHDRAW. Returns true when the value was handed over, so that its owner must decide and
@@ -550,7 +545,7 @@ impl RecvHalf {
             (false, _) => Urgency::None,
             (true, true) => Urgency::Now,
             (true, false) if self.recall.is_some() => Urgency::None,
-            (true, false) => self.window.urgency(self.asked),
+            (true, false) => self.window.urgency(),
         }
     }
 
@@ -568,11 +563,10 @@ impl RecvHalf {
         if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
             Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
         }
-        let news = self.report_due || self.window.urgency(self.asked) > Urgency::None;
+        let news = self.report_due || self.window.urgency() > Urgency::None;
         if news && self.may_report() {
             self.report_due = false;
             let (received, taken, limit, limit_bytes) = self.window.tell();
-            self.asked &= taken < received;
             let generation = self.generation;
             Frame::Window(WindowUpdate { id: self.id, generation, received, taken, limit, limit_bytes })
                 .write(out);

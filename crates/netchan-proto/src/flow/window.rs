@@ -195,10 +195,10 @@ impl Window {
         self.target = self.taken;
     }
 
-    /// How soon the peer must hear (`FLOW-4`); `asked` says that it waits for what is taken.
+    /// How soon the peer must hear (`FLOW-4`).
     #[must_use]
     #[inline]
-    pub fn urgency(&self, asked: bool) -> Urgency {
+    pub fn urgency(&self) -> Urgency {
         let limit_moved = self.target - self.granted.min(self.target);
         let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
         let half_items = match self.kind {
@@ -209,12 +209,7 @@ impl Window {
         if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
             return Urgency::Now;
         }
-        // A reader that keeps pace drains the channel all the time: that alone is news only when it amounts to something,
-        // or when values not known taken would go to others.
-        let demand = matches!(self.kind, WindowKind::Demand { .. });
-        let drained = self.taken == self.received
-            && self.told_taken < self.taken
-            && (asked || demand || limit_moved > half_items / 4 || bytes_moved > self.window_bytes / 8);
+        let drained = self.taken == self.received && self.told_taken < self.taken;
         let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
         if drained || exhausted && (limit_moved > 0 || bytes_moved > 0) {
             Urgency::Soon

@@ -162,7 +162,7 @@ impl Hub {
     /// A remote receiver gives everything from number `limit` on back.
     pub(crate) fn give_back(&self, key: ReceiverKey, limit: u64) {
         self.run(|state| {
-            let Some(receiver) = state.receivers.get_mut(&key) else { return None };
+            let receiver = state.receivers.get_mut(&key)?;
             let newly_taken = limit.saturating_sub(receiver.taken);
             receiver.taken = limit;
             receiver.limit = limit;

@@ -8,6 +8,7 @@ use futures_sink::Sink;
 use super::permit::{leave_queue, poll_reserve, release, send_reserved};
 use super::{Backend, Sender};
 use crate::error::{CloseReason, ReserveError, SinkError};
+use crate::transport::BoxFuture;
 use crate::wait::Ticket;
 
 /// What a handle remembers between calls.
@@ -15,7 +16,7 @@ pub(super) struct SinkState<T> {
     ticket: Option<Ticket>,
     reserved: bool,
     /// With capacity 0 there is no place to set aside: the value is offered by `poll_flush`.
-    offer: Option<Pin<Box<dyn Future<Output = Result<(), SinkError>> + Send>>>,
+    offer: Option<BoxFuture<'static, Result<(), SinkError>>>,
     value: std::marker::PhantomData<fn(T)>,
 }
 

@@ -73,6 +73,7 @@ impl SessionCore {
             .compare_exchange(phase::OPEN, phase::LINGER, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         if started {
+            self.request_reports();
             self.wake_driver();
         }
     }
@@ -84,11 +85,7 @@ impl SessionCore {
                 // What a hosted channel sends is its own, and goes back to it.
                 Chan::Send(chan) if chan.hub.is_some() => {}
                 Chan::Send(chan) => {
-                    {
-                        let mut state = chan.state.lock();
-                        state.half.close(ProtoReason::plain());
-                        state.half.request_report();
-                    }
+                    chan.state.lock().half.close(ProtoReason::plain());
                     chan.kick(true);
                     chan.writable_locally();
                 }
@@ -143,14 +140,18 @@ impl SessionCore {
         });
         if drained {
             self.say_goodbye(close_code::PLAIN, String::new());
-        } else {
-            for chan in self.channels() {
-                if let Chan::Send(chan) = &chan
-                    && chan.hub.is_none()
-                {
-                    chan.state.lock().half.request_report();
-                    chan.mark_ready();
-                }
+        }
+    }
+
+    /// Asks the peer what has arrived, on every channel whose values are not known to have. Once is enough: the request
+    /// goes behind the data.
+    fn request_reports(&self) {
+        for chan in self.channels() {
+            if let Chan::Send(chan) = &chan
+                && chan.hub.is_none()
+            {
+                chan.state.lock().half.request_report();
+                chan.mark_ready();
             }
         }
     }
