@@ -78,50 +78,50 @@ async fn dropped_receives_of_a_remote_hosted_channel_lose_nothing() -> Anything 
     Ok(())
 }
 
-/// Every waiter but the last is dropped; the last gets what comes.
+/// Every waiter but the last is dropped, after what it waited for has come and woken it; the last gets it. The last is a
+/// task of its own: nothing but its own wake-up lets it go on.
 #[tokio::test]
 async fn a_dropped_waiter_passes_its_turn_on() -> Anything {
     let (server, session) = pair().await;
     let (sender, receiver) = direct::<u32>(&server, &session, 1).await;
     let hosted = server.channel::<u32>("hosted", 1)?;
-    for (sender, receiver) in [(&sender, &receiver), (&hosted.0, &hosted.1)] {
+    let leased = session.sender::<u32>("hosted").await?;
+    for (sender, receiver) in [(sender, receiver), (leased, hosted.1.clone()), hosted] {
         // Receives.
-        let mut waiters: Vec<_> = (0..5).map(|_| Box::pin(receiver.recv())).collect();
+        let mut waiters: Vec<_> = (0..4).map(|_| Box::pin(receiver.recv())).collect();
         for waiter in &mut waiters {
             assert!(poll_once(waiter).await.is_pending());
         }
-        let last = waiters.pop().unwrap();
-        let last = async {
-            tokio::join!(last, async {
-                sender.send(1).await.unwrap();
-                // The wake-up may be on its way to the first of them.
-                for waiter in waiters {
-                    tokio::task::yield_now().await;
-                    drop(waiter);
-                }
-            })
-            .0
-        };
-        assert_eq!(within("the last receive", last).await?, Some(1));
-        // Sends and reservations.
+        let last = tokio::spawn({
+            let receiver = receiver.clone();
+            async move { receiver.recv().await }
+        });
+        eventually("all wait", || receiver.stats().waiting == 5).await;
+        sender.send(1).await?;
+        eventually("it is here", || receiver.len() == 1).await;
+        for waiter in waiters {
+            drop(waiter);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(within("the last receive", last).await??, Some(1));
+        // Reservations, and sends behind them.
         sender.send(2).await?;
-        let mut waiters: Vec<_> = (0..5).map(|_| Box::pin(sender.reserve())).collect();
+        let mut waiters: Vec<_> = (0..4).map(|_| Box::pin(sender.reserve())).collect();
         for waiter in &mut waiters {
             assert!(poll_once(waiter).await.is_pending());
         }
-        let last = waiters.pop().unwrap();
-        let last = async {
-            tokio::join!(last, async {
-                assert_eq!(receiver.recv().await.unwrap(), Some(2));
-                for waiter in waiters {
-                    tokio::task::yield_now().await;
-                    drop(waiter);
-                }
-            })
-            .0
-        };
-        drop(within("the last reservation", last).await?);
-        within("the place is back", sender.send(3)).await?;
+        let last = tokio::spawn({
+            let sender = sender.clone();
+            async move { sender.send(3).await }
+        });
+        eventually("all wait", || sender.stats().waiting == 5).await;
+        assert_eq!(receiver.recv().await?, Some(2));
+        eventually("the place is here", || sender.capacity() == 1).await;
+        for waiter in waiters {
+            drop(waiter);
+            tokio::task::yield_now().await;
+        }
+        within("the last send", last).await??;
         assert_eq!(receiver.recv().await?, Some(3));
     }
     Ok(())
