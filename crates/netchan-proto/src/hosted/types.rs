@@ -114,7 +114,7 @@ pub enum Violation {
     /// More values taken or kept than are in flight.
     #[error("values that are not in flight")]
     NotInFlight,
-    /// More than [`DEMAND_UNITS_MAX`] waiting.
+    /// More than [`DEMAND_UNITS_MAX`](crate::limits::DEMAND_UNITS_MAX) waiting.
     #[error("too many receives waiting")]
     ExcessDemand,
     /// A withdrawal of something that is not the sender's newest offer, or where nothing is offered (C ≥ 1).
