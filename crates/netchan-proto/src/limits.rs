@@ -25,7 +25,7 @@ pub const UNAUTHENTICATED_BYTES_MAX: usize = 16 * 1_024;
 /// Access secrets and pins that one listener tries for a gate: each costs one short HMAC, always all of them.
 pub const GATE_CANDIDATES_MAX: usize = 16;
 
-/// Gates remembered against replay: at 2,000 connects a second the window of 240 s fits, in 12 MiB; then it fails closed.
+/// Gates remembered against replay: 1,000 connects a second fill the window of 240 s, in about 9 MiB; then it fails closed.
 pub const GATE_REPLAY_ENTRIES_MAX: usize = 1 << 18;
 
 /// How far the peers' clocks may be apart, each way.
