@@ -78,7 +78,7 @@ impl World {
         }
         self.waiting = self.waiting.saturating_sub(1);
         self.duct.rx.set_waiting(self.waiting);
-        let got = self.duct.rx.take(|payload| number(payload.as_slice()));
+        let got = self.duct.rx.take().map(|payload| number(payload.as_slice()));
         assert_eq!(got, Some(self.taken), "in order, once");
         self.taken += 1;
         true

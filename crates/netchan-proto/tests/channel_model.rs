@@ -142,7 +142,7 @@ impl World {
     }
 
     fn take(&mut self) -> bool {
-        let Some(got) = self.duct.rx.take(|payload| number(payload.as_slice())) else { return false };
+        let Some(got) = self.duct.rx.take().map(|payload| number(payload.as_slice())) else { return false };
         let expected = self.queue.pop_front();
         assert_eq!(Some(got), expected, "CHAN-2: in order, once");
         self.taken += 1;

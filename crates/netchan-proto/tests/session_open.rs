@@ -24,7 +24,7 @@ fn put(end: &Endpoint, id: ChannelId, number: u64) {
 }
 
 fn get(end: &Endpoint, id: ChannelId) -> Option<u64> {
-    end.recv(id, |half| half.take(|payload| number(payload.as_slice())))
+    end.recv(id, |half| half.take().map(|payload| number(payload.as_slice())))
 }
 
 /// A channel from the client to the server, accepted with this capacity.

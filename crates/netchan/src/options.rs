@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Codec, Message, PostcardFor, Raw, type_label};
+use crate::codec::{Codec, Message, Postcard, Raw, type_label};
 
 /// Settings of one channel at this end: how its values are encoded, what their type is called, how many may wait.
 ///
@@ -76,7 +76,7 @@ impl<T: 'static> ChannelOptions<T> {
 impl<T: Message> Default for ChannelOptions<T> {
     /// Encoded by [`Postcard`](crate::codec::Postcard).
     fn default() -> Self {
-        Self::with_codec(PostcardFor::<T>::new())
+        Self::with_codec(Postcard)
     }
 }
 

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::PushError;
 use crate::limits::BATCHED_ITEM_BYTES_MAX;
 
+/// What an empty buffer grows to first.
+const ROOM_BYTES_MIN: usize = 256;
+
 /// The encoded value is longer than a message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the encoded message is longer than {bytes_max} bytes")]
@@ -18,29 +21,39 @@ pub struct TooLarge {
 /// What a codec leaves behind when it fails or panics is cut off again: the batch is as it was (`CHAN-4`).
 #[derive(Debug)]
 pub struct ItemBuf<'a> {
-    batch: &'a mut Vec<u8>,
+    /// Everything up to its length may be written to; what lies beyond `end` means nothing.
+    room: &'a mut Vec<u8>,
     start: usize,
+    /// Where the next byte goes; out of reach while the value is a shared one, so that one comparison guards the fast path.
+    end: usize,
     shared: Option<Bytes>,
-    /// How long the batch may grow; 0 while the value is a shared one, so that one comparison guards the fast path.
-    end_max: usize,
     bytes_max: usize,
     overflow: bool,
-    kept: bool,
+    /// What to cut the buffer to if the value is not kept; `None` where the owner knows its length by other means.
+    cut: Option<usize>,
 }
 
 impl<'a> ItemBuf<'a> {
-    /// Appends behind what `batch` holds.
+    /// Appends behind what `buffer` holds.
     #[must_use]
-    pub fn new(batch: &'a mut Vec<u8>, bytes_max: usize) -> Self {
-        let start = batch.len();
-        let end_max = start.saturating_add(bytes_max);
-        Self { batch, start, shared: None, end_max, bytes_max, overflow: false, kept: false }
+    pub fn new(buffer: &'a mut Vec<u8>, bytes_max: usize) -> Self {
+        let start = buffer.len();
+        let mut item = Self::within(buffer, start, bytes_max);
+        item.cut = Some(start);
+        item
+    }
+
+    /// Writes over what `room` holds from `start` on.
+    #[inline]
+    pub(super) const fn within(room: &'a mut Vec<u8>, start: usize, bytes_max: usize) -> Self {
+        Self { room, start, end: start, shared: None, bytes_max, overflow: false, cut: None }
     }
 
     /// Bytes written so far.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.shared.as_ref().map_or(self.batch.len() - self.start, Bytes::len)
+        self.shared.as_ref().map_or(self.end - self.start, Bytes::len)
     }
 
     /// Whether nothing has been written yet.
@@ -53,12 +66,11 @@ impl<'a> ItemBuf<'a> {
     ///
     /// # Errors
     /// [`TooLarge`] when the value grows over the limit for one message.
-    #[inline(always)]
+    #[inline]
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
-        if self.batch.len().saturating_add(bytes.len()) > self.end_max {
-            self.make_room(bytes.len())?;
-        }
-        self.batch.extend_from_slice(bytes);
+        let mut writer = self.writer();
+        writer.extend(bytes)?;
+        writer.finish();
         Ok(())
     }
 
@@ -66,13 +78,20 @@ impl<'a> ItemBuf<'a> {
     ///
     /// # Errors
     /// [`TooLarge`] when the value grows over the limit for one message.
-    #[inline(always)]
+    #[inline]
     pub fn push(&mut self, byte: u8) -> Result<(), TooLarge> {
-        if self.batch.len() >= self.end_max {
-            self.make_room(1)?;
-        }
-        self.batch.push(byte);
+        let mut writer = self.writer();
+        writer.push(byte)?;
+        writer.finish();
         Ok(())
+    }
+
+    /// Writes many small pieces, faster than one call for each here.
+    #[must_use]
+    #[inline]
+    pub const fn writer<'w>(&'w mut self) -> ItemWriter<'w, 'a> {
+        let end = self.end;
+        ItemWriter { item: self, end }
     }
 
     /// Makes `bytes` the whole value. A long one is kept and sealed from where it is, without a copy.
@@ -83,42 +102,126 @@ impl<'a> ItemBuf<'a> {
         if bytes.len() <= BATCHED_ITEM_BYTES_MAX || !self.is_empty() {
             return self.extend(&bytes);
         }
-        self.make_room(bytes.len())?;
+        self.check(bytes.len())?;
         self.shared = Some(bytes);
-        self.end_max = 0;
+        self.end = usize::MAX;
         Ok(())
     }
 
-    #[cold]
-    fn make_room(&mut self, additional: usize) -> Result<(), TooLarge> {
-        if let Some(shared) = self.shared.take() {
-            self.batch.extend_from_slice(&shared);
-            self.end_max = self.start.saturating_add(self.bytes_max);
-        }
-        if self.batch.len() - self.start + additional > self.bytes_max {
+    fn check(&mut self, len: usize) -> Result<(), TooLarge> {
+        if len > self.bytes_max {
             self.overflow = true;
             return Err(TooLarge { bytes_max: self.bytes_max });
         }
         Ok(())
     }
 
-    /// Whether the value did not fit, whatever the codec made of that.
-    pub(super) const fn overflowed(&self) -> bool {
-        self.overflow
+    /// Makes room for `additional` bytes at `end`, and says where they go.
+    #[cold]
+    fn make_room(&mut self, mut end: usize, additional: usize) -> Result<usize, TooLarge> {
+        if let Some(shared) = self.shared.take() {
+            // It was not the whole value after all.
+            self.end = self.start;
+            end = self.make_room(self.start, shared.len())? + shared.len();
+            self.room[self.start..end].copy_from_slice(&shared);
+            self.end = end;
+        }
+        let need = end.saturating_add(additional);
+        self.check(need - self.start)?;
+        if need > self.room.len() {
+            let most = self.start.saturating_add(self.bytes_max);
+            self.room.resize((2 * self.room.len()).max(ROOM_BYTES_MIN).min(most).max(need), 0);
+        }
+        Ok(end)
     }
 
-    /// Keeps what was written. A shared value is returned: it is not in the batch.
+    /// The limit for one message.
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Whether the value did not fit, whatever the codec made of that.
+    #[must_use]
+    #[inline]
+    pub fn overflowed(&self) -> bool {
+        self.overflow || self.len() > self.bytes_max
+    }
+
+    /// Keeps what was written. A shared value is returned: it is not in the buffer.
+    #[inline]
     pub(super) fn keep(mut self) -> Option<Bytes> {
-        self.kept = true;
+        if self.cut.is_some() {
+            self.cut = Some(if self.shared.is_some() { self.start } else { self.end });
+        }
         self.shared.take()
     }
 }
 
 impl Drop for ItemBuf<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if !self.kept {
-            self.batch.truncate(self.start);
+        if let Some(len) = self.cut {
+            self.room.truncate(len);
         }
+    }
+}
+
+/// Writes into an [`ItemBuf`], with its place in a register and not in memory.
+///
+/// What was written counts once [`ItemWriter::finish`] is called.
+#[derive(Debug)]
+pub struct ItemWriter<'w, 'a> {
+    item: &'w mut ItemBuf<'a>,
+    end: usize,
+}
+
+impl ItemWriter<'_, '_> {
+    /// Appends one byte.
+    ///
+    /// # Errors
+    /// [`TooLarge`] when the value grows over the limit for one message.
+    #[inline(always)]
+    pub fn push(&mut self, byte: u8) -> Result<(), TooLarge> {
+        if self.end >= self.item.room.len() {
+            self.end = self.item.make_room(self.end, 1)?;
+        }
+        self.item.room[self.end] = byte;
+        self.end += 1;
+        Ok(())
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`TooLarge`] when the value grows over the limit for one message.
+    #[inline(always)]
+    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+        if self.end.saturating_add(bytes.len()) > self.item.room.len() {
+            self.end = self.item.make_room(self.end, bytes.len())?;
+        }
+        self.item.room[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+        Ok(())
+    }
+
+    /// Appends a varint: seven bits a byte, the lowest first.
+    ///
+    /// # Errors
+    /// [`TooLarge`] when the value grows over the limit for one message.
+    #[inline(always)]
+    pub fn varint(&mut self, mut number: u64) -> Result<(), TooLarge> {
+        while number >= 0x80 {
+            self.push(number as u8 | 0x80)?;
+            number >>= 7;
+        }
+        self.push(number as u8)
+    }
+
+    /// The value has these bytes now.
+    #[inline(always)]
+    pub fn finish(self) {
+        self.item.end = self.end;
     }
 }
 

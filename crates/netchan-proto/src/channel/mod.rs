@@ -3,12 +3,13 @@
 //! A channel carries values one way. Its state lives here, in the session, and never in a link (`SESS-1`): a half that
 //! loses its link is told so ([`SendHalf::detach`], [`RecvHalf::detach`]) and goes on after the exchange of positions on the next.
 
+mod arrived;
 mod item;
 mod recv;
 mod retained;
 mod send;
 
-pub use item::{ItemBuf, Payload, TooLarge, encode_alone};
+pub use item::{ItemBuf, ItemWriter, Payload, TooLarge, encode_alone};
 pub use recv::{Arrival, RecvHalf, RecvOptions};
 pub use send::{PushError, Pushed, SendHalf, SendOptions, Unsettled, Withdrawal};
 

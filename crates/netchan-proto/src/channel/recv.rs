@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::CloseReason;
+use super::arrived::Arrived;
 use super::item::Payload;
 use crate::flow::{Urgency, Violation, Window, WindowKind};
 use crate::id::ChannelId;
@@ -39,12 +40,6 @@ pub struct Arrival {
     pub values: u64,
 }
 
-#[derive(Debug)]
-enum Piece {
-    Batch { bytes: Vec<u8>, position: usize, end: usize },
-    Single(Bytes),
-}
-
 /// The receiving end of a channel.
 #[derive(Debug)]
 pub struct RecvHalf {
@@ -52,7 +47,7 @@ pub struct RecvHalf {
     window: Window,
     message_bytes_max: usize,
     generation: u32,
-    pieces: VecDeque<Piece>,
+    arrived: Arrived,
     partial: Option<Vec<u8>>,
     handed: u64,
     /// Sizes of values that were handed over and are not settled.
@@ -79,7 +74,7 @@ impl RecvHalf {
             window: Window::new(options.kind, options.window_bytes, options.window_bytes_max),
             message_bytes_max: options.message_bytes_max,
             generation: 0,
-            pieces: VecDeque::new(),
+            arrived: Arrived::default(),
             partial: None,
             handed: 0,
             unsettled: VecDeque::new(),
@@ -163,33 +158,33 @@ impl RecvHalf {
 
     // ---- taking ----
 
-    /// Takes the next value: `read` is called with it, still encoded, and what it returns is returned.
-    ///
-    /// The value counts as taken even if `read` panics.
+    /// Takes the next value, still encoded. It counts as taken from now on, whatever becomes of it.
     #[inline]
-    pub fn take<R>(&mut self, read: impl FnOnce(Payload<'_>) -> R) -> Option<R> {
-        let (window, waiting, handed) = (&mut self.window, self.waiting, &mut self.handed);
-        let result = next_value(&mut self.pieces, |len| {
-            window.take(len);
-            window.demand(waiting);
-            *handed += 1;
-            read
-        });
-        if result.is_some() && self.ready() == 0 {
-            self.drained();
+    pub fn take(&mut self) -> Option<Payload<'_>> {
+        let payload = self.arrived.next()?;
+        self.window.take(payload.as_slice().len() as u64);
+        self.window.demand(self.waiting);
+        self.handed += 1;
+        if self.handed == self.window.received()
+            && let Some((final_seq, ..)) = &self.peer_close
+        {
+            self.close_due |= !self.close_sent && self.window.taken() >= *final_seq;
         }
-        result
+        Some(payload)
+    }
+
+    /// Lets go of memory that held values which were all taken. To be called when nobody takes for now.
+    pub fn trim(&mut self) {
+        self.arrived.trim();
     }
 
     /// Takes the next value out without counting it as taken: its owner will [`RecvHalf::settle`] it.
     pub fn hand_over(&mut self) -> Option<(u64, Bytes)> {
         let seq = self.handed;
-        let (handed, unsettled) = (&mut self.handed, &mut self.unsettled);
-        next_value(&mut self.pieces, |len| {
-            *handed += 1;
-            unsettled.push_back(len);
-            move |payload: Payload<'_>| (seq, payload.into_bytes())
-        })
+        let payload = self.arrived.next()?.into_bytes();
+        self.handed += 1;
+        self.unsettled.push_back(payload.len() as u64);
+        Some((seq, payload))
     }
 
     /// Counts values handed over as taken, up to number `taken`.
@@ -260,7 +255,7 @@ impl RecvHalf {
     }
 
     fn discard(&mut self) {
-        self.pieces.clear();
+        self.arrived.clear();
         self.partial = None;
         self.unsettled.clear();
         self.handed = self.window.received();
@@ -351,8 +346,7 @@ impl RecvHalf {
         if bytes.capacity() > 2 * bytes.len() {
             bytes.shrink_to_fit();
         }
-        let end = bytes.len();
-        self.pieces.push_back(Piece::Batch { bytes, position, end });
+        self.arrived.push_batch(bytes, position);
         Ok(Arrival { values: items.count })
     }
 
@@ -377,7 +371,7 @@ impl RecvHalf {
             return Ok(Arrival { values: 0 });
         }
         self.window.receive(1, total as u64, total as u64)?;
-        self.pieces.push_back(Piece::Single(Bytes::from(buffer)));
+        self.arrived.push_single(Bytes::from(buffer));
         Ok(Arrival { values: 1 })
     }
 
@@ -408,12 +402,7 @@ impl RecvHalf {
             return Ok(true);
         }
         // What has not arrived is still on its way, in part perhaps, or was lost with a link.
-        let arrived = self.pieces.pop_front().map(|piece| match piece {
-            Piece::Batch { bytes, position, .. } => {
-                split_item(&bytes[position..]).map_or(0, |(item, _)| item.len() as u64)
-            }
-            Piece::Single(bytes) => bytes.len() as u64,
-        });
+        let arrived = self.arrived.next().map(|payload| payload.as_slice().len() as u64);
         self.window.void(arrived);
         self.partial = None;
         self.handed = self.window.taken();
@@ -592,31 +581,5 @@ impl RecvHalf {
         let taken = self.window.taken();
         let last_withdrawn = taken > 0 && self.last_withdrawn == Some(taken - 1);
         Close { id: self.id, final_seq: taken - u64::from(last_withdrawn), code, reason }
-    }
-}
-
-/// Moves past the next value, lets `count` account for its length, and calls what that returns with the value.
-#[inline]
-fn next_value<R, F: FnOnce(Payload<'_>) -> R>(
-    pieces: &mut VecDeque<Piece>,
-    count: impl FnOnce(u64) -> F,
-) -> Option<R> {
-    match pieces.front_mut()? {
-        Piece::Batch { bytes, position, end } => {
-            let (item, rest) = split_item(&bytes[*position..*end]).unwrap_or_default();
-            *position = *end - rest.len();
-            let read = count(item.len() as u64);
-            if !rest.is_empty() {
-                return Some(read(Payload::Slice(item)));
-            }
-            let item_start = *end - item.len();
-            let Some(Piece::Batch { bytes, end, .. }) = pieces.pop_front() else { return None };
-            Some(read(Payload::Slice(&bytes[item_start..end])))
-        }
-        Piece::Single(_) => {
-            let Some(Piece::Single(bytes)) = pieces.pop_front() else { return None };
-            let read = count(bytes.len() as u64);
-            Some(read(Payload::Owned(bytes)))
-        }
     }
 }

@@ -14,10 +14,22 @@ use crate::wire::{Body, DataHeader, FRAGMENT_TRAILER_BYTES, split_item, varint_l
 /// A long value is cut so that each fragment but the last fills a record (`CHAN-5`).
 const FRAGMENT_BYTES: usize = RECORD_PLAINTEXT_BYTES_MAX - FRAGMENT_TRAILER_BYTES;
 
+/// Room for a batch that is almost closed and one more value, with its length: such a buffer never grows.
+const BATCH_ROOM_BYTES: usize = BATCH_BYTES + BATCHED_ITEM_BYTES_MAX + 8;
+
+/// Buffers kept for the next batches: as many as come back with one report of a receiver that keeps up.
+const SPARES_MAX: usize = 4;
+
+/// An open batch so small may stay with an idle channel.
+const SMALL_BYTES: usize = 1_024;
+
+/// A long value gives back what its buffer has beyond one part in so many.
+const SLACK_PART: usize = 8;
+
 #[derive(Debug)]
 enum Piece {
-    /// Values with their lengths, together one record.
-    Batch { first_seq: u64, first_byte: u64, count: u64, bytes: Vec<u8> },
+    /// Values with their lengths in the first `len` of these bytes, together one record.
+    Batch { first_seq: u64, first_byte: u64, count: u64, bytes: Vec<u8>, len: usize },
     /// One long value, cut into records as it leaves.
     Single { seq: u64, first_byte: u64, bytes: Bytes },
 }
@@ -49,7 +61,9 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     pieces: VecDeque<Piece>,
+    /// The open batch: its first `open_len` bytes. What follows them is room, written to once and never cleared.
     open: Vec<u8>,
+    open_len: usize,
     open_first: u64,
     open_first_byte: u64,
     open_count: u64,
@@ -58,7 +72,10 @@ pub(super) struct Retained {
     /// Width of the last length written: values of one type mostly need the same, so that nothing has to be moved.
     width: usize,
     last_was_long: bool,
-    spare: Vec<u8>,
+    /// Buffers of batches that were taken, for the next ones.
+    spares: Vec<Vec<u8>>,
+    /// A whole batch was closed since [`Retained::park`]: the next will want its buffers.
+    streaming: bool,
 }
 
 impl Retained {
@@ -76,34 +93,28 @@ impl Retained {
         if self.open_count == 0 {
             self.open_first = seq;
             self.open_first_byte = first_byte;
-            if self.open.capacity() == 0 {
-                self.open = std::mem::take(&mut self.spare);
+            if self.open.is_empty() {
+                self.open = self.spares.pop().unwrap_or_default();
             }
         }
         let width = self.width.clamp(1, 3);
-        let start = self.open.len();
-        let (len, shared, value) = {
-            // The guard cuts the length off as well when the codec fails or panics.
-            let mut guard = LengthGuard { batch: &mut self.open, start, kept: false };
-            (0..width).for_each(|_| guard.batch.push(0));
-            let mut item = ItemBuf::new(guard.batch, bytes_max);
-            let result = encode(&mut item);
-            if item.overflowed() {
-                return Err(AppendError::TooLarge { bytes_max });
-            }
-            let value = result.map_err(AppendError::Encode)?;
-            let len = item.len();
-            let shared = item.keep();
-            guard.kept = true;
-            (len, shared, value)
-        };
+        let start = self.open_len;
+        // The length counts only once `open_len` has moved: when the codec fails or panics, nothing has happened.
+        let mut item = ItemBuf::within(&mut self.open, start + width, bytes_max);
+        let result = encode(&mut item);
+        if item.overflowed() {
+            return Err(AppendError::TooLarge { bytes_max });
+        }
+        let value = result.map_err(AppendError::Encode)?;
+        let len = item.len();
+        let shared = item.keep();
         self.last_was_long = len > BATCHED_ITEM_BYTES_MAX;
         if self.last_was_long {
-            self.split_long(seq, first_byte, start, width, shared);
+            self.split_long(seq, first_byte, start + width, len, shared);
         } else {
             self.write_length(start, width, len);
             self.open_count += 1;
-            if self.open.len() >= BATCH_BYTES {
+            if self.open_len >= BATCH_BYTES {
                 self.close_batch();
             }
         }
@@ -112,18 +123,25 @@ impl Retained {
 
     #[inline]
     fn write_length(&mut self, start: usize, reserved: usize, len: usize) {
-        if reserved == 1 && len < 0x80 {
+        if reserved == 1 && len < 0x80 && start < self.open.len() {
             self.open[start] = len as u8;
-            return;
+            self.open_len = start + 1 + len;
+        } else {
+            self.write_any_length(start, reserved, len);
         }
+    }
+
+    fn write_any_length(&mut self, start: usize, reserved: usize, len: usize) {
         let needed = varint_len(len as u64);
+        self.open_len = start + needed + len;
+        if self.open_len > self.open.len() {
+            self.open.resize(self.open_len, 0);
+        }
         if needed != reserved {
-            let end = self.open.len();
-            if needed > reserved {
-                self.open.resize(end + needed - reserved, 0);
+            if len > 0 {
+                let from = start + reserved;
+                self.open.copy_within(from..from + len, start + needed);
             }
-            self.open.copy_within(start + reserved..start + reserved + len, start + needed);
-            self.open.truncate(start + needed + len);
             self.width = needed;
         }
         let mut rest = len;
@@ -134,16 +152,20 @@ impl Retained {
         self.open[start + needed - 1] &= 0x7f;
     }
 
-    fn split_long(&mut self, seq: u64, first_byte: u64, start: usize, width: usize, shared: Option<Bytes>) {
+    /// A long value lies at `at` behind the open batch, unless it is shared.
+    fn split_long(&mut self, seq: u64, first_byte: u64, at: usize, len: usize, shared: Option<Bytes>) {
         let bytes = shared.unwrap_or_else(|| {
-            if start == 0 {
-                let capacity = self.open.len();
-                Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(capacity))).slice(width..)
+            if self.open_len == 0 {
+                let mut bytes = std::mem::take(&mut self.open);
+                bytes.truncate(at + len);
+                if bytes.capacity() - bytes.len() > bytes.len() / SLACK_PART {
+                    bytes.shrink_to_fit();
+                }
+                Bytes::from(bytes).slice(at..)
             } else {
-                Bytes::copy_from_slice(&self.open[start + width..])
+                Bytes::copy_from_slice(&self.open[at..at + len])
             }
         });
-        self.open.truncate(start);
         self.close_batch();
         self.pieces.push_back(Piece::Single { seq, first_byte, bytes });
         self.open_first = seq + 1;
@@ -172,16 +194,19 @@ impl Retained {
         if self.open_count == 0 {
             return;
         }
-        let mut next = std::mem::take(&mut self.spare);
-        if next.capacity() == 0 && self.open.len() >= BATCH_BYTES / 2 {
-            next.reserve_exact(BATCH_BYTES + BATCHED_ITEM_BYTES_MAX / 4);
+        let whole = self.open_len >= BATCH_BYTES / 2;
+        self.streaming |= whole;
+        let mut next = self.spares.pop().unwrap_or_default();
+        if next.is_empty() && whole {
+            next = vec![0; BATCH_ROOM_BYTES];
         }
         let bytes = std::mem::replace(&mut self.open, next);
         let (first_seq, first_byte) = (self.open_first, self.open_first_byte);
-        let piece = Piece::Batch { first_seq, first_byte, count: self.open_count, bytes };
-        self.open_first = piece.end_seq();
+        let (count, len) = (self.open_count, self.open_len);
+        self.open_first = first_seq + count;
         self.open_count = 0;
-        self.pieces.push_back(piece);
+        self.open_len = 0;
+        self.pieces.push_back(Piece::Batch { first_seq, first_byte, count, bytes, len });
     }
 
     /// The next record's header and body, or `None` when everything has gone.
@@ -190,7 +215,7 @@ impl Retained {
             self.close_batch();
         }
         let (first_seq, body, bytes) = match self.pieces.get(self.sent)? {
-            Piece::Batch { first_seq, bytes, .. } => (*first_seq, Body::Items, bytes.as_slice()),
+            Piece::Batch { first_seq, bytes, len, .. } => (*first_seq, Body::Items, &bytes[..*len]),
             Piece::Single { seq, bytes, .. } => {
                 let offset = self.fragment_offset;
                 let end = bytes.len().min(offset + FRAGMENT_BYTES);
@@ -221,19 +246,32 @@ impl Retained {
     /// Lets go of what lies wholly below `taken`.
     pub(super) fn release(&mut self, taken: u64) {
         while self.pieces.front().is_some_and(|piece| piece.end_seq() <= taken) {
-            if let Some(Piece::Batch { mut bytes, .. }) = self.pieces.pop_front() {
-                bytes.clear();
-                self.spare = bytes;
+            if let Some(Piece::Batch { bytes, .. }) = self.pieces.pop_front()
+                && self.spares.len() < SPARES_MAX
+            {
+                self.spares.push(bytes);
             }
             if self.sent == 0 {
                 self.fragment_offset = 0;
             }
             self.sent = self.sent.saturating_sub(1);
         }
+        if !self.streaming {
+            self.free_if_drained();
+        }
+    }
+
+    /// Gives the buffers of a channel back that has nothing to send, unless whole batches went through since the last call.
+    pub(super) fn park(&mut self) {
+        if !std::mem::take(&mut self.streaming) {
+            self.free_if_drained();
+        }
+    }
+
+    fn free_if_drained(&mut self) {
         if self.pieces.is_empty() && self.open_count == 0 {
-            // An idle channel keeps no buffers.
-            self.spare = Vec::new();
-            if self.open.capacity() > 4_096 {
+            self.spares = Vec::new();
+            if self.open.capacity() > SMALL_BYTES {
                 self.open = Vec::new();
             }
         }
@@ -252,13 +290,13 @@ impl Retained {
         while let Some(piece) = self.pieces.pop_back_if(|piece| piece.end_seq() > seq) {
             match piece {
                 Piece::Single { bytes, .. } => removed += bytes.len() as u64,
-                Piece::Batch { first_seq, first_byte, bytes, .. } => {
+                Piece::Batch { first_seq, first_byte, bytes, len, .. } => {
                     let mut kept = 0;
-                    let mut rest = bytes.as_slice();
+                    let mut rest = &bytes[..len];
                     let mut number = first_seq;
                     while let Ok((item, after)) = split_item(rest) {
                         if number < seq {
-                            kept = bytes.len() - after.len();
+                            kept = len - after.len();
                         } else {
                             removed += item.len() as u64;
                         }
@@ -266,10 +304,14 @@ impl Retained {
                         rest = after;
                     }
                     if first_seq < seq {
-                        let mut bytes = bytes;
-                        bytes.truncate(kept);
                         let count = seq - first_seq;
-                        self.pieces.push_back(Piece::Batch { first_seq, first_byte, count, bytes });
+                        self.pieces.push_back(Piece::Batch {
+                            first_seq,
+                            first_byte,
+                            count,
+                            bytes,
+                            len: kept,
+                        });
                     }
                 }
             }
@@ -286,14 +328,16 @@ impl Retained {
     pub(super) fn for_each_from(&self, seq: u64, mut visit: impl FnMut(u64, Payload<'_>)) {
         for piece in &self.pieces {
             match piece {
-                Piece::Batch { first_seq, bytes, .. } => visit_batch(*first_seq, bytes, seq, &mut visit),
+                Piece::Batch { first_seq, bytes, len, .. } => {
+                    visit_batch(*first_seq, &bytes[..*len], seq, &mut visit);
+                }
                 Piece::Single { seq: number, bytes, .. } if *number >= seq => {
                     visit(*number, Payload::Owned(bytes.clone()));
                 }
                 Piece::Single { .. } => {}
             }
         }
-        visit_batch(self.open_first, &self.open, seq, &mut visit);
+        visit_batch(self.open_first, &self.open[..self.open_len], seq, &mut visit);
     }
 
     /// The first value that is still here.
@@ -304,10 +348,10 @@ impl Retained {
     /// Bytes held, for statistics and tests.
     pub(super) fn held_bytes(&self) -> usize {
         let pieces = self.pieces.iter().map(|piece| match piece {
-            Piece::Batch { bytes, .. } => bytes.len(),
+            Piece::Batch { len, .. } => *len,
             Piece::Single { bytes, .. } => bytes.len(),
         });
-        pieces.sum::<usize>() + self.open.len()
+        pieces.sum::<usize>() + self.open_len
     }
 }
 
@@ -325,18 +369,4 @@ fn visit_batch(first: u64, mut rest: &[u8], from: u64, visit: &mut impl FnMut(u6
 pub(super) enum AppendError<E> {
     TooLarge { bytes_max: usize },
     Encode(E),
-}
-
-struct LengthGuard<'a> {
-    batch: &'a mut Vec<u8>,
-    start: usize,
-    kept: bool,
-}
-
-impl Drop for LengthGuard<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.batch.truncate(self.start);
-        }
-    }
 }

@@ -45,7 +45,7 @@ impl Direct {
             && to.receivers.borrow().contains_key(&id)
         {
             to.recv(id, |half| {
-                if let Some(got) = half.take(|payload| number(payload.as_slice())) {
+                if let Some(got) = half.take().map(|payload| number(payload.as_slice())) {
                     assert_eq!(got, self.taken, "{}: in order, once", self.name);
                     self.taken += 1;
                 }
@@ -79,7 +79,7 @@ impl Rendezvous {
             return;
         }
         to.recv(id, |half| {
-            if let Some(got) = half.take(|payload| number(payload.as_slice())) {
+            if let Some(got) = half.take().map(|payload| number(payload.as_slice())) {
                 assert_eq!(got, self.taken, "meet: in order, once");
                 self.taken += 1;
             }
@@ -180,7 +180,7 @@ impl Demand {
             half.set_waiting(if self.taken < self.count { 1 } else { 0 });
             if half.ready() > 0 {
                 half.set_waiting(0);
-                let got = half.take(|payload| number(payload.as_slice()));
+                let got = half.take().map(|payload| number(payload.as_slice()));
                 assert_eq!(got, Some(self.taken), "tasks: in order, once");
                 self.taken += 1;
             }

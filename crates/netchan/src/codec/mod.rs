@@ -5,10 +5,8 @@
 
 mod context;
 mod error;
-mod guard;
 mod label;
 mod postcard;
-mod probe;
 mod raw;
 
 pub use netchan_proto::channel::{ItemBuf, Payload, TooLarge};
@@ -19,7 +17,6 @@ pub use self::context::{DecodeContext, EncodeContext};
 pub use self::error::{BoxError, DecodeError, EncodeError};
 pub use self::label::type_label;
 pub use self::postcard::Postcard;
-pub(crate) use self::postcard::PostcardFor;
 pub use self::raw::Raw;
 
 /// How deep a decoded value may nest, by default. The same bound as in `serde_json`; every level costs stack, and a test

@@ -82,28 +82,33 @@ pub(super) struct Recv<'a, T>(pub(super) RecvOp<'a, T>);
 impl<T: Send + 'static> Recv<'_, T> {
     /// The fast path: takes the next value if it is here and nobody waits. `None` leaves everything else to [`RecvOp`].
     #[inline]
-    fn take_at_once(&self) -> Option<Result<Option<T>, RecvError>> {
+    fn take_at_once(&self) -> Option<Result<T, RecvError>> {
         let shared = &self.0.receiver.shared;
         let Backend::Wire(handle) = &shared.backend else { return None };
         if self.0.ticket.is_some() {
             return None;
         }
         let chan = &handle.0;
-        let _report = ReportOnPanic(chan);
         let mut state = chan.state.try_lock()?;
-        if state.half.ready() == 0 || !state.receivers.is_empty() {
+        if !state.receivers.is_empty() {
             return None;
         }
-        let value = {
-            let _busy = Busy::under(&chan.state);
-            state.half.take(|payload| shared.decode(payload).map(Some))
+        let report = ReportOnPanic(chan);
+        let busy = Busy::under(&chan.state);
+        let Some(payload) = state.half.take() else {
+            // Nothing is here, so nothing can panic.
+            std::mem::forget(report);
+            return None;
         };
+        let value = shared.decode(payload);
+        drop(busy);
+        std::mem::forget(report);
         let urgency = state.half.urgency();
         drop(state);
         if urgency > Urgency::None {
             chan.report(urgency);
         }
-        value
+        Some(value)
     }
 }
 
@@ -115,7 +120,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
         let budget = ready!(coop::poll_proceed(cx));
         if let Some(result) = self.take_at_once() {
             budget.made_progress();
-            return Poll::Ready(result);
+            return Poll::Ready(result.map(Some));
         }
         let result = ready!(self.0.poll_op(Some(cx)));
         budget.made_progress();
@@ -146,7 +151,7 @@ fn poll_wire<T: 'static>(
         }
         let value = {
             let _busy = Busy::under(&chan.state);
-            state.half.take(|payload| shared.decode(payload))
+            state.half.take().map(|payload| shared.decode(payload))
         };
         if !state.receivers.is_empty() && state.half.ended().is_some() {
             // That was the last value: nothing else would tell the others.
@@ -167,6 +172,7 @@ fn poll_wire<T: 'static>(
         state.receivers.leave(ticket);
         return Poll::Ready(outcome.map(|()| None));
     }
+    state.half.trim();
     if let Some(cx) = cx {
         state.receivers.wait(ticket, cx.waker());
         if matches!(state.half.kind(), WindowKind::Demand { .. }) {
