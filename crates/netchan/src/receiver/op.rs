@@ -9,7 +9,7 @@ use netchan_proto::flow::{Urgency, WindowKind};
 use tokio::task::coop;
 
 use super::{Backend, Receiver, Shared};
-use crate::codec::Payload;
+use crate::codec::{DecodeContext, Payload};
 use crate::error::{CloseReason, RecvError, SessionEnd};
 use crate::hub::Hub;
 use crate::peer::Peer;
@@ -79,48 +79,40 @@ impl<T> Drop for RecvOp<'_, T> {
 /// `recv`: a [`RecvOp`] that drops the sender's name, and looks first whether a value is here.
 pub(super) struct Recv<'a, T>(pub(super) RecvOp<'a, T>);
 
-impl<T: Send + 'static> Recv<'_, T> {
-    /// The fast path: takes the next value if it is here and nobody waits. `None` leaves everything else to [`RecvOp`].
-    #[inline]
-    fn take_at_once(&self) -> Option<Result<T, RecvError>> {
-        let shared = &self.0.receiver.shared;
-        let Backend::Wire(handle) = &shared.backend else { return None };
-        if self.0.ticket.is_some() {
-            return None;
-        }
-        let chan = &handle.0;
-        let mut state = chan.state.try_lock()?;
-        if !state.receivers.is_empty() {
-            return None;
-        }
-        let report = ReportOnPanic(chan);
-        let busy = Busy::under(&chan.state);
-        let Some(payload) = state.half.take() else {
-            // Nothing is here, so nothing can panic.
-            std::mem::forget(report);
-            return None;
-        };
-        let value = shared.decode(payload);
-        drop(busy);
-        std::mem::forget(report);
-        let urgency = state.half.urgency();
-        drop(state);
-        if urgency > Urgency::None {
-            chan.report(urgency);
-        }
-        Some(value)
-    }
-}
-
 impl<T: Send + 'static> Future for Recv<'_, T> {
     type Output = Result<Option<T>, RecvError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let budget = ready!(coop::poll_proceed(cx));
-        if let Some(result) = self.take_at_once() {
-            budget.made_progress();
-            return Poll::Ready(result.map(Some));
+        let shared = &self.0.receiver.shared;
+        // The fast path: a value is here and nobody waits. All in one piece, so that the value is moved once, and last:
+        // a value that is moved as soon as it is written waits for its own bytes.
+        if let Backend::Wire(handle) = &shared.backend
+            && self.0.ticket.is_none()
+            && let Some(mut state) = handle.0.state.try_lock()
+            && state.receivers.is_empty()
+        {
+            let chan = &handle.0;
+            let report = ReportOnPanic(chan);
+            let busy = Busy::under(&chan.state);
+            if let Some(payload) = state.half.take() {
+                let mut cx = DecodeContext::new(&shared.name, shared.message_bytes_max);
+                let result = shared.codec.decode(payload, &mut cx);
+                drop(busy);
+                std::mem::forget(report);
+                let urgency = state.half.urgency();
+                drop(state);
+                if urgency > Urgency::None {
+                    chan.report(urgency);
+                }
+                budget.made_progress();
+                return match result {
+                    Ok(value) => Poll::Ready(Ok(Some(value))),
+                    Err(error) => Poll::Ready(Err(shared.undecodable(error))),
+                };
+            }
+            std::mem::forget(report);
         }
         let result = ready!(self.0.poll_op(Some(cx)));
         budget.made_progress();

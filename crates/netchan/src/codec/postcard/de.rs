@@ -7,35 +7,33 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer as _, Visitor};
 
-/// Why bytes are no value.
-#[derive(Debug)]
-pub(super) enum Error {
-    /// The bytes end before the value does.
-    End,
-    Invalid(&'static str),
-    /// More depth or elements than the budget has.
-    OverBudget,
-    Custom(Box<str>),
-}
+use super::super::{BoxError, DecodeError};
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::End => f.write_str("it ends too early"),
-            Self::Invalid(what) => write!(f, "it has an invalid {what}"),
-            Self::OverBudget => f.write_str("it is over budget"),
-            Self::Custom(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl de::Error for Error {
+/// So that what deserializing returns need not be moved to become what a codec returns.
+impl de::Error for DecodeError {
     #[cold]
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::Custom(message.to_string().into())
+        malformed(message.to_string())
     }
+}
+
+/// The caller puts in the name of the type.
+#[cold]
+#[inline(never)]
+fn malformed(why: impl Into<BoxError>) -> DecodeError {
+    DecodeError::Malformed { type_name: "", source: why.into() }
+}
+
+#[cold]
+#[inline(never)]
+fn invalid(what: &'static str) -> DecodeError {
+    malformed(format!("it has an invalid {what}"))
+}
+
+#[cold]
+#[inline(never)]
+fn too_short() -> DecodeError {
+    malformed("it ends too early")
 }
 
 /// What a message had too much of.
@@ -51,7 +49,8 @@ pub(super) enum Overrun {
 /// than bytes (by induction: a sequence spends at least its length byte beyond its elements' bytes). So an allowance of
 /// one element for each byte never refuses an honest value, and the rest is for elements without bytes.
 pub(super) struct Deserializer<'de> {
-    rest: &'de [u8],
+    bytes: &'de [u8],
+    at: usize,
     depth: usize,
     elements: usize,
     overrun: Option<Overrun>,
@@ -60,64 +59,82 @@ pub(super) struct Deserializer<'de> {
 impl<'de> Deserializer<'de> {
     #[inline]
     pub(super) const fn new(bytes: &'de [u8], depth: usize, elements: usize) -> Self {
-        Self { rest: bytes, depth, elements, overrun: None }
+        Self { bytes, at: 0, depth, elements, overrun: None }
     }
 
     /// Whether everything was read, within the budget. A `Deserialize` may have swallowed the error that said otherwise.
     #[inline]
     pub(super) const fn is_done(&self) -> bool {
-        self.rest.is_empty() && self.overrun.is_none()
+        self.at == self.bytes.len() && self.overrun.is_none()
     }
 
     pub(super) const fn rest(&self) -> usize {
-        self.rest.len()
+        self.bytes.len() - self.at
     }
 
     pub(super) const fn overrun(&self) -> Option<Overrun> {
         self.overrun
     }
 
-    #[inline(always)]
-    fn byte(&mut self) -> Result<u8, Error> {
-        let (&byte, rest) = self.rest.split_first().ok_or(Error::End)?;
-        self.rest = rest;
+    #[inline]
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        let &byte = self.bytes.get(self.at).ok_or_else(too_short)?;
+        self.at += 1;
         Ok(byte)
     }
 
-    #[inline(always)]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (&array, rest) = self.rest.split_first_chunk().ok_or(Error::End)?;
-        self.rest = rest;
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'de [u8], DecodeError> {
+        let bytes = self.bytes[self.at..].get(..len).ok_or_else(too_short)?;
+        self.at += len;
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let &array = self.bytes[self.at..].first_chunk().ok_or_else(too_short)?;
+        self.at += N;
         Ok(array)
     }
 
     /// A number of at most `bits` bits, seven to a byte, the lowest first.
-    #[inline(always)]
-    fn varint(&mut self, bits: u32) -> Result<u64, Error> {
+    #[inline]
+    fn varint(&mut self, bits: u32) -> Result<u64, DecodeError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(bits),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, bits: u32) -> Result<u64, DecodeError> {
         let (mut number, mut shift) = (0, 0);
-        for (at, &byte) in self.rest.iter().enumerate() {
+        for (at, &byte) in self.bytes[self.at..].iter().enumerate() {
             let low = u64::from(byte & 0x7f);
             number |= low << shift;
             let too_wide = shift + 7 > bits && low >> (bits - shift) != 0;
             if byte < 0x80 && !too_wide {
-                self.rest = &self.rest[at + 1..];
+                self.at += at + 1;
                 return Ok(number);
             }
             shift += 7;
             if too_wide || shift >= bits {
-                return Err(Error::Invalid("number"));
+                return Err(invalid("number"));
             }
         }
-        Err(Error::End)
+        Err(too_short())
     }
 
-    fn varint_128(&mut self) -> Result<u128, Error> {
+    fn varint_128(&mut self) -> Result<u128, DecodeError> {
         let (mut number, mut shift) = (0, 0);
         loop {
             let byte = self.byte()?;
             let low = u128::from(byte & 0x7f);
             if shift == 126 && byte > 3 {
-                return Err(Error::Invalid("number"));
+                return Err(invalid("number"));
             }
             number |= low << shift;
             if byte < 0x80 {
@@ -127,28 +144,26 @@ impl<'de> Deserializer<'de> {
         }
     }
 
-    #[inline(always)]
-    fn length(&mut self) -> Result<usize, Error> {
+    #[inline]
+    fn length(&mut self) -> Result<usize, DecodeError> {
         let length = self.varint(u64::BITS)?;
-        usize::try_from(length).map_err(|_| Error::Invalid("length"))
+        usize::try_from(length).map_err(|_| invalid("length"))
     }
 
-    #[inline(always)]
-    fn bytes(&mut self) -> Result<&'de [u8], Error> {
+    #[inline]
+    fn bytes(&mut self) -> Result<&'de [u8], DecodeError> {
         let length = self.length()?;
-        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Error::End)?;
-        self.rest = rest;
-        Ok(bytes)
+        self.take(length)
     }
 
-    #[inline(always)]
-    fn text(&mut self) -> Result<&'de str, Error> {
-        str::from_utf8(self.bytes()?).map_err(|_| Error::Invalid("text"))
+    #[inline]
+    fn text(&mut self) -> Result<&'de str, DecodeError> {
+        str::from_utf8(self.bytes()?).map_err(|_| invalid("text"))
     }
 
     /// What nests is a level deeper.
-    #[inline(always)]
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    #[inline]
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
         let Some(left) = self.depth.checked_sub(1) else { return Err(self.exceed(Overrun::Depth)) };
         self.depth = left;
         let value = read(self)?;
@@ -156,29 +171,29 @@ impl<'de> Deserializer<'de> {
         Ok(value)
     }
 
-    #[inline(always)]
-    fn charge_element(&mut self) -> Result<(), Error> {
+    #[inline]
+    fn charge_element(&mut self) -> Result<(), DecodeError> {
         let Some(left) = self.elements.checked_sub(1) else { return Err(self.exceed(Overrun::Elements)) };
         self.elements = left;
         Ok(())
     }
 
     #[cold]
-    fn exceed(&mut self, overrun: Overrun) -> Error {
+    fn exceed(&mut self, overrun: Overrun) -> DecodeError {
         self.overrun.get_or_insert(overrun);
-        Error::OverBudget
+        malformed("it is over budget")
     }
 }
 
-#[inline(always)]
+#[inline]
 const fn unzigzag(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
 }
 
 macro_rules! numbers {
     ($($method:ident $visit:ident $bits:ident, $number:ident => $narrow:expr;)*) => {$(
-        #[inline(always)]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             let $number = self.varint($bits::BITS)?;
             visitor.$visit($narrow)
         }
@@ -187,14 +202,14 @@ macro_rules! numbers {
 
 macro_rules! not_in_postcard {
     ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-            Err(Error::Invalid("type: postcard does not describe itself"))
+        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+            Err(malformed("postcard does not describe itself, and Deserialize asks what there is"))
         }
     )*};
 }
 
 impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
-    type Error = Error;
+    type Error = DecodeError;
 
     not_in_postcard! { deserialize_any deserialize_identifier deserialize_ignored_any }
 
@@ -207,148 +222,148 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         deserialize_i64 visit_i64 u64, number => unzigzag(number);
     }
 
-    #[inline(always)]
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.byte()? {
             0 => visitor.visit_bool(false),
             1 => visitor.visit_bool(true),
-            _ => Err(Error::Invalid("bool")),
+            _ => Err(invalid("bool")),
         }
     }
 
-    #[inline(always)]
-    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_u8(self.byte()?)
     }
 
-    #[inline(always)]
-    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_i8(self.byte()?.cast_signed())
     }
 
-    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_u128(self.varint_128()?)
     }
 
-    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         let number = self.varint_128()?;
         visitor.visit_i128((number >> 1).cast_signed() ^ -((number & 1).cast_signed()))
     }
 
-    #[inline(always)]
-    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_f32(f32::from_le_bytes(self.array()?))
     }
 
-    #[inline(always)]
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_f64(f64::from_le_bytes(self.array()?))
     }
 
-    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         let mut characters = self.text()?.chars();
         match (characters.next(), characters.next()) {
             (Some(character), None) => visitor.visit_char(character),
-            _ => Err(Error::Invalid("character")),
+            _ => Err(invalid("character")),
         }
     }
 
-    #[inline(always)]
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_str(self.text()?)
     }
 
-    #[inline(always)]
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_str(self.text()?)
     }
 
-    #[inline(always)]
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_bytes(self.bytes()?)
     }
 
-    #[inline(always)]
-    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_borrowed_bytes(self.bytes()?)
     }
 
-    #[inline(always)]
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.byte()? {
             0 => visitor.visit_none(),
             1 => self.nested(|inner| visitor.visit_some(inner)),
-            _ => Err(Error::Invalid("option")),
+            _ => Err(invalid("option")),
         }
     }
 
-    #[inline(always)]
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_unit()
     }
 
-    #[inline(always)]
+    #[inline]
     fn deserialize_unit_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_unit()
     }
 
-    #[inline(always)]
+    #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
-    #[inline(always)]
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         let left = self.length()?;
         self.nested(|inner| visitor.visit_seq(Parts::<true> { inner, left }))
     }
 
-    #[inline(always)]
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         let left = self.length()?;
         self.nested(|inner| visitor.visit_map(Parts::<true> { inner, left }))
     }
 
-    #[inline(always)]
-    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_seq(Parts::<false> { inner: self, left: len })
     }
 
-    #[inline(always)]
+    #[inline]
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         len: usize,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         self.deserialize_tuple(len, visitor)
     }
 
-    #[inline(always)]
+    #[inline]
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         self.deserialize_tuple(fields.len(), visitor)
     }
 
-    #[inline(always)]
+    #[inline]
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         self.nested(|inner| visitor.visit_enum(inner))
     }
 
@@ -364,8 +379,8 @@ struct Parts<'p, 'de, const CLAIMED: bool> {
 }
 
 impl<'de, const CLAIMED: bool> Parts<'_, 'de, CLAIMED> {
-    #[inline(always)]
-    fn part<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    #[inline]
+    fn part<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         let part = seed.deserialize(&mut *self.inner)?;
@@ -378,15 +393,15 @@ impl<'de, const CLAIMED: bool> Parts<'_, 'de, CLAIMED> {
     /// A collection may reserve room for no more elements than bytes are left, whatever length it claims.
     #[inline]
     fn hint(&self) -> Option<usize> {
-        Some(if CLAIMED { self.left.min(self.inner.rest.len()) } else { self.left })
+        Some(if CLAIMED { self.left.min(self.inner.rest()) } else { self.left })
     }
 }
 
 impl<'de, const CLAIMED: bool> de::SeqAccess<'de> for Parts<'_, 'de, CLAIMED> {
-    type Error = Error;
+    type Error = DecodeError;
 
-    #[inline(always)]
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         self.part(seed)
     }
 
@@ -397,15 +412,15 @@ impl<'de, const CLAIMED: bool> de::SeqAccess<'de> for Parts<'_, 'de, CLAIMED> {
 }
 
 impl<'de> de::MapAccess<'de> for Parts<'_, 'de, true> {
-    type Error = Error;
+    type Error = DecodeError;
 
     #[inline]
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         self.part(seed)
     }
 
     #[inline]
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
         seed.deserialize(&mut *self.inner)
     }
 
@@ -416,40 +431,40 @@ impl<'de> de::MapAccess<'de> for Parts<'_, 'de, true> {
 }
 
 impl<'de> de::EnumAccess<'de> for &mut Deserializer<'de> {
-    type Error = Error;
+    type Error = DecodeError;
     type Variant = Self;
 
-    #[inline(always)]
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Error> {
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), DecodeError> {
         let index = self.varint(u32::BITS)? as u32;
         Ok((seed.deserialize(index.into_deserializer())?, self))
     }
 }
 
 impl<'de> de::VariantAccess<'de> for &mut Deserializer<'de> {
-    type Error = Error;
+    type Error = DecodeError;
 
-    #[inline(always)]
-    fn unit_variant(self) -> Result<(), Error> {
+    #[inline]
+    fn unit_variant(self) -> Result<(), DecodeError> {
         Ok(())
     }
 
-    #[inline(always)]
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
+    #[inline]
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DecodeError> {
         seed.deserialize(self)
     }
 
-    #[inline(always)]
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
         de::Deserializer::deserialize_tuple(self, len, visitor)
     }
 
-    #[inline(always)]
+    #[inline]
     fn struct_variant<V: Visitor<'de>>(
         self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         de::Deserializer::deserialize_tuple(self, fields.len(), visitor)
     }
 }

@@ -63,12 +63,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
         let bytes = payload.as_slice();
         let elements_max = bytes.len().saturating_add(cx.empty_elements_max());
         let mut deserializer = Deserializer::new(bytes, cx.depth_max(), elements_max);
-        match T::deserialize(&mut deserializer) {
-            Ok(value) if deserializer.is_done() => Ok(value),
-            result => {
-                Err(why_not(type_name::<T>(), result.err(), &deserializer, cx.depth_max(), elements_max))
-            }
+        let result = T::deserialize(&mut deserializer);
+        if result.is_ok() && deserializer.is_done() {
+            return result;
         }
+        Err(why_not(type_name::<T>(), result.err(), &deserializer, cx.depth_max(), elements_max))
     }
 }
 
@@ -76,7 +75,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
 #[cold]
 fn why_not(
     type_name: &'static str,
-    error: Option<de::Error>,
+    error: Option<DecodeError>,
     deserializer: &Deserializer<'_>,
     depth_max: usize,
     elements_max: usize,
@@ -85,7 +84,8 @@ fn why_not(
         // First, because a Deserialize that swallows the error would hide it.
         (Some(Overrun::Depth), _) => DecodeError::TooDeep { depth_max },
         (Some(Overrun::Elements), _) => DecodeError::TooManyElements { elements_max },
-        (None, Some(error)) => DecodeError::Malformed { type_name, source: Box::new(error) },
+        (None, Some(DecodeError::Malformed { source, .. })) => DecodeError::Malformed { type_name, source },
+        (None, Some(error)) => error,
         (None, None) => DecodeError::TrailingBytes { type_name, bytes: deserializer.rest() },
     }
 }
