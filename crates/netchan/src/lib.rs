@@ -25,6 +25,7 @@
 
 pub mod address;
 mod blocking;
+mod budget;
 mod client;
 pub mod codec;
 mod config;

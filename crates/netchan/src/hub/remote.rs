@@ -149,10 +149,9 @@ impl Hub {
             } else if waits_for_bytes {
                 let mut kicks = Vec::new();
                 state.send_pending(key, &mut kicks);
-                // The caller is the session's driver, which writes what is ready when it has read.
                 for kick in kicks {
                     if let Kick::Send(chan) = kick {
-                        chan.mark_ready();
+                        chan.kick_later();
                     }
                 }
             }

@@ -9,6 +9,7 @@ use netchan_proto::flow::{Urgency, WindowKind};
 use tokio::task::coop;
 
 use super::{Backend, Receiver, Shared};
+use crate::budget;
 use crate::codec::{DecodeContext, Payload};
 use crate::error::{CloseReason, RecvError, SessionEnd};
 use crate::hub::Hub;
@@ -84,7 +85,6 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let budget = ready!(coop::poll_proceed(cx));
         let shared = &self.0.receiver.shared;
         // The fast path: a value is here and nobody waits. All in one piece, so that the value is moved once, and last:
         // a value that is moved as soon as it is written waits for its own bytes.
@@ -94,6 +94,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             && state.receivers.is_empty()
         {
             let chan = &handle.0;
+            let budget = ready!(budget::poll_unit(&mut *cx, state.half.taken()));
             let report = ReportOnPanic(chan);
             let busy = Busy::under(&chan.state);
             if let Some(payload) = state.half.take() {
@@ -114,6 +115,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             }
             std::mem::forget(report);
         }
+        let budget = ready!(coop::poll_proceed(cx));
         let result = ready!(self.0.poll_op(Some(cx)));
         budget.made_progress();
         Poll::Ready(result.map(|received| received.map(|(value, _)| value)))

@@ -13,6 +13,7 @@ use netchan_proto::wire::Mode;
 use tokio::task::coop;
 
 use super::{Backend, Expired, Sender, Shared, in_doubt};
+use crate::budget;
 use crate::codec::EncodeError;
 use crate::error::{CloseReason, FlushError, SendError, SendTimeoutError, SessionEnd, TrySendError};
 use crate::hub::{Acquired, Hub, OfferOutcome};
@@ -51,27 +52,9 @@ pub(super) struct SendOp<'a, T> {
     watch: Option<Ticket>,
     stage: Stage,
     acked: bool,
-    /// It gave way to other tasks, and its session counts on its return.
-    paused: bool,
 }
 
 impl<T> Unpin for SendOp<'_, T> {}
-
-impl<T> SendOp<'_, T> {
-    fn pause(&mut self) {
-        if let Backend::Wire(handle) = &self.sender.shared.backend {
-            handle.0.core.pause_producer();
-            self.paused = true;
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Backend::Wire(handle) = &self.sender.shared.backend {
-            self.paused = false;
-            handle.0.core.resume_producer();
-        }
-    }
-}
 
 impl<'a, T: Send + 'static> SendOp<'a, T> {
     #[inline]
@@ -84,7 +67,6 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             watch: None,
             stage: Stage::Waiting,
             acked: false,
-            paused: false,
         }
     }
 
@@ -189,26 +171,29 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     /// The fast path: commits the value if there is a place and nobody waits. False leaves everything, errors as well, to
     /// what follows.
     #[inline]
-    fn commit_at_once(&self) -> bool {
+    fn commit_at_once(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let shared = &self.sender.shared;
-        let (Backend::Wire(handle), Some(value)) = (&shared.backend, &self.value) else { return false };
+        let (Backend::Wire(handle), Some(value)) = (&shared.backend, &self.value) else {
+            return Poll::Ready(false);
+        };
         if self.stage != Stage::Waiting || self.ticket.is_some() || self.acked {
-            return false;
+            return Poll::Ready(false);
         }
         let chan = &handle.0;
-        let Some(mut state) = chan.state.try_lock() else { return false };
-        let ready = state.end.is_none() && state.senders.is_empty() && state.half.mode() != Mode::Rendezvous;
-        if !ready {
-            return false;
+        let Some(mut state) = chan.state.try_lock() else { return Poll::Ready(false) };
+        if state.end.is_some() || !state.senders.is_empty() || state.half.mode() == Mode::Rendezvous {
+            return Poll::Ready(false);
         }
+        let budget = ready!(budget::poll_unit(cx, state.half.committed()));
         let pushed = {
             let _busy = Busy::under(&chan.state);
             state.half.push(|item| shared.encode(value, item))
         };
         drop(state);
-        let Ok(Pushed { full, .. }) = pushed else { return false };
+        let Ok(Pushed { full, .. }) = pushed else { return Poll::Ready(false) };
+        budget.made_progress();
         chan.kick(full);
-        true
+        Poll::Ready(true)
     }
 
     fn poll_op(&mut self, cx: &Context<'_>) -> Poll<Result<u64, Failure>> {
@@ -396,18 +381,11 @@ impl<T: Send + 'static> Future for SendOp<'_, T> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.paused {
-            self.resume();
-        }
-        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-            self.pause();
-            return Poll::Pending;
-        };
-        if self.commit_at_once() {
-            budget.made_progress();
+        if ready!(self.commit_at_once(cx)) {
             self.stage = Stage::Done;
             return Poll::Ready(Ok(()));
         }
+        let budget = ready!(coop::poll_proceed(cx));
         let result = ready!(self.poll_op(cx));
         budget.made_progress();
         self.stage = Stage::Done;
@@ -418,9 +396,6 @@ impl<T: Send + 'static> Future for SendOp<'_, T> {
 impl<T> Drop for SendOp<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.paused {
-            self.resume();
-        }
         if self.stage == Stage::Done && self.ticket.is_none() && self.watch.is_none() {
             return;
         }

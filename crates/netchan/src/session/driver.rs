@@ -1,4 +1,4 @@
-//! The task of a session: it reads the link, writes what senders leave behind, and keeps time.
+//! The task of a session that reads the link and keeps time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use netchan_proto::session::{Fault, ReadHalf, close_code};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::flush::Written;
+use super::flush::Flusher;
 use super::host::ShellHost;
 use super::recv_chan::GiveBack;
 use super::{SessionCore, phase};
@@ -23,9 +23,6 @@ const READS_MAX: usize = 4;
 
 /// How long a closing end waits for the other to close too.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How long a producer that gave way to other tasks holds back what it left.
-const HOLD_BACK_MAX: Duration = Duration::from_millis(1);
 
 /// An idle link gives its buffers back after this long.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -41,8 +38,6 @@ pub(crate) struct Driver {
     core: Arc<SessionCore>,
     reader: LinkReader,
     half: ReadHalf,
-    /// Since when a paused producer has kept this task from writing.
-    held_back: Option<Instant>,
     shut_down: bool,
     goodbye_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -52,12 +47,13 @@ pub(crate) struct Driver {
 impl Driver {
     pub(super) fn new(core: Arc<SessionCore>, reader: LinkReader, half: ReadHalf) -> Self {
         let timer = Box::pin(tokio::time::sleep(IDLE_AFTER));
-        Self { core, reader, half, held_back: None, shut_down: false, goodbye_at: None, timer, busy: false }
+        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, busy: false }
     }
 
     /// Runs until the session ends.
     pub(crate) async fn run(mut self) {
         let guard = EndOnDrop(Arc::clone(&self.core));
+        let flusher = tokio::spawn(Flusher::new(&self.core).run());
         let end = loop {
             match poll_fn(|cx| self.poll_round(cx)).await {
                 Round::Yield => tokio::task::yield_now().await,
@@ -65,21 +61,23 @@ impl Driver {
             }
         };
         guard.0.end(end);
+        // Only its own panic could be reported here, and that has been said.
+        _ = flusher.await;
     }
 
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
         self.core.driver.register(cx.waker());
-        self.core.adopt_writer(cx.waker());
         let more_to_read = match self.read(cx) {
             Ok(more) => more,
             Err(end) => return Poll::Ready(Round::End(end)),
         };
-        let wrote = match self.write(cx) {
-            Ok(wrote) => wrote.is_ready(),
+        self.core.linger();
+        self.leave(cx);
+        if let Some(end) = self.core.write_failure() {
             // What the peer said before it went may still be here, a farewell among it.
-            Err(end) => return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end))),
-        };
-        if wrote || more_to_read {
+            return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end)));
+        }
+        if more_to_read {
             // A link that is never idle keeps no deadline from coming true.
             let overdue = self.overdue(Instant::now());
             return Poll::Ready(overdue.err().unwrap_or(Round::Yield));
@@ -111,7 +109,11 @@ impl Driver {
     }
 
     fn process(&mut self) -> Result<(), SessionEnd> {
-        let result = self.half.process(&ShellHost(&self.core));
+        let host = ShellHost::new(&self.core);
+        let result = self.half.process(&host);
+        if host.has_answers() {
+            self.core.flush();
+        }
         if let Some(end) = self.core.peer_said_goodbye() {
             return Err(end);
         }
@@ -121,7 +123,7 @@ impl Driver {
             Err(Fault::Peer(violation)) => {
                 // An authenticated violation ends the session loudly on both sides.
                 self.core.with_control(|c| c.go_away(close_code::VIOLATION, violation.to_string()));
-                _ = self.core.flush_all();
+                _ = self.core.flush_all(None);
                 Err(SessionEnd::PeerViolation(violation.to_string()))
             }
         }
@@ -135,44 +137,13 @@ impl Driver {
         }
     }
 
-    /// Writes what senders left behind. `Ready` asks for another round.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, SessionEnd> {
-        let core = Arc::clone(&self.core);
-        core.lazy.store(false, Ordering::SeqCst);
-        core.linger();
-        let said = core.control.lock().has_output();
-        if !said && core.paused_producers.load(Ordering::SeqCst) > 0 {
-            // A producer in mid-burst gave way and will be back; a batch that is left to grow costs less per value. But its
-            // future may never be polled again, and others count on this session too.
-            let since = *self.held_back.get_or_insert_with(Instant::now);
-            if since.elapsed() < HOLD_BACK_MAX {
-                core.burst.store(false, Ordering::SeqCst);
-                if core.paused_producers.load(Ordering::SeqCst) > 0 {
-                    return Ok(Poll::Pending);
-                }
-            }
-        }
-        self.held_back = None;
-        let wrote = said || core.has_ready();
-        if core.flush_all()? == Written::Blocked {
-            // The link wakes this task; until then senders gather.
-            core.burst.store(true, Ordering::SeqCst);
-            return Ok(Poll::Pending);
-        }
-        if wrote {
-            self.busy = true;
-            return Ok(Poll::Ready(()));
-        }
-        core.burst.store(false, Ordering::SeqCst);
-        if core.has_ready() || core.control.lock().has_output() {
-            return Ok(Poll::Ready(()));
-        }
+    /// On its way out, once everything has been written: no more bytes follow.
+    fn leave(&mut self, cx: &mut Context<'_>) {
+        let leaving = self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down;
         // Before the peer has confirmed, the farewell waits: `Control` says it then.
-        let leaving = core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down;
-        if leaving && core.control.lock().is_confirmed() {
-            self.shut_down = core.poll_shutdown(cx).is_ready();
+        if leaving && self.core.control.lock().is_confirmed() && self.core.is_written() {
+            self.shut_down = self.core.poll_shutdown(cx).is_ready();
         }
-        Ok(Poll::Pending)
     }
 
     /// Does what time has come for. Says when to look again.
@@ -195,12 +166,8 @@ impl Driver {
         if give_back.acted {
             return Poll::Ready(Round::Yield);
         }
-        let wakes = [
-            self.held_back.map(|since| since + HOLD_BACK_MAX),
-            self.goodbye_at,
-            give_back.next.map(Instant::from_std),
-            self.busy.then(|| now + IDLE_AFTER),
-        ];
+        let wakes =
+            [self.goodbye_at, give_back.next.map(Instant::from_std), self.busy.then(|| now + IDLE_AFTER)];
         let Some(next) = wakes.into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.deadline() != next
             && !(self.busy && self.timer.deadline() > now && self.timer.deadline() <= next)

@@ -74,6 +74,7 @@ impl SessionCore {
             .is_ok();
         if started {
             self.request_reports();
+            self.wake_flusher();
             self.wake_driver();
         }
     }
@@ -156,9 +157,9 @@ impl SessionCore {
         }
     }
 
-    /// Positions moved: a session that lingers looks whether it is done.
+    /// Positions moved, or everything was written: a session on its way out looks whether it is done.
     pub(super) fn closing_progress(&self) {
-        if self.phase.load(Ordering::SeqCst) == phase::LINGER {
+        if self.phase.load(Ordering::SeqCst) != phase::OPEN {
             self.wake_driver();
         }
     }
@@ -191,6 +192,7 @@ impl SessionCore {
             }
         }
         self.close_link();
+        self.wake_flusher();
         self.ready.lock().clear();
         self.idle.lock().clear();
         self.drop_openings();

@@ -1,5 +1,6 @@
-//! Writing: whoever fills a batch, or finds the link idle, seals and writes it; the driver writes what is left.
+//! Writing: whoever fills a batch, or finds the link idle, seals and writes it; a task of the session writes what is left.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -17,7 +18,7 @@ use crate::transport::LinkWriter;
 pub(super) struct Writer {
     half: WriteHalf,
     link: LinkWriter,
-    /// The driver's: whoever finds the link full leaves the rest to the driver.
+    /// The flusher's: whoever finds the link full leaves the rest to it.
     waker: Waker,
     blocked: bool,
     unflushed: bool,
@@ -42,7 +43,7 @@ impl Writer {
         let mut cx = Context::from_waker(&waker);
         self.blocked = false;
         loop {
-            if let Err(error) = self.half.fill(&ShellHost(core), core.now_millis()) {
+            if let Err(error) = self.half.fill(&ShellHost::new(core), core.now_millis()) {
                 return self.fail(error);
             }
             if self.half.output().is_empty() {
@@ -71,12 +72,61 @@ impl Writer {
     }
 }
 
+/// Rounds of writing before other tasks get their turn.
+const ROUNDS_MAX: usize = 4;
+
+/// The task that writes what is left behind: what senders gather in a burst, and what did not fit the link.
+///
+/// It is a task of its own, and not part of the driver, because of where it runs: a sender that wakes it leaves it to its
+/// own thread, to be run when the sender pauses, with all that was gathered by then. The driver is woken by the link, on
+/// another thread perhaps; writing there would race the sender for every few values.
+pub(super) struct Flusher(Arc<SessionCore>);
+
+impl Flusher {
+    pub(super) fn new(core: &Arc<SessionCore>) -> Self {
+        Self(Arc::clone(core))
+    }
+
+    /// Runs until the session ends.
+    pub(super) async fn run(self) {
+        while !poll_fn(|cx| self.poll_round(cx)).await {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ready says whether that was all for good.
+    fn poll_round(&self, cx: &Context<'_>) -> Poll<bool> {
+        let core = &self.0;
+        core.flusher.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            // From here on a sender that has something new writes it, or wakes this task.
+            core.burst.store(false, Ordering::SeqCst);
+            match core.flush_all(Some(cx.waker())) {
+                Err(_) => {
+                    core.wake_driver();
+                    return Poll::Ready(true);
+                }
+                Ok(Written::Blocked) => {
+                    core.burst.store(true, Ordering::SeqCst);
+                    return Poll::Pending;
+                }
+                Ok(Written::All) if !core.has_output() => {
+                    core.closing_progress();
+                    return Poll::Pending;
+                }
+                Ok(Written::All) => {}
+            }
+        }
+        Poll::Ready(false)
+    }
+}
+
 /// What a look at the writer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// Everything has gone.
     All,
-    /// The link is full; the driver will be woken.
+    /// The link is full; the flusher will be woken.
     Blocked,
 }
 
@@ -97,22 +147,30 @@ impl SessionCore {
         }
     }
 
-    /// For the driver: takes over the wake-ups of the link.
-    pub(super) fn adopt_writer(&self, waker: &Waker) {
+    /// Writes everything, waiting for whoever is at it. The flusher gives its waker, for when the link has room again.
+    pub(super) fn flush_all(self: &Arc<Self>, waker: Option<&Waker>) -> Result<Written, SessionEnd> {
         let mut writer = self.writer.lock();
-        if !writer.waker.will_wake(waker) {
+        if let Some(waker) = waker
+            && !writer.waker.will_wake(waker)
+        {
             writer.waker.clone_from(waker);
         }
-    }
-
-    /// For the driver: writes everything, waiting for whoever is at it.
-    pub(super) fn flush_all(self: &Arc<Self>) -> Result<Written, SessionEnd> {
-        let mut writer = self.writer.lock();
         writer.write(self);
         match &writer.failed {
             Some(end) => Err(end.clone()),
             None => Ok(if writer.blocked { Written::Blocked } else { Written::All }),
         }
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub(super) fn write_failure(&self) -> Option<SessionEnd> {
+        self.writer.lock().failed.clone()
+    }
+
+    /// Whether nothing waits to be written, here or for the link.
+    pub(super) fn is_written(&self) -> bool {
+        let blocked = self.writer.lock().blocked;
+        !blocked && !self.has_output()
     }
 
     /// For the driver: no more bytes follow.
@@ -150,46 +208,23 @@ impl SessionCore {
         fresh
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.lock().is_empty()
+    /// Whether anything waits to be written.
+    pub(super) fn has_output(&self) -> bool {
+        !self.ready.lock().is_empty() || self.control.lock().has_output()
     }
 
-    /// Something was made ready, and `now` says whether it goes out at once: the first of a burst does, and whatever
-    /// makes a whole record. The rest is left to the driver, which comes round when the producing task pauses.
+    /// A channel was made ready that was not before (`fresh`), or has a whole record (`now`). The first of a burst goes
+    /// out at once, and so does a whole record; the rest is gathered until the sending task pauses.
     #[inline]
-    pub(crate) fn kick(self: &Arc<Self>, now: bool) {
-        if !self.burst.load(Ordering::SeqCst) && !self.burst.swap(true, Ordering::SeqCst) {
-            self.wake_driver();
-        }
-        if now {
+    pub(crate) fn kick(self: &Arc<Self>, fresh: bool, now: bool) {
+        if now || fresh && !self.burst.swap(true, Ordering::SeqCst) {
             if crate::reentry::is_busy() {
-                self.wake_driver();
+                self.wake_flusher();
             } else {
                 self.flush();
             }
-        }
-    }
-
-    #[inline]
-    pub(crate) fn is_in_burst(&self) -> bool {
-        self.burst.load(Ordering::SeqCst)
-    }
-
-    /// A send is about to give way to other tasks and will come back: the driver need not write what it leaves.
-    pub(crate) fn pause_producer(&self) {
-        self.paused_producers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The send is back, or was dropped.
-    pub(crate) fn resume_producer(self: &Arc<Self>) {
-        self.paused_producers.fetch_sub(1, Ordering::SeqCst);
-        self.kick(false);
-    }
-
-    /// Something was made ready that is not urgent: the driver writes it when it comes round.
-    pub(crate) fn kick_lazily(&self) {
-        if !self.burst.load(Ordering::SeqCst) && !self.lazy.swap(true, Ordering::SeqCst) {
-            self.wake_driver();
+        } else if fresh {
+            self.wake_flusher();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How the session's objects reach each other through the locks, and what is done about what they report.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,42 +11,58 @@ use netchan_proto::session::{Control, Event, Host};
 use super::{Chan, SessionCore};
 
 /// A session's core, as the objects of `netchan-proto` see it.
-pub(super) struct ShellHost<'a>(pub(super) &'a Arc<SessionCore>);
+pub(super) struct ShellHost<'a> {
+    core: &'a Arc<SessionCore>,
+    /// A channel has something to say on account of what was handled.
+    answers: Cell<bool>,
+}
+
+impl<'a> ShellHost<'a> {
+    pub(super) const fn new(core: &'a Arc<SessionCore>) -> Self {
+        Self { core, answers: Cell::new(false) }
+    }
+
+    /// Whether something is to be written on account of what was handled.
+    pub(super) fn has_answers(&self) -> bool {
+        self.answers.get() || self.core.control.lock().has_output()
+    }
+}
 
 impl Host for ShellHost<'_> {
     fn with_control<R>(&self, f: impl FnOnce(&mut Control) -> R) -> R {
-        f(&mut self.0.control.lock())
+        f(&mut self.core.control.lock())
     }
 
     fn with_send<R>(&self, id: ChannelId, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R> {
-        match self.0.get(id)? {
+        match self.core.get(id)? {
             Chan::Send(chan) => Some(f(&mut chan.state.lock().half)),
             Chan::Recv(_) => None,
         }
     }
 
     fn with_recv<R>(&self, id: ChannelId, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
-        match self.0.get(id)? {
+        match self.core.get(id)? {
             Chan::Recv(chan) => Some(f(&mut chan.state.lock().half)),
             Chan::Send(_) => None,
         }
     }
 
     fn next_ready(&self) -> Option<ChannelId> {
-        let chan = self.0.ready.lock().pop_front()?;
+        let chan = self.core.ready.lock().pop_front()?;
         // Cleared before the channel is looked at: whoever adds to it from now on queues it again.
         chan.queued().store(false, Ordering::SeqCst);
         Some(chan.id())
     }
 
     fn set_ready(&self, id: ChannelId) {
-        if let Some(chan) = self.0.get(id) {
-            self.0.set_ready(&chan);
+        if let Some(chan) = self.core.get(id) {
+            let fresh = self.core.set_ready(&chan);
+            self.answers.set(self.answers.get() || fresh);
         }
     }
 
     fn event(&self, event: Event) {
-        self.0.handle_event(event);
+        self.core.handle_event(event);
     }
 }
 

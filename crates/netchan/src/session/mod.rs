@@ -1,4 +1,5 @@
-//! One session under its locks: the objects of `netchan-proto`, the tasks that wait on them, and the driver.
+//! One session under its locks: the objects of `netchan-proto`, the tasks that wait on them, the driver that reads and
+//! keeps time, and the flusher that writes what is left behind.
 //!
 //! Lock order: writer → control → hub → channel. The table and the ready queue are leaves: nothing is locked under them.
 //! The reader belongs to the driver task alone and needs no lock. No user code runs but `Serialize` and `Deserialize`
@@ -97,13 +98,11 @@ pub(crate) struct SessionCore {
     flush_again: AtomicBool,
     table: Mutex<HashMap<ChannelId, Chan>>,
     ready: Mutex<VecDeque<Chan>>,
-    /// The driver is awake on account of sends and will write what they leave: they need not wake it again.
+    /// A sender has written something itself since the flusher last looked, or the link is full: what comes next is
+    /// gathered for the flusher.
     burst: AtomicBool,
-    /// Sends that gave way to other tasks in mid-burst and are about to come back.
-    paused_producers: AtomicUsize,
-    /// The driver is awake on account of reports that are not urgent.
-    lazy: AtomicBool,
     driver: AtomicWaker,
+    flusher: AtomicWaker,
     opening: Mutex<HashMap<ChannelId, open::Opening>>,
     phase: AtomicU8,
     /// User handles alive; at zero the session lingers, then ends.
@@ -159,9 +158,8 @@ impl SessionCore {
             table: Mutex::default(),
             ready: Mutex::default(),
             burst: AtomicBool::new(false),
-            paused_producers: AtomicUsize::new(0),
-            lazy: AtomicBool::new(false),
             driver: AtomicWaker::new(),
+            flusher: AtomicWaker::new(),
             opening: Mutex::default(),
             phase: AtomicU8::new(phase::OPEN),
             handles: AtomicUsize::new(0),
@@ -183,10 +181,14 @@ impl SessionCore {
         self.driver.wake();
     }
 
+    pub(crate) fn wake_flusher(&self) {
+        self.flusher.wake();
+    }
+
     /// Calls `f` with the control object, then sees that what it queued is written.
     pub(crate) fn with_control<R>(&self, f: impl FnOnce(&mut Control) -> R) -> R {
         let result = f(&mut self.control.lock());
-        self.wake_driver();
+        self.wake_flusher();
         result
     }
 

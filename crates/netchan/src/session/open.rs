@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
-use netchan_proto::flow::WindowKind;
+use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::hosted::{ReceiverKey, SenderKey};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::{OpenError, OpenRequest};
@@ -95,8 +95,7 @@ impl SessionCore {
         if self.end.get().is_some() {
             return Err(OpenFailure::Lost(lost()));
         }
-        self.kick(true);
-        self.wake_driver();
+        self.kick(true, true);
         let opened = tokio::time::timeout(self.limits.open_timeout, answered).await;
         drop(abandon);
         match opened {
@@ -127,7 +126,7 @@ impl SessionCore {
                 };
                 let chan = self.insert_recv(name, RecvHalf::new(open.id, &self.recv_options(kind)), None);
                 if prefetch > 0 {
-                    chan.mark_ready();
+                    chan.report(Urgency::Soon);
                 }
                 Opened::Recv(RecvHandle::new(chan))
             }
@@ -197,8 +196,7 @@ impl SessionCore {
         if !accepted {
             self.table.lock().remove(&id);
         }
-        self.kick(true);
-        self.wake_driver();
+        self.kick(true, true);
         accepted
     }
 

@@ -63,11 +63,9 @@ impl RecvChan {
         })
     }
 
-    /// Notes that the half has something to say, without writing it.
-    pub(crate) fn mark_ready(self: &Arc<Self>) {
-        if !self.queued.load(Ordering::SeqCst) {
-            self.core.set_ready(&Chan::Recv(Arc::clone(self)));
-        }
+    /// Notes that the half has something to say, without writing it. Says whether it had nothing to say before.
+    fn mark_ready(self: &Arc<Self>) -> bool {
+        !self.queued.load(Ordering::SeqCst) && self.core.set_ready(&Chan::Recv(Arc::clone(self)))
     }
 
     /// Sees that the half's news are written as soon as they must be.
@@ -76,12 +74,14 @@ impl RecvChan {
         match urgency {
             Urgency::None => {}
             Urgency::Soon => {
-                self.mark_ready();
-                self.core.kick_lazily();
+                // It rides with what this task sends next, or goes out when the task pauses.
+                if self.mark_ready() {
+                    self.core.wake_flusher();
+                }
             }
             Urgency::Now => {
-                self.mark_ready();
-                self.core.kick(true);
+                let fresh = self.mark_ready();
+                self.core.kick(fresh, true);
             }
         }
     }

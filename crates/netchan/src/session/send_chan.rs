@@ -60,8 +60,15 @@ impl SendChan {
     /// Sees that what the half has to say is written: at once if it is the first of a burst, or a whole record.
     #[inline]
     pub(crate) fn kick(self: &Arc<Self>, full: bool) {
-        let first = self.mark_ready() && !self.core.is_in_burst();
-        self.core.kick(first || full);
+        let fresh = self.mark_ready();
+        self.core.kick(fresh, full);
+    }
+
+    /// Sees that what the half has to say is written soon. For callers that hold a lock of a hosted channel.
+    pub(crate) fn kick_later(self: &Arc<Self>) {
+        if self.mark_ready() {
+            self.core.wake_flusher();
+        }
     }
 
     /// Notes that the half has something to say, without writing it. Says whether it had nothing to say before.

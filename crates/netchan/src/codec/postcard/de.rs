@@ -163,7 +163,10 @@ impl<'de> Deserializer<'de> {
 
     /// What nests is a level deeper.
     #[inline]
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         let Some(left) = self.depth.checked_sub(1) else { return Err(self.exceed(Overrun::Depth)) };
         self.depth = left;
         let value = read(self)?;
@@ -401,7 +404,10 @@ impl<'de, const CLAIMED: bool> de::SeqAccess<'de> for Parts<'_, 'de, CLAIMED> {
     type Error = DecodeError;
 
     #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
         self.part(seed)
     }
 
