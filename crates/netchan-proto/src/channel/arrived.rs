@@ -13,19 +13,58 @@ enum Piece {
     Single(Bytes),
 }
 
+/// Emptied buffers at least this large are kept for the next batches: a stream has them, a few values do not.
+const SPARE_BYTES_MIN: usize = 16 * 1_024;
+
+/// How many. One is being filled while the other is taken apart.
+const SPARES_MAX: usize = 2;
+
+/// Memory for a record's plaintext.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// What is to be kept: the parts of a message that came before.
+    keep: usize,
+}
+
+impl Buffer {
+    /// Makes room for `plaintext_len` bytes at the end; returns where they start.
+    #[must_use]
+    pub fn for_record(self, plaintext_len: usize) -> (Vec<u8>, usize) {
+        let Self { mut bytes, keep } = self;
+        bytes.resize(keep + plaintext_len, 0);
+        (bytes, keep)
+    }
+}
+
 /// Values in the order of their arrival. The batch that is being taken apart is at hand, ahead of the other pieces.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     current: Vec<u8>,
     position: usize,
     pieces: VecDeque<Piece>,
+    spares: Vec<Vec<u8>>,
+    /// Something arrived since [`Arrived::park`].
+    streaming: bool,
 }
 
 impl Arrived {
+    /// Memory for a record of `plaintext_len` bytes behind the parts that came before. What a spare held has been taken, and
+    /// is written over.
+    pub(super) fn buffer(&mut self, partial: Option<Vec<u8>>, plaintext_len: usize) -> Buffer {
+        if let Some(bytes) = partial {
+            return Buffer { keep: bytes.len(), bytes };
+        }
+        let bytes = self.spares.pop_if(|spare| spare.capacity() <= 2 * plaintext_len).unwrap_or_default();
+        Buffer { keep: 0, bytes }
+    }
+
     /// Adds a batch whose items were checked, from `position` on.
     pub(super) fn push_batch(&mut self, bytes: Vec<u8>, position: usize) {
+        self.streaming = true;
         if self.position == self.current.len() && self.pieces.is_empty() {
-            self.current = bytes;
+            let emptied = std::mem::replace(&mut self.current, bytes);
+            self.spare(emptied);
             self.position = position;
         } else {
             self.pieces.push_back(Piece::Batch { bytes, position });
@@ -63,7 +102,8 @@ impl Arrived {
     fn advance(&mut self) -> Option<Option<Bytes>> {
         match self.pieces.pop_front()? {
             Piece::Batch { bytes, position } => {
-                self.current = bytes;
+                let emptied = std::mem::replace(&mut self.current, bytes);
+                self.spare(emptied);
                 self.position = position;
                 Some(None)
             }
@@ -71,11 +111,26 @@ impl Arrived {
         }
     }
 
+    fn spare(&mut self, emptied: Vec<u8>) {
+        if emptied.len() >= SPARE_BYTES_MIN && self.spares.len() < SPARES_MAX {
+            self.spares.push(emptied);
+        }
+    }
+
     /// Lets go of a batch that has been taken apart.
     pub(super) fn trim(&mut self) {
-        if self.position == self.current.len() && self.current.capacity() > 0 {
-            self.current = Vec::new();
+        if self.position == self.current.len() && self.position > 0 {
             self.position = 0;
+            let emptied = std::mem::take(&mut self.current);
+            self.spare(emptied);
+        }
+    }
+
+    /// Gives the buffers back, unless something arrived since the last call.
+    pub(super) fn park(&mut self) {
+        if !std::mem::take(&mut self.streaming) {
+            self.trim();
+            self.spares = Vec::new();
         }
     }
 

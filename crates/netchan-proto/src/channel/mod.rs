@@ -9,8 +9,10 @@ mod recv;
 mod retained;
 mod send;
 
+pub use arrived::Buffer;
 pub use item::{ItemBuf, ItemWriter, Payload, TooLarge, encode_alone};
 pub use recv::{Arrival, RecvHalf, RecvOptions};
+pub use retained::Record;
 pub use send::{PushError, Pushed, SendHalf, SendOptions, Unsettled, Withdrawal};
 
 /// How a channel came to its end.

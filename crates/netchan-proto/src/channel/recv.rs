@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::CloseReason;
-use super::arrived::Arrived;
+use super::arrived::{Arrived, Buffer};
 use super::item::Payload;
 use crate::flow::{Urgency, Violation, Window, WindowKind};
 use crate::id::ChannelId;
@@ -178,6 +178,11 @@ impl RecvHalf {
         self.arrived.trim();
     }
 
+    /// Gives the buffers of an idle channel back. To be called now and then.
+    pub fn park(&mut self) {
+        self.arrived.park();
+    }
+
     /// Takes the next value out without counting it as taken: its owner will [`RecvHalf::settle`] it.
     pub fn hand_over(&mut self) -> Option<(u64, Bytes)> {
         let seq = self.handed;
@@ -287,12 +292,10 @@ impl RecvHalf {
 
     // ---- what the peer says ----
 
-    /// Memory for a record's plaintext: it is opened into the last `plaintext_len` bytes of what is returned.
+    /// Memory for a record's plaintext.
     #[must_use]
-    pub fn buffer(&mut self, plaintext_len: usize) -> Vec<u8> {
-        let mut buffer = self.partial.take().unwrap_or_default();
-        buffer.resize(buffer.len() + plaintext_len, 0);
-        buffer
+    pub fn buffer(&mut self, plaintext_len: usize) -> Buffer {
+        self.arrived.buffer(self.partial.take(), plaintext_len)
     }
 
     /// Handles a data record that was opened into `buffer` from [`RecvHalf::buffer`], at its last `plaintext_len` bytes.

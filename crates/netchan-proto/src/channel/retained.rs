@@ -4,6 +4,7 @@
 //! front have gone to the current link.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -29,7 +30,7 @@ const SLACK_PART: usize = 8;
 #[derive(Debug)]
 enum Piece {
     /// Values with their lengths in the first `len` of these bytes, together one record.
-    Batch { first_seq: u64, first_byte: u64, count: u64, bytes: Vec<u8>, len: usize },
+    Batch { first_seq: u64, first_byte: u64, count: u64, bytes: Arc<Vec<u8>>, len: usize },
     /// One long value, cut into records as it leaves.
     Single { seq: u64, first_byte: u64, bytes: Bytes },
 }
@@ -53,6 +54,31 @@ impl Piece {
         match self {
             Self::Batch { first_seq, count, .. } => *first_seq + *count,
             Self::Single { seq, .. } => *seq + 1,
+        }
+    }
+}
+
+/// What a record carries, held in common with the piece it comes from, so that it can be sealed with no channel locked.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What is said behind the body.
+    pub header: DataHeader,
+    bytes: RecordBytes,
+}
+
+#[derive(Clone, Debug)]
+enum RecordBytes {
+    Batch(Arc<Vec<u8>>, usize),
+    Part(Bytes),
+}
+
+impl Record {
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        match &self.bytes {
+            RecordBytes::Batch(bytes, len) => &bytes[..*len],
+            RecordBytes::Part(bytes) => bytes,
         }
     }
 }
@@ -200,7 +226,7 @@ impl Retained {
         if next.is_empty() && whole {
             next = vec![0; BATCH_ROOM_BYTES];
         }
-        let bytes = std::mem::replace(&mut self.open, next);
+        let bytes = Arc::new(std::mem::replace(&mut self.open, next));
         let (first_seq, first_byte) = (self.open_first, self.open_first_byte);
         let (count, len) = (self.open_count, self.open_len);
         self.open_first = first_seq + count;
@@ -209,38 +235,37 @@ impl Retained {
         self.pieces.push_back(Piece::Batch { first_seq, first_byte, count, bytes, len });
     }
 
-    /// The next record's header and body, or `None` when everything has gone.
-    pub(super) fn next_record(&mut self) -> Option<(DataHeader, &[u8])> {
+    /// The next record, which counts as sent from now on, and the number of the next unsent value behind it; or `None` when
+    /// everything has gone.
+    pub(super) fn take_record(&mut self) -> Option<(Record, u64)> {
         if self.sent == self.pieces.len() {
             self.close_batch();
         }
-        let (first_seq, body, bytes) = match self.pieces.get(self.sent)? {
-            Piece::Batch { first_seq, bytes, len, .. } => (*first_seq, Body::Items, &bytes[..*len]),
+        let piece = self.pieces.get(self.sent)?;
+        let next_seq = piece.end_seq();
+        let (first_seq, body, bytes) = match piece {
+            Piece::Batch { first_seq, bytes, len, .. } => {
+                (*first_seq, Body::Items, RecordBytes::Batch(Arc::clone(bytes), *len))
+            }
             Piece::Single { seq, bytes, .. } => {
                 let offset = self.fragment_offset;
                 let end = bytes.len().min(offset + FRAGMENT_BYTES);
                 // Both fit: a message is at most `u32::MAX` bytes long (`FLOW-8`).
                 let body = Body::Fragment { total: bytes.len() as u32, offset: offset as u32 };
-                (*seq, body, &bytes[offset..end])
+                self.fragment_offset = end;
+                if end < bytes.len() {
+                    let header = DataHeader { first_seq: *seq, ack_now: false, body };
+                    return Some((
+                        Record { header, bytes: RecordBytes::Part(bytes.slice(offset..end)) },
+                        next_seq,
+                    ));
+                }
+                (*seq, body, RecordBytes::Part(bytes.slice(offset..end)))
             }
         };
-        Some((DataHeader { first_seq, ack_now: false, body }, bytes))
-    }
-
-    /// The record that [`Retained::next_record`] gave has been sealed; returns the number of the next unsent value.
-    pub(super) fn record_sealed(&mut self) -> u64 {
-        match self.pieces.get(self.sent) {
-            Some(Piece::Single { bytes, seq, .. }) if self.fragment_offset + FRAGMENT_BYTES < bytes.len() => {
-                self.fragment_offset += FRAGMENT_BYTES;
-                *seq + 1
-            }
-            Some(piece) => {
-                self.sent += 1;
-                self.fragment_offset = 0;
-                piece.end_seq()
-            }
-            None => self.open_first,
-        }
+        self.sent += 1;
+        self.fragment_offset = 0;
+        Some((Record { header: DataHeader { first_seq, ack_now: false, body }, bytes }, next_seq))
     }
 
     /// Lets go of what lies wholly below `taken`.
@@ -248,6 +273,7 @@ impl Retained {
         while self.pieces.front().is_some_and(|piece| piece.end_seq() <= taken) {
             if let Some(Piece::Batch { bytes, .. }) = self.pieces.pop_front()
                 && self.spares.len() < SPARES_MAX
+                && let Ok(bytes) = Arc::try_unwrap(bytes)
             {
                 self.spares.push(bytes);
             }

@@ -4,11 +4,11 @@
 //! while `synced`, that is, after the peer's position on this link is known.
 
 use super::item::{ItemBuf, Payload};
-use super::retained::{AppendError, Retained};
+use super::retained::{AppendError, Record, Retained};
 use super::{CloseReason, close_code};
 use crate::flow::{Credit, Violation};
 use crate::id::ChannelId;
-use crate::wire::{Accept, Close, DataHeader, Frame, Mode, Pos, Recall, WindowUpdate, Yield};
+use crate::wire::{Accept, Close, Frame, Mode, Pos, Recall, WindowUpdate, Yield};
 
 /// What a sending end starts with.
 #[derive(Clone, Debug)]
@@ -722,22 +722,18 @@ impl SendHalf {
         Close { id: self.id, final_seq: self.committed(), code, reason }
     }
 
-    /// The next data record's header and body, to be sealed at once.
-    pub fn next_record(&mut self) -> Option<(DataHeader, &[u8])> {
+    /// The next data record, to be sealed at once: it counts as sent from now on.
+    pub fn take_record(&mut self) -> Option<Record> {
         if !self.synced || !self.has_record() {
             return None;
         }
-        let ack_now = self.poll_due;
-        self.retained.next_record().map(|(header, body)| (DataHeader { ack_now, ..header }, body))
-    }
-
-    /// The record that [`SendHalf::next_record`] gave has been sealed.
-    pub fn record_sealed(&mut self) {
-        let end = self.retained.record_sealed();
+        let (mut record, end) = self.retained.take_record()?;
+        record.header.ack_now = self.poll_due;
         self.sealed_high = self.sealed_high.max(end);
         if !self.has_record() {
-            // The record just sealed carried the request.
+            // This one carries the request.
             self.poll_due = false;
         }
+        Some(record)
     }
 }

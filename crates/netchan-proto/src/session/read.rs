@@ -112,14 +112,13 @@ impl ReadHalf {
         record: std::ops::Range<usize>,
         plaintext_len: usize,
     ) -> Result<(), Fault> {
-        let buffer = host.with_recv(channel, |half| half.buffer(plaintext_len));
-        let Some(mut buffer) = buffer else {
+        let Some(buffer) = host.with_recv(channel, |half| half.buffer(plaintext_len)) else {
             // The half is gone and the peer's CLOSE is on its way: open, to keep the sequence, and discard (`CHAN-7`).
             self.scratch.resize(plaintext_len, 0);
             self.opener.open(&self.buffer[record], &mut self.scratch)?;
             return Ok(());
         };
-        let start = buffer.len() - plaintext_len;
+        let (mut buffer, start) = buffer.for_record(plaintext_len);
         self.opener.open(&self.buffer[record], &mut buffer[start..])?;
         let urgency = host.with_recv(channel, |half| {
             half.handle_record(buffer, plaintext_len)?;

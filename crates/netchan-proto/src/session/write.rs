@@ -2,13 +2,15 @@
 
 use super::Host;
 use super::read::finish_if_done;
-use crate::channel::SendHalf;
 use crate::crypto::{SealBuf, SealError, Sealer};
 use crate::id::ChannelId;
-use crate::limits::{RECORD_BYTES_MAX, WRITE_BUFFER_BYTES};
+use crate::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES, TAG_BYTES, WRITE_BUFFER_BYTES};
 
 /// Control frames are sealed once this many bytes have gathered, or nothing else is left to gather.
 const CONTROL_BATCH_BYTES: usize = 16 * 1_024;
+
+/// What a record has beside its plaintext.
+const RECORD_OVERHEAD_BYTES: usize = RECORD_HEADER_BYTES + TAG_BYTES;
 
 /// The write half of a link. Only its holder seals, so that sealed bytes are never reordered or dropped (`REC-6`).
 #[derive(Debug)]
@@ -89,9 +91,9 @@ impl WriteHalf {
         }
     }
 
-    /// Room for the control frames gathered so far and one data record.
+    /// Room for one record of either kind.
     fn has_room(&self) -> bool {
-        self.out.space() >= RECORD_BYTES_MAX
+        self.out.space() >= RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES
     }
 
     /// Says whether frames that must go first have been queued meanwhile (`SESS-3`). Channels take turns, a record each
@@ -110,36 +112,36 @@ impl WriteHalf {
                     self.sealer.add_channel(id, secret)?;
                 }
             }
-            let again = host.with_send(id, |half| self.fill_from(id, half, now_millis));
-            match again.transpose()? {
-                Some(true) => host.set_ready(id),
-                Some(false) => finish_if_done(host, id),
-                None => {
-                    host.with_recv(id, |half| half.poll_control(&mut self.control));
-                    finish_if_done(host, id);
-                }
+            let has_key = self.sealer.has_channel(id);
+            let (control, room) = (&mut self.control, self.out.space());
+            // What is to be sealed is taken under the channel's lock, and sealed without it.
+            let taken = host.with_send(id, |half| {
+                half.poll_control(control);
+                // A half can be older than its key: the channel was accepted without a link, and its OPEN is still to come.
+                let fits = room >= RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES + control.len();
+                let record = if has_key && fits { half.take_record() } else { None };
+                (record, has_key && half.has_output())
+            });
+            let Some((record, more)) = taken else {
+                host.with_recv(id, |half| half.poll_control(&mut self.control));
+                finish_if_done(host, id);
+                continue;
+            };
+            if !self.control.is_empty() {
+                // An answer to a recall must go before the data that it lets through.
+                self.seal_control(now_millis)?;
+            }
+            if let Some(record) = record {
+                let trailer = record.header.trailer();
+                self.sealer.seal(id, record.body(), trailer.as_slice(), now_millis, &mut self.out)?;
+            }
+            if more {
+                host.set_ready(id);
+            } else {
+                finish_if_done(host, id);
             }
         }
         Ok(false)
-    }
-
-    /// One channel's turn: the control frames that are due, then one record. Says whether it has more.
-    fn fill_from(&mut self, id: ChannelId, half: &mut SendHalf, now_millis: u64) -> Result<bool, SealError> {
-        half.poll_control(&mut self.control);
-        if !self.control.is_empty() {
-            // An answer to a recall must go before the data that it lets through.
-            self.seal_control(now_millis)?;
-        }
-        // A half can be older than its key: the channel was accepted without a link, and its OPEN is still to come.
-        let has_key = self.sealer.has_channel(id);
-        if has_key
-            && self.has_room()
-            && let Some((header, body)) = half.next_record()
-        {
-            self.sealer.seal(id, body, header.trailer().as_slice(), now_millis, &mut self.out)?;
-            half.record_sealed();
-        }
-        Ok(has_key && half.has_output())
     }
 
     fn seal_control(&mut self, now_millis: u64) -> Result<(), SealError> {

@@ -82,10 +82,9 @@ impl Duct {
         if wrote {
             self.forward.push_back(Unit::Frames(frames));
         }
-        if let Some((header, body)) = self.tx.next_record() {
-            let record = [body, header.trailer().as_slice()].concat();
+        if let Some(record) = self.tx.take_record() {
+            let record = [record.body(), record.header.trailer().as_slice()].concat();
             self.forward.push_back(Unit::Record(record));
-            self.tx.record_sealed();
             wrote = true;
         }
         assert!(wrote || !self.tx.has_output(), "has_output without output would spin: {:?}", self.tx);
@@ -109,8 +108,7 @@ impl Duct {
         match self.forward.pop_front() {
             None => return Ok(false),
             Some(Unit::Record(record)) => {
-                let mut buffer = self.rx.buffer(record.len());
-                let start = buffer.len() - record.len();
+                let (mut buffer, start) = self.rx.buffer(record.len()).for_record(record.len());
                 buffer[start..].copy_from_slice(&record);
                 self.rx.handle_record(buffer, record.len())?;
             }

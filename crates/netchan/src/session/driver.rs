@@ -176,10 +176,10 @@ impl Driver {
         }
         if self.timer.as_mut().poll(cx).is_ready() {
             if self.busy {
-                // A whole period without a byte: the buffers go back until they are needed.
+                // A period is over: buffers that were not used in it go back until they are needed.
                 self.busy = false;
                 self.half.idle();
-                self.core.idle_writer();
+                self.core.park();
             }
             return Poll::Ready(Round::Yield);
         }

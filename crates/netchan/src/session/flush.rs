@@ -72,9 +72,6 @@ impl Writer {
     }
 }
 
-/// Rounds of writing before other tasks get their turn.
-const ROUNDS_MAX: usize = 4;
-
 /// The task that writes what is left behind: what senders gather in a burst, and what did not fit the link.
 ///
 /// It is a task of its own, and not part of the driver, because of where it runs: a sender that wakes it leaves it to its
@@ -98,26 +95,27 @@ impl Flusher {
     fn poll_round(&self, cx: &Context<'_>) -> Poll<bool> {
         let core = &self.0;
         core.flusher.register(cx.waker());
-        for _ in 0..ROUNDS_MAX {
-            // From here on a sender that has something new writes it, or wakes this task.
+        let idle = !core.has_output();
+        if idle {
+            // From here on a sender that has something new writes it itself.
             core.burst.store(false, Ordering::SeqCst);
-            match core.flush_all(Some(cx.waker())) {
-                Err(_) => {
-                    core.wake_driver();
-                    return Poll::Ready(true);
-                }
-                Ok(Written::Blocked) => {
-                    core.burst.store(true, Ordering::SeqCst);
-                    return Poll::Pending;
-                }
-                Ok(Written::All) if !core.has_output() => {
-                    core.closing_progress();
-                    return Poll::Pending;
-                }
-                Ok(Written::All) => {}
-            }
         }
-        Poll::Ready(false)
+        match core.flush_all(Some(cx.waker())) {
+            Err(_) => {
+                core.wake_driver();
+                Poll::Ready(true)
+            }
+            Ok(Written::Blocked) => {
+                core.burst.store(true, Ordering::SeqCst);
+                Poll::Pending
+            }
+            Ok(Written::All) if idle && !core.has_output() => {
+                core.closing_progress();
+                Poll::Pending
+            }
+            // A burst may go on: another look, once others had their turn, before the link counts as idle.
+            Ok(Written::All) => Poll::Ready(false),
+        }
     }
 }
 
@@ -186,10 +184,16 @@ impl SessionCore {
         writer.half.discard();
     }
 
-    /// For the driver: gives the write buffers of an idle link back.
-    pub(super) fn idle_writer(&self) {
+    /// For the driver: gives back the buffers of what is idle.
+    pub(super) fn park(&self) {
         if let Some(mut writer) = self.writer.try_lock() {
             writer.half.idle();
+        }
+        for chan in self.channels() {
+            match chan {
+                Chan::Send(chan) => _ = chan.state.try_lock().map(|mut state| state.half.park()),
+                Chan::Recv(chan) => _ = chan.state.try_lock().map(|mut state| state.half.park()),
+            }
         }
     }
 
