@@ -71,6 +71,7 @@ impl Driver {
             Ok(more) => more,
             Err(end) => return Poll::Ready(Round::End(end)),
         };
+        self.core.note_pause();
         self.core.linger();
         self.leave(cx);
         if let Some(end) = self.core.write_failure() {

@@ -30,9 +30,10 @@ impl Writer {
         Self { half, link, waker: Waker::noop().clone(), blocked: false, unflushed: false, failed: None }
     }
 
-    fn fail(&mut self, why: impl std::fmt::Display) {
+    fn fail(&mut self, core: &SessionCore, why: impl std::fmt::Display) {
         self.failed.get_or_insert_with(|| SessionEnd::Disconnected(why.to_string()));
-        self.waker.wake_by_ref();
+        core.write_failed.store(true, Ordering::SeqCst);
+        core.wake_driver();
     }
 
     fn write(&mut self, core: &Arc<SessionCore>) {
@@ -44,18 +45,18 @@ impl Writer {
         self.blocked = false;
         loop {
             if let Err(error) = self.half.fill(&ShellHost::new(core), core.now_millis()) {
-                return self.fail(error);
+                return self.fail(core, error);
             }
             if self.half.output().is_empty() {
                 break;
             }
             match Pin::new(&mut self.link).poll_write(&mut cx, self.half.output()) {
-                Poll::Ready(Ok(0)) => return self.fail("the link takes no more bytes"),
+                Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
                     self.half.consume(bytes);
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) => return self.fail(error),
+                Poll::Ready(Err(error)) => return self.fail(core, error),
                 Poll::Pending => {
                     self.blocked = true;
                     return;
@@ -65,7 +66,7 @@ impl Writer {
         if self.unflushed {
             match Pin::new(&mut self.link).poll_flush(&mut cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => self.fail(error),
+                Poll::Ready(Err(error)) => self.fail(core, error),
                 Poll::Pending => self.blocked = true,
             }
         }
@@ -91,16 +92,15 @@ impl Flusher {
         }
     }
 
-    /// Ready says whether that was all for good.
+    /// Ready says whether that was all for good; if not, others are to have their turn before the next look.
     fn poll_round(&self, cx: &Context<'_>) -> Poll<bool> {
         let core = &self.0;
         core.flusher.register(cx.waker());
-        let idle = !core.has_output();
-        if idle {
-            // From here on a sender that has something new writes it itself.
-            core.burst.store(false, Ordering::SeqCst);
-        }
-        match core.flush_all(Some(cx.waker())) {
+        core.flushing.store(true, Ordering::SeqCst);
+        core.handover.store(false, Ordering::SeqCst);
+        let written = core.flush_all(Some(cx.waker()));
+        core.flushing.store(false, Ordering::SeqCst);
+        match written {
             Err(_) => {
                 core.wake_driver();
                 Poll::Ready(true)
@@ -109,12 +109,12 @@ impl Flusher {
                 core.burst.store(true, Ordering::SeqCst);
                 Poll::Pending
             }
-            Ok(Written::All) if idle && !core.has_output() => {
+            // A sender on another thread goes on. It will wake this task to run where it does, unless that was its last.
+            Ok(Written::All) if core.handover.load(Ordering::SeqCst) => Poll::Ready(false),
+            Ok(Written::All) => {
                 core.closing_progress();
                 Poll::Pending
             }
-            // A burst may go on: another look, once others had their turn, before the link counts as idle.
-            Ok(Written::All) => Poll::Ready(false),
         }
     }
 }
@@ -162,7 +162,8 @@ impl SessionCore {
 
     /// Why nothing can be written any more, if so.
     pub(super) fn write_failure(&self) -> Option<SessionEnd> {
-        self.writer.lock().failed.clone()
+        // The lock may be held for as long as a system call takes.
+        if self.write_failed.load(Ordering::SeqCst) { self.writer.lock().failed.clone() } else { None }
     }
 
     /// Whether nothing waits to be written, here or for the link.
@@ -228,7 +229,32 @@ impl SessionCore {
                 self.flush();
             }
         } else if fresh {
+            self.gather();
+        } else if self.handover.load(Ordering::SeqCst) && !self.flushing.load(Ordering::SeqCst) {
+            self.hand_over();
+        }
+    }
+
+    /// Leaves what was made ready to the flusher. While that runs on another thread it would come too soon: then the
+    /// sender's next value wakes it, or else it looks again by itself.
+    pub(crate) fn gather(&self) {
+        self.handover.store(true, Ordering::SeqCst);
+        if !self.flushing.load(Ordering::SeqCst) {
+            self.hand_over();
+        }
+    }
+
+    #[cold]
+    fn hand_over(&self) {
+        if self.handover.swap(false, Ordering::SeqCst) {
             self.wake_flusher();
+        }
+    }
+
+    /// For the driver: when nothing waits to be written, the next value is the first of a burst.
+    pub(super) fn note_pause(&self) {
+        if self.burst.load(Ordering::SeqCst) && !self.has_output() {
+            self.burst.store(false, Ordering::SeqCst);
         }
     }
 }

@@ -101,6 +101,12 @@ pub(crate) struct SessionCore {
     /// A sender has written something itself since the flusher last looked, or the link is full: what comes next is
     /// gathered for the flusher.
     burst: AtomicBool,
+    /// The flusher is at it.
+    flushing: AtomicBool,
+    /// Something was left to the flusher that it may have missed, and it has not been woken.
+    handover: AtomicBool,
+    /// The link took no more, and the driver is to end the session.
+    write_failed: AtomicBool,
     driver: AtomicWaker,
     flusher: AtomicWaker,
     opening: Mutex<HashMap<ChannelId, open::Opening>>,
@@ -158,6 +164,9 @@ impl SessionCore {
             table: Mutex::default(),
             ready: Mutex::default(),
             burst: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
+            handover: AtomicBool::new(false),
+            write_failed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),

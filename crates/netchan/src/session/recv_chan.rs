@@ -76,7 +76,7 @@ impl RecvChan {
             Urgency::Soon => {
                 // It rides with what this task sends next, or goes out when the task pauses.
                 if self.mark_ready() {
-                    self.core.wake_flusher();
+                    self.core.gather();
                 }
             }
             Urgency::Now => {

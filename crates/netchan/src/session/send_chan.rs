@@ -67,7 +67,7 @@ impl SendChan {
     /// Sees that what the half has to say is written soon. For callers that hold a lock of a hosted channel.
     pub(crate) fn kick_later(self: &Arc<Self>) {
         if self.mark_ready() {
-            self.core.wake_flusher();
+            self.core.gather();
         }
     }
 
