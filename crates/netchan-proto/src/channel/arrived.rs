@@ -14,9 +14,12 @@ enum Piece {
 }
 
 /// Emptied buffers at least this large are kept for the next batches: a stream has them, a few values do not.
-const SPARE_BYTES_MIN: usize = 16 * 1_024;
+const SPARE_BYTES_MIN: usize = 8 * 1_024;
 
-/// How many. One is being filled while the other is taken apart.
+/// A buffer may be so many times as large as what it holds; else what waits to be taken costs far more than it counts.
+pub(super) const WASTE_MAX: usize = 4;
+
+/// How many are kept. One is being filled while the other is taken apart.
 const SPARES_MAX: usize = 2;
 
 /// Memory for a record's plaintext.
@@ -55,7 +58,8 @@ impl Arrived {
         if let Some(bytes) = partial {
             return Buffer { keep: bytes.len(), bytes };
         }
-        let bytes = self.spares.pop_if(|spare| spare.capacity() <= 2 * plaintext_len).unwrap_or_default();
+        let bytes =
+            self.spares.pop_if(|spare| spare.capacity() <= WASTE_MAX * plaintext_len).unwrap_or_default();
         Buffer { keep: 0, bytes }
     }
 
@@ -112,7 +116,7 @@ impl Arrived {
     }
 
     fn spare(&mut self, emptied: Vec<u8>) {
-        if emptied.len() >= SPARE_BYTES_MIN && self.spares.len() < SPARES_MAX {
+        if emptied.capacity() >= SPARE_BYTES_MIN && self.spares.len() < SPARES_MAX {
             self.spares.push(emptied);
         }
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::CloseReason;
-use super::arrived::{Arrived, Buffer};
+use super::arrived::{Arrived, Buffer, WASTE_MAX};
 use super::item::Payload;
 use crate::flow::{Urgency, Violation, Window, WindowKind};
 use crate::id::ChannelId;
@@ -346,7 +346,7 @@ impl RecvHalf {
             return Err(Violation("values after the close"));
         }
         self.window.receive(items.count, items.bytes, items.last_bytes)?;
-        if bytes.capacity() > 2 * bytes.len() {
+        if bytes.capacity() > WASTE_MAX * bytes.len() {
             bytes.shrink_to_fit();
         }
         self.arrived.push_batch(bytes, position);

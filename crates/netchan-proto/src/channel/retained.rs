@@ -18,8 +18,8 @@ const FRAGMENT_BYTES: usize = RECORD_PLAINTEXT_BYTES_MAX - FRAGMENT_TRAILER_BYTE
 /// Room for a batch that is almost closed and one more value, with its length: such a buffer never grows.
 const BATCH_ROOM_BYTES: usize = BATCH_BYTES + BATCHED_ITEM_BYTES_MAX + 8;
 
-/// Buffers kept for the next batches: as many as come back with one report of a receiver that keeps up.
-const SPARES_MAX: usize = 4;
+/// Buffers kept for the next batches while a stream goes on: two megabytes, about what comes back with one report.
+const SPARES_MAX: usize = 32;
 
 /// An open batch so small may stay with an idle channel.
 const SMALL_BYTES: usize = 1_024;

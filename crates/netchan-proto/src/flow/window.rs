@@ -29,6 +29,8 @@ pub enum WindowKind {
 pub enum Urgency {
     /// It has heard all there is, or can wait until half the window has moved.
     None,
+    /// When the link is next used, or within moments: nobody waits for it, but what is kept for it could be let go.
+    Idle,
     /// When the link is next used, or before this end goes idle.
     Soon,
     /// At once.
@@ -211,8 +213,11 @@ impl Window {
         }
         let drained = self.taken == self.received && self.told_taken < self.taken;
         let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
-        if drained || exhausted && (limit_moved > 0 || bytes_moved > 0) {
+        let direct = matches!(self.kind, WindowKind::Fixed { .. });
+        if exhausted && (limit_moved > 0 || bytes_moved > 0) || drained && !direct {
             Urgency::Soon
+        } else if drained {
+            Urgency::Idle
         } else {
             Urgency::None
         }

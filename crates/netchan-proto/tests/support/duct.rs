@@ -93,7 +93,7 @@ impl Duct {
 
     /// The receiver's end says what is at least this urgent. Says whether anything was written.
     pub fn write_back(&mut self, least: Urgency) -> bool {
-        if self.rx.urgency() < least.max(Urgency::Soon) {
+        if self.rx.urgency() < least.max(Urgency::Idle) {
             return false;
         }
         let mut frames = Vec::new();
@@ -166,7 +166,7 @@ impl Duct {
     pub fn pump(&mut self) -> Result<(), Violation> {
         for turn in 0.. {
             assert!(turn < 10_000, "the halves never come to rest: {:?} {:?}", self.tx, self.rx);
-            let wrote = self.write_forward() | self.write_back(Urgency::Soon);
+            let wrote = self.write_forward() | self.write_back(Urgency::Idle);
             let delivered = self.deliver_forward()? | self.deliver_back()?;
             if !wrote && !delivered {
                 break;

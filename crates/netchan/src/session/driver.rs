@@ -24,8 +24,12 @@ const READS_MAX: usize = 4;
 /// How long a closing end waits for the other to close too.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// An idle link gives its buffers back after this long.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// Buffers that were not used for this long are given back.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// How long news that nobody waits for may wait for company. In a stream they would go out with every batch, and cost the
+/// sender a wake-up each.
+const TICK: Duration = Duration::from_millis(1);
 
 enum Round {
     /// Let others run, then come back.
@@ -41,13 +45,15 @@ pub(crate) struct Driver {
     shut_down: bool,
     goodbye_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    busy: bool,
+    /// Set while something has arrived: when to see whether news wait, and when to give buffers back.
+    tick_at: Option<Instant>,
+    park_at: Option<Instant>,
 }
 
 impl Driver {
     pub(super) fn new(core: Arc<SessionCore>, reader: LinkReader, half: ReadHalf) -> Self {
-        let timer = Box::pin(tokio::time::sleep(IDLE_AFTER));
-        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, busy: false }
+        let timer = Box::pin(tokio::time::sleep(PARK_AFTER));
+        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, tick_at: None, park_at: None }
     }
 
     /// Runs until the session ends.
@@ -100,13 +106,22 @@ impl Driver {
                     if bytes == 0 {
                         return Err(self.disconnected("the other end closed it without a word"));
                     }
-                    self.busy = true;
+                    self.start_clocks();
                     self.half.filled(bytes);
                     self.process()?;
                 }
             }
         }
         Ok(true)
+    }
+
+    fn start_clocks(&mut self) {
+        if self.tick_at.is_none() {
+            let now = Instant::now();
+            self.tick_at = Some(now + TICK);
+            self.park_at.get_or_insert(now + PARK_AFTER);
+            self.core.ticking.store(true, Ordering::SeqCst);
+        }
     }
 
     fn process(&mut self) -> Result<(), SessionEnd> {
@@ -155,36 +170,36 @@ impl Driver {
                 return Err(Round::End(SessionEnd::ClosedHere));
             }
         }
+        if self.tick_at.is_some_and(|at| now >= at) {
+            self.tick_at = None;
+            // Whoever has news from here on sees to them itself; those from before are here.
+            self.core.ticking.store(false, Ordering::SeqCst);
+            if self.core.has_output() {
+                self.core.flush();
+            }
+        }
+        if self.park_at.is_some_and(|at| now >= at) {
+            self.park_at = None;
+            self.half.idle();
+            self.core.park();
+        }
         Ok(self.core.give_back_idle(now.into_std()))
     }
 
     fn keep_time(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
-        let now = Instant::now();
-        let give_back = match self.overdue(now) {
+        let give_back = match self.overdue(Instant::now()) {
             Ok(give_back) => give_back,
             Err(round) => return Poll::Ready(round),
         };
         if give_back.acted {
             return Poll::Ready(Round::Yield);
         }
-        let wakes =
-            [self.goodbye_at, give_back.next.map(Instant::from_std), self.busy.then(|| now + IDLE_AFTER)];
+        let wakes = [self.goodbye_at, self.tick_at, self.park_at, give_back.next.map(Instant::from_std)];
         let Some(next) = wakes.into_iter().flatten().min() else { return Poll::Pending };
-        if self.timer.deadline() != next
-            && !(self.busy && self.timer.deadline() > now && self.timer.deadline() <= next)
-        {
+        if self.timer.deadline() != next {
             self.timer.as_mut().reset(next);
         }
-        if self.timer.as_mut().poll(cx).is_ready() {
-            if self.busy {
-                // A period is over: buffers that were not used in it go back until they are needed.
-                self.busy = false;
-                self.half.idle();
-                self.core.park();
-            }
-            return Poll::Ready(Round::Yield);
-        }
-        Poll::Pending
+        self.timer.as_mut().poll(cx).map(|()| Round::Yield)
     }
 }
 

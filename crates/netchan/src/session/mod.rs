@@ -107,6 +107,8 @@ pub(crate) struct SessionCore {
     handover: AtomicBool,
     /// The link took no more, and the driver is to end the session.
     write_failed: AtomicBool,
+    /// The driver will see within moments whether something waits to be written.
+    ticking: AtomicBool,
     driver: AtomicWaker,
     flusher: AtomicWaker,
     opening: Mutex<HashMap<ChannelId, open::Opening>>,
@@ -167,6 +169,7 @@ impl SessionCore {
             flushing: AtomicBool::new(false),
             handover: AtomicBool::new(false),
             write_failed: AtomicBool::new(false),
+            ticking: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),
