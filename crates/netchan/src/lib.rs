@@ -36,6 +36,7 @@ pub mod identity;
 mod offer;
 mod opening;
 mod options;
+mod patience;
 mod peer;
 mod receiver;
 mod reentry;

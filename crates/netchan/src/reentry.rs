@@ -5,6 +5,8 @@ use std::cell::Cell;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::patience;
+
 /// Nested encodings that are told apart; deeper ones count as re-entering whenever a lock is taken.
 const DEPTH_MAX: usize = 4;
 
@@ -37,7 +39,7 @@ pub(crate) fn enter<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn lock_contended<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let depth = DEPTH.get();
     let held = BUSY.with(|busy| busy.iter().take(depth).any(|held| held.get() == key(mutex)));
-    (!held && depth <= DEPTH_MAX).then(|| mutex.lock())
+    (!held && depth <= DEPTH_MAX).then(|| patience::lock(mutex))
 }
 
 /// Whether this thread runs user code under some channel's lock: then nothing may be written, for that locks channels.

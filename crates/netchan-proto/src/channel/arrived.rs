@@ -19,8 +19,8 @@ const SPARE_BYTES_MIN: usize = 8 * 1_024;
 /// A buffer may be so many times as large as what it holds; else what waits to be taken costs far more than it counts.
 pub(super) const WASTE_MAX: usize = 4;
 
-/// How many are kept. One is being filled while the other is taken apart.
-const SPARES_MAX: usize = 2;
+/// How many are kept while a stream goes on: a megabyte at most, by which arrivals and takes may be out of step.
+const SPARES_MAX: usize = 16;
 
 /// Memory for a record's plaintext.
 #[derive(Debug, Default)]

@@ -122,6 +122,12 @@ impl RecvHalf {
         self.window.taken()
     }
 
+    /// How many bytes have been taken.
+    #[must_use]
+    pub const fn taken_bytes(&self) -> u64 {
+        self.window.taken_bytes()
+    }
+
     /// The credit the peer may have heard of.
     #[must_use]
     pub const fn granted(&self) -> u64 {

@@ -182,6 +182,12 @@ impl SendHalf {
         self.credit.committed()
     }
 
+    /// How many bytes have been committed.
+    #[must_use]
+    pub const fn committed_bytes(&self) -> u64 {
+        self.credit.committed_bytes()
+    }
+
     /// Every value numbered below this has reached the peer.
     #[must_use]
     pub const fn received(&self) -> u64 {

@@ -101,6 +101,12 @@ impl Window {
         self.taken
     }
 
+    /// How many bytes have been taken.
+    #[must_use]
+    pub const fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
+    }
+
     /// The highest item limit the peer may have heard of.
     #[must_use]
     pub const fn granted(&self) -> u64 {

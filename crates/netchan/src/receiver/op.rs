@@ -9,7 +9,6 @@ use netchan_proto::flow::{Urgency, WindowKind};
 use tokio::task::coop;
 
 use super::{Backend, Receiver, Shared};
-use crate::budget;
 use crate::codec::{DecodeContext, Payload};
 use crate::error::{CloseReason, RecvError, SessionEnd};
 use crate::hub::Hub;
@@ -94,7 +93,8 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             && state.receivers.is_empty()
         {
             let chan = &handle.0;
-            let budget = ready!(budget::poll_unit(&mut *cx, state.half.taken()));
+            let (values, bytes) = (state.half.taken(), state.half.taken_bytes());
+            let charge = ready!(state.meter.poll(&mut *cx, values, bytes));
             let report = ReportOnPanic(chan);
             let busy = Busy::under(&chan.state);
             if let Some(payload) = state.half.take() {
@@ -107,7 +107,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
                 if urgency > Urgency::None {
                     chan.report(urgency);
                 }
-                budget.made_progress();
+                charge.made_progress();
                 return match result {
                     Ok(value) => Poll::Ready(Ok(Some(value))),
                     Err(error) => Poll::Ready(Err(shared.undecodable(error))),

@@ -13,7 +13,6 @@ use netchan_proto::wire::Mode;
 use tokio::task::coop;
 
 use super::{Backend, Expired, Sender, Shared, in_doubt};
-use crate::budget;
 use crate::codec::EncodeError;
 use crate::error::{CloseReason, FlushError, SendError, SendTimeoutError, SessionEnd, TrySendError};
 use crate::hub::{Acquired, Hub, OfferOutcome};
@@ -184,14 +183,15 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         if state.end.is_some() || !state.senders.is_empty() || state.half.mode() == Mode::Rendezvous {
             return Poll::Ready(false);
         }
-        let budget = ready!(budget::poll_unit(cx, state.half.committed()));
+        let (values, bytes) = (state.half.committed(), state.half.committed_bytes());
+        let charge = ready!(state.meter.poll(cx, values, bytes));
         let pushed = {
             let _busy = Busy::under(&chan.state);
             state.half.push(|item| shared.encode(value, item))
         };
         drop(state);
         let Ok(Pushed { full, .. }) = pushed else { return Poll::Ready(false) };
-        budget.made_progress();
+        charge.made_progress();
         chan.kick(full);
         Poll::Ready(true)
     }

@@ -9,6 +9,7 @@ use netchan_proto::id::ChannelId;
 use netchan_proto::session::{Control, Event, Host};
 
 use super::{Chan, SessionCore};
+use crate::patience;
 
 /// A session's core, as the objects of `netchan-proto` see it.
 pub(super) struct ShellHost<'a> {
@@ -35,14 +36,14 @@ impl Host for ShellHost<'_> {
 
     fn with_send<R>(&self, id: ChannelId, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R> {
         match self.core.get(id)? {
-            Chan::Send(chan) => Some(f(&mut chan.state.lock().half)),
+            Chan::Send(chan) => Some(f(&mut patience::lock(&chan.state).half)),
             Chan::Recv(_) => None,
         }
     }
 
     fn with_recv<R>(&self, id: ChannelId, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
         match self.core.get(id)? {
-            Chan::Recv(chan) => Some(f(&mut chan.state.lock().half)),
+            Chan::Recv(chan) => Some(f(&mut patience::lock(&chan.state).half)),
             Chan::Send(_) => None,
         }
     }

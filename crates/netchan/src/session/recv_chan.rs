@@ -12,13 +12,16 @@ use netchan_proto::session::close_code;
 use parking_lot::Mutex;
 
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
+use crate::budget::Meter;
 use crate::error::SessionEnd;
 use crate::hub::Hub;
-use crate::reentry;
 use crate::wait::WaitQueue;
+use crate::{patience, reentry};
 
 pub(crate) struct RecvState {
     pub(crate) half: RecvHalf,
+    /// What the values cost the tasks that receive them.
+    pub(crate) meter: Meter,
     /// Receives that wait for values.
     pub(crate) receivers: WaitQueue,
     /// Tasks that wait for the end.
@@ -48,6 +51,7 @@ impl RecvChan {
     ) -> Arc<Self> {
         let state = RecvState {
             half,
+            meter: Meter::default(),
             receivers: WaitQueue::default(),
             watchers: WaitQueue::default(),
             end: core.end.get().cloned(),
@@ -95,7 +99,7 @@ impl RecvChan {
     /// Values, or the end, have arrived.
     pub(super) fn readable(self: &Arc<Self>) {
         let urgency = {
-            let mut state = self.state.lock();
+            let mut state = patience::lock(&self.state);
             let ready = state.half.ready();
             if state.half.peer_closed().is_some() {
                 state.receivers.wake_all();

@@ -9,13 +9,16 @@ use netchan_proto::id::ChannelId;
 use parking_lot::Mutex;
 
 use super::{Chan, SessionCore};
+use crate::budget::Meter;
 use crate::error::SessionEnd;
 use crate::hub::Hub;
-use crate::reentry;
 use crate::wait::WaitQueue;
+use crate::{patience, reentry};
 
 pub(crate) struct SendState {
     pub(crate) half: SendHalf,
+    /// What the values cost the tasks that send them.
+    pub(crate) meter: Meter,
     /// Sends that wait for credit, or for their turn to offer.
     pub(crate) senders: WaitQueue,
     /// Tasks that wait for positions, outcomes or the end.
@@ -43,6 +46,7 @@ impl SendChan {
     ) -> Arc<Self> {
         let state = SendState {
             half,
+            meter: Meter::default(),
             senders: WaitQueue::default(),
             watchers: WaitQueue::default(),
             end: core.end.get().cloned(),
@@ -81,7 +85,7 @@ impl SendChan {
     /// Credit, positions or the end have moved.
     pub(super) fn writable(self: &Arc<Self>) {
         let (limit, taken, closed) = {
-            let mut state = self.state.lock();
+            let mut state = patience::lock(&self.state);
             let available = state.half.available();
             if state.half.closed().is_some() {
                 state.senders.wake_all();
