@@ -136,60 +136,72 @@ impl SessionCore {
             let Some(mut writer) = self.writer.try_lock() else { return };
             self.flush_again.store(false, Ordering::SeqCst);
             writer.write(self);
-            let blocked = writer.blocked;
             drop(writer);
             fence(Ordering::SeqCst);
-            if blocked || !self.flush_again.load(Ordering::SeqCst) {
+            if !self.flush_again.load(Ordering::SeqCst) {
                 return;
             }
         }
     }
 
+    /// Waits for the writer and does something with it. Everyone else who locks it must come through here: who wanted to
+    /// write meanwhile has left that to the holder.
+    fn with_writer<R>(self: &Arc<Self>, f: impl FnOnce(&mut Writer) -> R) -> R {
+        let result = f(&mut self.writer.lock());
+        fence(Ordering::SeqCst);
+        if self.flush_again.load(Ordering::SeqCst) {
+            self.flush();
+        }
+        result
+    }
+
     /// Writes everything, waiting for whoever is at it. The flusher gives its waker, for when the link has room again.
     pub(super) fn flush_all(self: &Arc<Self>, waker: Option<&Waker>) -> Result<Written, SessionEnd> {
-        let mut writer = self.writer.lock();
-        if let Some(waker) = waker
-            && !writer.waker.will_wake(waker)
-        {
-            writer.waker.clone_from(waker);
-        }
-        writer.write(self);
-        match &writer.failed {
-            Some(end) => Err(end.clone()),
-            None => Ok(if writer.blocked { Written::Blocked } else { Written::All }),
-        }
+        self.with_writer(|writer| {
+            if let Some(waker) = waker
+                && !writer.waker.will_wake(waker)
+            {
+                writer.waker.clone_from(waker);
+            }
+            self.flush_again.store(false, Ordering::SeqCst);
+            writer.write(self);
+            match &writer.failed {
+                Some(end) => Err(end.clone()),
+                None => Ok(if writer.blocked { Written::Blocked } else { Written::All }),
+            }
+        })
     }
 
     /// Why nothing can be written any more, if so.
-    pub(super) fn write_failure(&self) -> Option<SessionEnd> {
+    pub(super) fn write_failure(self: &Arc<Self>) -> Option<SessionEnd> {
         // The lock may be held for as long as a system call takes.
-        if self.write_failed.load(Ordering::SeqCst) { self.writer.lock().failed.clone() } else { None }
+        let failed = self.write_failed.load(Ordering::SeqCst);
+        if failed { self.with_writer(|writer| writer.failed.clone()) } else { None }
     }
 
     /// Whether nothing waits to be written, here or for the link.
-    pub(super) fn is_written(&self) -> bool {
-        let blocked = self.writer.lock().blocked;
+    pub(super) fn is_written(self: &Arc<Self>) -> bool {
+        let blocked = self.with_writer(|writer| writer.blocked);
         !blocked && !self.has_output()
     }
 
     /// For the driver: no more bytes follow.
-    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.writer.lock().link).poll_shutdown(cx).map(|_| ())
+    pub(super) fn poll_shutdown(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.with_writer(|writer| Pin::new(&mut writer.link).poll_shutdown(cx).map(|_| ()))
     }
 
     /// The session is over: the link closes, even while the program keeps its handles.
-    pub(super) fn close_link(&self) {
-        let mut writer = self.writer.lock();
-        writer.failed.get_or_insert_with(|| SessionEnd::Disconnected("the session is over".to_owned()));
-        writer.link = Box::new(tokio::io::sink());
-        writer.half.discard();
+    pub(super) fn close_link(self: &Arc<Self>) {
+        self.with_writer(|writer| {
+            writer.failed.get_or_insert_with(|| SessionEnd::Disconnected("the session is over".to_owned()));
+            writer.link = Box::new(tokio::io::sink());
+            writer.half.discard();
+        });
     }
 
     /// For the driver: gives back the buffers of what is idle.
-    pub(super) fn park(&self) {
-        if let Some(mut writer) = self.writer.try_lock() {
-            writer.half.idle();
-        }
+    pub(super) fn park(self: &Arc<Self>) {
+        self.with_writer(|writer| writer.half.idle());
         for chan in self.channels() {
             match chan {
                 Chan::Send(chan) => _ = chan.state.try_lock().map(|mut state| state.half.park()),
