@@ -55,9 +55,7 @@ fn pingpong() {
     check("pingpong", &[], 64, "us", &["tcp", "tls"]);
 }
 
-// A known, open bug: about one round in thirty does not end. CI runs without it until it is found; run it with `--ignored`.
 #[test]
-#[ignore = "open bug: now and then 1,000 channels on one session stall"]
 fn channels() {
     check("channels", &[], 64, "messages/s", &["tcp", "tls"]);
 }

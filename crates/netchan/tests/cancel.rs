@@ -265,8 +265,12 @@ async fn offers_survive_dropped_receives() -> Anything {
 #[tokio::test]
 async fn a_send_that_is_left_unpolled_holds_up_no_other_channel() -> Anything {
     let (server, session) = pair().await;
-    let (sender, _receiver) = direct::<u32>(&server, &session, 64).await;
+    let (sender, _receiver) = direct::<u32>(&server, &session, 256).await;
     let (other, others) = direct::<u32>(&server, &session, 64).await;
+    // So many values have one unit of the budget; the next is to pay.
+    for n in 0..64 {
+        sender.send(n).await?;
+    }
     let consumer = tokio::spawn(async move {
         for n in 0..20 {
             assert_eq!(others.recv().await.unwrap(), Some(n));

@@ -281,12 +281,13 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
 fn handle_close<H: Host>(host: &H, close: &crate::wire::Close, reset: bool) -> Result<(), Violation> {
     let id = close.id;
     if host.with_send(id, |half| half.handle_close(close)).transpose()?.is_some() {
-        host.set_ready(id);
+        // Told first: once it is ready, another thread may write its last word and let it be forgotten.
         host.event(Event::Writable(id));
+        host.set_ready(id);
         finish_if_done(host, id);
     } else if host.with_recv(id, |half| half.handle_close(close, reset)).transpose()?.is_some() {
-        host.set_ready(id);
         host.event(Event::Readable(id));
+        host.set_ready(id);
         finish_if_done(host, id);
     } else {
         let event = host.with_control(|c| c.handle_close(close))?;

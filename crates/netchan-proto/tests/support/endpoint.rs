@@ -24,6 +24,8 @@ pub struct Endpoint {
     pub ended_receivers: RefCell<BTreeMap<ChannelId, RecvHalf>>,
     ready: RefCell<(VecDeque<ChannelId>, BTreeSet<ChannelId>)>,
     pub events: RefCell<VecDeque<Event>>,
+    /// Channels whose end was told by an event.
+    told: RefCell<BTreeSet<ChannelId>>,
     pub names: RefCell<BTreeMap<ChannelId, String>>,
     /// Demand: values wanted ahead.
     pub prefetch: Cell<u64>,
@@ -75,6 +77,7 @@ impl Endpoint {
             ended_receivers: RefCell::default(),
             ready: RefCell::default(),
             events: RefCell::default(),
+            told: RefCell::default(),
             names: RefCell::default(),
             prefetch: Cell::new(0),
             between: RefCell::default(),
@@ -195,6 +198,10 @@ impl Host for Endpoint {
     }
 
     fn set_ready(&self, id: ChannelId) {
+        // From here on another thread may write the channel's last word and forget it: who waits must have been told.
+        let closed = self.receivers.borrow().get(&id).is_some_and(|half| half.peer_closed().is_some())
+            || self.senders.borrow().get(&id).is_some_and(|half| half.peer_closed().is_some());
+        assert!(!closed || self.told.borrow().contains(&id), "{id} is made ready before its end is told");
         let mut ready = self.ready.borrow_mut();
         if ready.1.insert(id) {
             ready.0.push_back(id);
@@ -209,6 +216,7 @@ impl Host for Endpoint {
             Event::Opened { open, accept } => {
                 self.make_half(open, accept, open.flow == OpenFlow::OpenerReceives);
             }
+            Event::Readable(id) | Event::Writable(id) => _ = self.told.borrow_mut().insert(*id),
             Event::Finished(id) => {
                 if let Some(half) = self.senders.borrow_mut().remove(id) {
                     self.ended_senders.borrow_mut().insert(*id, half);

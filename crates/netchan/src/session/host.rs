@@ -150,8 +150,14 @@ impl SessionCore {
     fn finished(&self, id: ChannelId) {
         let chan = self.table.lock().remove(&id);
         match chan {
-            Some(Chan::Send(chan)) => chan.detach_hub(),
-            Some(Chan::Recv(chan)) => chan.detach_hub(),
+            Some(Chan::Send(chan)) => {
+                chan.writable_locally();
+                chan.detach_hub();
+            }
+            Some(Chan::Recv(chan)) => {
+                chan.wake_all();
+                chan.detach_hub();
+            }
             None => {}
         }
         self.wake_driver();

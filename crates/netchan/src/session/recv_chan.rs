@@ -146,6 +146,13 @@ impl RecvChan {
         self.detach_hub();
     }
 
+    /// The channel is forgotten: whoever still waits finds it ended.
+    pub(super) fn wake_all(&self) {
+        let mut state = patience::lock(&self.state);
+        state.receivers.wake_all();
+        state.watchers.wake_all();
+    }
+
     pub(super) fn detach_hub(&self) {
         if let Some((hub, key)) = &self.hub {
             hub.remove_remote_sender(*key);
@@ -153,12 +160,8 @@ impl RecvChan {
     }
 
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {
-        {
-            let mut state = reentry::enter(&self.state);
-            state.half.stop(reason);
-            state.receivers.wake_all();
-            state.watchers.wake_all();
-        }
+        reentry::enter(&self.state).half.stop(reason);
+        self.wake_all();
         self.report(Urgency::Now);
     }
 }
