@@ -27,9 +27,10 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 /// Buffers that were not used for this long are given back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long news that nobody waits for may wait for company. In a stream they would go out with every batch, and cost the
-/// sender a wake-up each.
-const TICK: Duration = Duration::from_millis(1);
+/// How long news that nobody waits for may wait for company when nothing more arrives. Well above the period of a kernel's
+/// own tick: an earlier timer would be programmed into the hardware at every wait for the link, and under a hypervisor
+/// that costs more than a message.
+const TICK: Duration = Duration::from_millis(50);
 
 enum Round {
     /// Let others run, then come back.
@@ -45,7 +46,7 @@ pub(crate) struct Driver {
     shut_down: bool,
     goodbye_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    /// Set while something has arrived: when to see whether news wait, and when to give buffers back.
+    /// When to see whether news still wait, and when to give buffers back.
     tick_at: Option<Instant>,
     park_at: Option<Instant>,
 }
@@ -106,22 +107,15 @@ impl Driver {
                     if bytes == 0 {
                         return Err(self.disconnected("the other end closed it without a word"));
                     }
-                    self.start_clocks();
+                    if self.park_at.is_none() {
+                        self.park_at = Some(Instant::now() + PARK_AFTER);
+                    }
                     self.half.filled(bytes);
                     self.process()?;
                 }
             }
         }
         Ok(true)
-    }
-
-    fn start_clocks(&mut self) {
-        if self.tick_at.is_none() {
-            let now = Instant::now();
-            self.tick_at = Some(now + TICK);
-            self.park_at.get_or_insert(now + PARK_AFTER);
-            self.core.ticking.store(true, Ordering::SeqCst);
-        }
     }
 
     fn process(&mut self) -> Result<(), SessionEnd> {
@@ -170,13 +164,18 @@ impl Driver {
                 return Err(Round::End(SessionEnd::ClosedHere));
             }
         }
-        if self.tick_at.is_some_and(|at| now >= at) {
-            self.tick_at = None;
-            // Whoever has news from here on sees to them itself; those from before are here.
-            self.core.ticking.store(false, Ordering::SeqCst);
-            if self.core.has_output() {
-                self.core.flush();
+        match self.tick_at {
+            Some(at) if now >= at => {
+                self.tick_at = None;
+                // Whoever has news from here on asks for another tick; those from before are here.
+                self.core.ticking.store(false, Ordering::SeqCst);
+                if self.core.has_output() {
+                    self.core.flush();
+                }
             }
+            Some(_) if self.core.may_report() && self.core.has_output() => self.core.flush(),
+            None if self.core.ticking.load(Ordering::SeqCst) => self.tick_at = Some(now + TICK),
+            _ => {}
         }
         if self.park_at.is_some_and(|at| now >= at) {
             self.park_at = None;

@@ -14,6 +14,9 @@ use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
 use crate::transport::LinkWriter;
 
+/// News that nobody waits for go out so long after the last write at the earliest.
+const REPORT_PERIOD_MILLIS: u64 = 2;
+
 /// The write half and the link it writes to.
 pub(super) struct Writer {
     half: WriteHalf,
@@ -43,13 +46,15 @@ impl Writer {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         self.blocked = false;
+        let now_millis = core.now_millis();
         loop {
-            if let Err(error) = self.half.fill(&ShellHost::new(core), core.now_millis()) {
+            if let Err(error) = self.half.fill(&ShellHost::new(core), now_millis) {
                 return self.fail(core, error);
             }
             if self.half.output().is_empty() {
                 break;
             }
+            core.written_millis.store(now_millis, Ordering::SeqCst);
             match Pin::new(&mut self.link).poll_write(&mut cx, self.half.output()) {
                 Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
@@ -261,6 +266,21 @@ impl SessionCore {
         if self.handover.swap(false, Ordering::SeqCst) {
             self.wake_flusher();
         }
+    }
+
+    /// News that nobody waits for were made ready. In a stream they would go out with every batch, and cost the sender a
+    /// wake-up each: soon after the last write they wait, to ride with the next, or for the driver.
+    pub(super) fn report_soon(&self) {
+        if self.may_report() {
+            self.gather();
+        } else if !self.ticking.swap(true, Ordering::SeqCst) {
+            self.wake_driver();
+        }
+    }
+
+    /// Whether the last write is long enough ago.
+    pub(super) fn may_report(&self) -> bool {
+        self.now_millis() - self.written_millis.load(Ordering::SeqCst) >= REPORT_PERIOD_MILLIS
     }
 
     /// For the driver: when nothing waits to be written, the next value is the first of a burst.

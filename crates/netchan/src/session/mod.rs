@@ -14,7 +14,7 @@ mod recv_chan;
 mod send_chan;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -107,8 +107,10 @@ pub(crate) struct SessionCore {
     handover: AtomicBool,
     /// The link took no more, and the driver is to end the session.
     write_failed: AtomicBool,
-    /// The driver will see within moments whether something waits to be written.
+    /// The driver is to see in a while whether something still waits to be written.
     ticking: AtomicBool,
+    /// When something was last written, in milliseconds since the session began.
+    written_millis: AtomicU64,
     driver: AtomicWaker,
     flusher: AtomicWaker,
     opening: Mutex<HashMap<ChannelId, open::Opening>>,
@@ -170,6 +172,7 @@ impl SessionCore {
             handover: AtomicBool::new(false),
             write_failed: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
+            written_millis: AtomicU64::new(0),
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),

@@ -77,10 +77,9 @@ impl RecvChan {
     pub(crate) fn report(self: &Arc<Self>, urgency: Urgency) {
         match urgency {
             Urgency::None => {}
-            // The driver comes round within moments, unless nothing has arrived for so long that it has stopped.
             Urgency::Idle => {
-                if self.mark_ready() && !self.core.ticking.load(Ordering::SeqCst) {
-                    self.core.gather();
+                if self.mark_ready() {
+                    self.core.report_soon();
                 }
             }
             Urgency::Soon => {
