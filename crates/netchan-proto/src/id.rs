@@ -1,6 +1,11 @@
 //! Names for the things the protocol counts.
 
+use std::collections::HashMap;
 use std::fmt;
+
+/// A table by channel. It is looked into several times for every record, so it hashes faster than the standard one; how many
+/// entries there can be is bounded, and nothing depends on their order.
+pub type ChannelMap<T> = HashMap<ChannelId, T, foldhash::fast::RandomState>;
 
 /// Which end of a session this is. The client is the end that dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,7 +27,7 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 /// Buffers that were not used for this long are given back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long news that nobody waits for may wait for company when nothing more arrives. Well above the period of a kernel's
+/// How long news that nobody waits for may wait when nothing more happens. Well above the period of a kernel's
 /// own tick: an earlier timer would be programmed into the hardware at every wait for the link, and under a hypervisor
 /// that costs more than a message.
 const TICK: Duration = Duration::from_millis(50);
@@ -169,11 +169,8 @@ impl Driver {
                 self.tick_at = None;
                 // Whoever has news from here on asks for another tick; those from before are here.
                 self.core.ticking.store(false, Ordering::SeqCst);
-                if self.core.has_output() {
-                    self.core.flush();
-                }
+                self.core.report_rest();
             }
-            Some(_) if self.core.may_report() && self.core.has_output() => self.core.flush(),
             None if self.core.ticking.load(Ordering::SeqCst) => self.tick_at = Some(now + TICK),
             _ => {}
         }

@@ -74,6 +74,7 @@ impl SessionCore {
             .is_ok();
         if started {
             self.request_reports();
+            self.report_rest();
             self.wake_flusher();
             self.wake_driver();
         }

@@ -14,9 +14,6 @@ use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
 use crate::transport::LinkWriter;
 
-/// News that nobody waits for go out so long after the last write at the earliest.
-const REPORT_PERIOD_MILLIS: u64 = 2;
-
 /// The write half and the link it writes to.
 pub(super) struct Writer {
     half: WriteHalf,
@@ -54,7 +51,6 @@ impl Writer {
             if self.half.output().is_empty() {
                 break;
             }
-            core.written_millis.store(now_millis, Ordering::SeqCst);
             match Pin::new(&mut self.link).poll_write(&mut cx, self.half.output()) {
                 Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
@@ -204,6 +200,15 @@ impl SessionCore {
         });
     }
 
+    /// For the driver: sees to news that were not worth a write so far.
+    pub(super) fn report_rest(&self) {
+        for chan in self.channels() {
+            if let Chan::Recv(chan) = chan {
+                chan.report_rest();
+            }
+        }
+    }
+
     /// For the driver: gives back the buffers of what is idle.
     pub(super) fn park(self: &Arc<Self>) {
         self.with_writer(|writer| writer.half.idle());
@@ -266,21 +271,6 @@ impl SessionCore {
         if self.handover.swap(false, Ordering::SeqCst) {
             self.wake_flusher();
         }
-    }
-
-    /// News that nobody waits for were made ready. In a stream they would go out with every batch, and cost the sender a
-    /// wake-up each: soon after the last write they wait, to ride with the next, or for the driver.
-    pub(super) fn report_soon(&self) {
-        if self.may_report() {
-            self.gather();
-        } else if !self.ticking.swap(true, Ordering::SeqCst) {
-            self.wake_driver();
-        }
-    }
-
-    /// Whether the last write is long enough ago.
-    pub(super) fn may_report(&self) -> bool {
-        self.now_millis() - self.written_millis.load(Ordering::SeqCst) >= REPORT_PERIOD_MILLIS
     }
 
     /// For the driver: when nothing waits to be written, the next value is the first of a burst.

@@ -13,14 +13,14 @@ mod open;
 mod recv_chan;
 mod send_chan;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::Established;
-use netchan_proto::id::{ChannelId, Side};
+use netchan_proto::id::{ChannelId, ChannelMap, Side};
 use netchan_proto::session::{Control, ControlLimits, LinkControlKeys, ReadHalf, WriteHalf};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
@@ -96,7 +96,7 @@ pub(crate) struct SessionCore {
     writer: Mutex<Writer>,
     /// Somebody had something to write while the writer was held.
     flush_again: AtomicBool,
-    table: Mutex<HashMap<ChannelId, Chan>>,
+    table: Mutex<ChannelMap<Chan>>,
     ready: Mutex<VecDeque<Chan>>,
     /// A sender has written something itself since the flusher last looked, or the link is full: what comes next is
     /// gathered for the flusher.
@@ -107,13 +107,11 @@ pub(crate) struct SessionCore {
     handover: AtomicBool,
     /// The link took no more, and the driver is to end the session.
     write_failed: AtomicBool,
-    /// The driver is to see in a while whether something still waits to be written.
+    /// The driver is to see in a while whether channels have news that were not worth a write so far.
     ticking: AtomicBool,
-    /// When something was last written, in milliseconds since the session began.
-    written_millis: AtomicU64,
     driver: AtomicWaker,
     flusher: AtomicWaker,
-    opening: Mutex<HashMap<ChannelId, open::Opening>>,
+    opening: Mutex<ChannelMap<open::Opening>>,
     phase: AtomicU8,
     /// User handles alive; at zero the session lingers, then ends.
     handles: AtomicUsize,
@@ -172,7 +170,6 @@ impl SessionCore {
             handover: AtomicBool::new(false),
             write_failed: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
-            written_millis: AtomicU64::new(0),
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),

@@ -1,7 +1,7 @@
 //! The receiving end of a channel, under its lock, with the tasks that wait on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use netchan_proto::channel::{CloseReason, RecvHalf};
@@ -17,6 +17,9 @@ use crate::error::SessionEnd;
 use crate::hub::Hub;
 use crate::wait::WaitQueue;
 use crate::{patience, reentry};
+
+/// News that nobody waits for go out this often at most, for each channel.
+const REPORT_PERIOD_MILLIS: u64 = 2;
 
 pub(crate) struct RecvState {
     pub(crate) half: RecvHalf,
@@ -36,6 +39,8 @@ pub(crate) struct RecvChan {
     pub(crate) core: Arc<SessionCore>,
     pub(crate) state: Mutex<RecvState>,
     pub(super) queued: AtomicBool,
+    /// When news that nobody waited for last went out.
+    reported_millis: AtomicU64,
     /// Listed among the idle receivers.
     idle: AtomicBool,
     /// Set where this end takes the values of a remote sender into a hosted channel.
@@ -62,6 +67,7 @@ impl RecvChan {
             core: Arc::clone(core),
             state: Mutex::new(state),
             queued: AtomicBool::new(false),
+            reported_millis: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             hub,
         })
@@ -77,11 +83,7 @@ impl RecvChan {
     pub(crate) fn report(self: &Arc<Self>, urgency: Urgency) {
         match urgency {
             Urgency::None => {}
-            Urgency::Idle => {
-                if self.mark_ready() {
-                    self.core.report_soon();
-                }
-            }
+            Urgency::Idle => self.report_in_time(),
             Urgency::Soon => {
                 // It rides with what this task sends next, or goes out when the task pauses.
                 if self.mark_ready() {
@@ -92,6 +94,28 @@ impl RecvChan {
                 let fresh = self.mark_ready();
                 self.core.kick(fresh, true);
             }
+        }
+    }
+
+    /// News that nobody waits for. In a stream they would go out with every batch and in a dialogue with every message, and
+    /// each costs both ends a record: soon after the last they wait for more, and the driver sees to what is left.
+    fn report_in_time(self: &Arc<Self>) {
+        let now = self.core.now_millis();
+        if now.saturating_sub(self.reported_millis.load(Ordering::Relaxed)) >= REPORT_PERIOD_MILLIS {
+            self.reported_millis.store(now, Ordering::Relaxed);
+            if self.mark_ready() {
+                self.core.gather();
+            }
+        } else if !self.core.ticking.swap(true, Ordering::SeqCst) {
+            self.core.wake_driver();
+        }
+    }
+
+    /// For the driver, in a while: says what is left to say.
+    pub(super) fn report_rest(self: &Arc<Self>) {
+        let urgency = patience::lock(&self.state).half.urgency();
+        if urgency == Urgency::Idle && self.mark_ready() {
+            self.core.gather();
         }
     }
 

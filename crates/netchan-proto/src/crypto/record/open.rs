@@ -1,14 +1,12 @@
 //! Opening: one direction's read half.
 
-use std::collections::HashMap;
-
 use aws_lc_rs::aead::Aad;
 
 use super::{LENGTH_BYTES, LENGTHS, PHASE, length};
 use crate::crypto::cipher::{Aead, HeaderMask, RecordCipher, SAMPLE_BYTES};
 use crate::crypto::error::RecordError;
 use crate::crypto::secret::TrafficSecret;
-use crate::id::ChannelId;
+use crate::id::{ChannelId, ChannelMap};
 use crate::limits::{RECORD_HEADER_BYTES, TAG_BYTES};
 
 /// What stands at the front of a read buffer. Nothing in it is authenticated before [`Opener::open`] succeeds.
@@ -39,7 +37,7 @@ pub struct Opener {
     mask: HeaderMask,
     pub(super) sequence: u64,
     rekeys: u64,
-    channels: HashMap<ChannelId, OpenChannel>,
+    channels: ChannelMap<OpenChannel>,
 }
 
 #[derive(Debug)]
@@ -52,7 +50,7 @@ struct OpenChannel {
 
 impl Opener {
     pub(in crate::crypto) fn new(aead: Aead, mask: HeaderMask, control: TrafficSecret) -> Self {
-        let channels = HashMap::from([(ChannelId::CONTROL, OpenChannel::new(control))]);
+        let channels = ChannelMap::from_iter([(ChannelId::CONTROL, OpenChannel::new(control))]);
         Self { aead, mask, sequence: 0, rekeys: 0, channels }
     }
 

@@ -1,14 +1,12 @@
 //! Sealing: one direction's write half.
 
-use std::collections::HashMap;
-
 use aws_lc_rs::aead::Aad;
 
 use super::{SealBuf, header};
 use crate::crypto::cipher::{Aead, HeaderMask, RecordCipher, SAMPLE_BYTES};
 use crate::crypto::error::SealError;
 use crate::crypto::secret::TrafficSecret;
-use crate::id::ChannelId;
+use crate::id::{ChannelId, ChannelMap};
 use crate::limits::{
     RECORD_HEADER_BYTES, RECORD_PLAINTEXT_BYTES_MAX, REKEY_BYTES, REKEY_MILLIS, REKEY_RECORDS, TAG_BYTES,
 };
@@ -41,7 +39,7 @@ pub struct Sealer {
     bytes: u64,
     rekeys: u64,
     limits: RekeyLimits,
-    channels: HashMap<ChannelId, SealChannel>,
+    channels: ChannelMap<SealChannel>,
     /// Every key (by its traffic secret) and nonce used, for the test that none repeats.
     #[cfg(test)]
     pub(super) used: Vec<([u8; 48], [u8; 12])>,
@@ -66,7 +64,7 @@ impl Sealer {
             bytes: 0,
             rekeys: 0,
             limits: RekeyLimits::default(),
-            channels: HashMap::from([(ChannelId::CONTROL, SealChannel::new(control))]),
+            channels: ChannelMap::from_iter([(ChannelId::CONTROL, SealChannel::new(control))]),
             #[cfg(test)]
             used: Vec::new(),
         }
