@@ -18,8 +18,9 @@ use crate::hub::Hub;
 use crate::wait::WaitQueue;
 use crate::{patience, reentry};
 
-/// News that nobody waits for go out this often at most, for each channel.
-const REPORT_PERIOD_MILLIS: u64 = 2;
+/// News that nobody waits for go out this often at most, for each channel. Each costs the sender's process a wake-up, on a
+/// thread beside the one that sends.
+const REPORT_PERIOD_MILLIS: u64 = 10;
 
 pub(crate) struct RecvState {
     pub(crate) half: RecvHalf,
