@@ -21,8 +21,10 @@ pub struct TooLarge {
 /// What a codec leaves behind when it fails or panics is cut off again: the batch is as it was (`CHAN-4`).
 #[derive(Debug)]
 pub struct ItemBuf<'a> {
-    /// Everything up to its length may be written to; what lies beyond `end` means nothing.
-    room: &'a mut Vec<u8>,
+    /// Everything up to its length may be written to; what lies beyond `end` means nothing. It is at home elsewhere, and here
+    /// only while it is written to: to reach it there would cost a load for every byte.
+    room: Vec<u8>,
+    home: &'a mut Vec<u8>,
     start: usize,
     /// Where the next byte goes; out of reach while the value is a shared one, so that one comparison guards the fast path.
     end: usize,
@@ -45,8 +47,9 @@ impl<'a> ItemBuf<'a> {
 
     /// Writes over what `room` holds from `start` on.
     #[inline]
-    pub(super) const fn within(room: &'a mut Vec<u8>, start: usize, bytes_max: usize) -> Self {
-        Self { room, start, end: start, shared: None, bytes_max, overflow: false, cut: None }
+    pub(super) fn within(home: &'a mut Vec<u8>, start: usize, bytes_max: usize) -> Self {
+        let room = std::mem::take(home);
+        Self { room, home, start, end: start, shared: None, bytes_max, overflow: false, cut: None }
     }
 
     /// Bytes written so far.
@@ -164,6 +167,7 @@ impl Drop for ItemBuf<'_> {
         if let Some(len) = self.cut {
             self.room.truncate(len);
         }
+        *self.home = std::mem::take(&mut self.room);
     }
 }
 
