@@ -44,7 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::env::var("WT").map_or(WORKER_THREADS, |w| w.parse().unwrap()))
+        .worker_threads(WORKER_THREADS)
         .enable_all()
         .build()
         .expect("the operating system refused the threads of the runtime");

@@ -64,8 +64,8 @@ pub const BATCH_BYTES: usize = 44 * 1_024;
 /// Sealed bytes waiting for the link: two records keep the socket busy while the next is sealed.
 pub const WRITE_BUFFER_BYTES: usize = 2 * RECORD_BYTES_MAX;
 
-/// Control frames waiting for the link from one peer's requests; a peer that asks without reading is stopped here.
-pub const CONTROL_BACKLOG_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Control frames that may wait for a peer that asks without reading the answers (`SESS-13`): a few megabytes.
+pub const BACKLOG_FRAMES_MAX: usize = 1 << 17;
 
 /// Rekey a channel after this many bytes, far inside AES-GCM's bounds.
 pub const REKEY_BYTES: u64 = 4 << 30;

@@ -89,7 +89,7 @@ async fn check(
 #[tokio::test]
 async fn the_capacity_law_of_direct_channels() -> Anything {
     let (server, session) = pair().await;
-    for capacity in [0, 1, 2, 8] {
+    for capacity in 0..=8 {
         for (senders, receivers) in [(1, 1), (3, 1), (1, 3), (3, 3)] {
             let (sender, receiver) = direct::<u64>(&server, &session, capacity).await;
             let senders = vec![sender; senders];
@@ -101,7 +101,7 @@ async fn the_capacity_law_of_direct_channels() -> Anything {
 
 #[tokio::test]
 async fn the_capacity_law_of_hosted_channels() -> Anything {
-    for capacity in [0, 1, 2, 8] {
+    for capacity in 0..=8 {
         let server = serve().await;
         let (sender, receiver) = server.channel::<u64>("values", capacity)?;
         let clients = [join(&server).await, join(&server).await, join(&server).await];

@@ -107,6 +107,97 @@ proptest! {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Unit;
+
+/// What serde can say, but for text and characters, of which ours is stricter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Kinds {
+    signed: (i8, i16, i32, i64, i128),
+    unsigned: (u8, u16, u32, u64, u128),
+    sizes: (usize, isize),
+    rest: (bool, (), Unit, Option<Option<bool>>),
+    floats: [u32; 2],
+    map: BTreeMap<(i16, bool), Vec<u16>>,
+    choice: Result<Vec<i64>, Option<u128>>,
+    array: [u8; 5],
+}
+
+fn kinds() -> impl Strategy<Value = Kinds> {
+    let choice = prop_oneof![vec(any::<i64>(), 0..4).prop_map(Ok), any::<Option<u128>>().prop_map(Err)];
+    let rest = any::<(bool, Option<Option<bool>>)>().prop_map(|(yes, maybe)| (yes, (), Unit, maybe));
+    let map = btree_map(any::<(i16, bool)>(), vec(any::<u16>(), 0..4), 0..4);
+    (any::<(i8, i16, i32, i64, i128)>(), any::<(u8, u16, u32, u64, u128)>(), any::<(usize, isize)>(), rest)
+        .prop_flat_map(move |(signed, unsigned, sizes, rest)| {
+            (any::<[u32; 2]>(), map.clone(), choice.clone(), any::<[u8; 5]>()).prop_map(
+                move |(floats, map, choice, array)| Kinds {
+                    signed,
+                    unsigned,
+                    sizes,
+                    rest,
+                    floats,
+                    map,
+                    choice,
+                    array,
+                },
+            )
+        })
+}
+
+/// What the postcard crate makes of all of these bytes.
+fn reference<T: Message>(bytes: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
+}
+
+fn same<T: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(decode::<T>(bytes).ok(), reference::<T>(bytes), "{:x?}", bytes);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The bytes are those of the postcard crate, and whatever becomes of them, both read the same or neither reads.
+    #[test]
+    fn every_kind_is_as_the_postcard_crate_has_it(value in kinds(), at: prop::sample::Index, flip: u8, cut: bool) {
+        let mut bytes = encode(&Postcard, &value).to_vec();
+        prop_assert_eq!(&bytes, &postcard::to_stdvec(&value).unwrap());
+        prop_assert_eq!(decode::<Kinds>(&bytes).unwrap(), value);
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if cut {
+            bytes.truncate(at + 1);
+        }
+        same::<Kinds>(&bytes)?;
+    }
+
+    /// Numbers of every width, in short, long and overlong encodings.
+    #[test]
+    fn numbers_are_as_the_postcard_crate_has_them(start in vec(any::<u8>(), 0..3), more in 0..20_usize, last: u8) {
+        let bytes = [start, vec![0x80; more], vec![0xff; more % 3], vec![last]].concat();
+        same::<u16>(&bytes)?;
+        same::<i16>(&bytes)?;
+        same::<u32>(&bytes)?;
+        same::<i32>(&bytes)?;
+        same::<u64>(&bytes)?;
+        same::<i64>(&bytes)?;
+        same::<u128>(&bytes)?;
+        same::<i128>(&bytes)?;
+        same::<usize>(&bytes)?;
+        same::<Option<u16>>(&bytes)?;
+    }
+
+    #[test]
+    fn text_and_floats_come_back(text: String, character: char, bits: (u32, u64)) {
+        let value = (text, character, f32::from_bits(bits.0), f64::from_bits(bits.1));
+        let bytes = encode(&Postcard, &value);
+        prop_assert_eq!(&bytes[..], &postcard::to_stdvec(&value).unwrap()[..]);
+        let back: (String, char, f32, f64) = decode(&bytes).unwrap();
+        prop_assert_eq!((back.0, back.1), (value.0, value.1));
+        prop_assert_eq!((back.2.to_bits(), back.3.to_bits()), (value.2.to_bits(), value.3.to_bits()));
+    }
+}
+
 /// 2^63 elements, claimed in nine or ten bytes.
 const CLAIM: [u8; 10] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
 

@@ -47,6 +47,7 @@ async fn servers_that_are_not_there_or_cannot_be() -> Anything {
     gone.shutdown(Duration::from_secs(1)).await?;
     let error = within("dial", dial(ticket, Config::default())).await.unwrap_err();
     assert!(matches!(&error, DialError::Unreachable { attempts } if attempts.len() == 1), "{error}");
+    says(&error, &["127.0.0.1", "check that the server runs"]);
     assert_eq!(error.fault(), Fault::Network);
 
     for text in ["", "hello", "netchan://", "netchan://localhost:1#AAAA", "http://localhost:1"] {

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Anything, DEADLINE, direct, eventually, join, pair, poll_once, serve, tcp_pair, within};
 use futures_util::{SinkExt, StreamExt};
-use netchan::{Config, Receiver, Sender, SessionEnd, dial, listen_and_serve};
+use netchan::{ChannelOptions, Config, Receiver, Sender, SessionEnd, dial, listen_and_serve};
 
 #[tokio::test]
 async fn a_close_delivers_everything_and_says_so() -> Anything {
@@ -237,6 +239,100 @@ async fn streams_sinks_polls_and_many() -> Anything {
         assert!(receiver.next().await.is_none());
         within("the sink", sink).await?;
     }
+    Ok(())
+}
+
+/// Both ends are streams of channels: at a client those that were hosted first, then new ones; at a server those that its
+/// clients open.
+#[tokio::test]
+async fn channels_of_channels_are_streams_and_go_into_select() -> Anything {
+    let server = serve().await;
+    let _early = server.sender::<u32>("early", 1)?;
+    let mut session = join(&server).await;
+    let first = within("the first", session.next()).await.unwrap()?;
+    assert_eq!(first.name(), "early");
+    let _late = server.receiver::<u32>("late", 1)?;
+    let second = tokio::select! {
+        offer = session.recv() => offer?.unwrap(),
+        () = tokio::time::sleep(DEADLINE) => panic!("nothing came"),
+    };
+    assert_eq!(second.name(), "late");
+    let mut server = server;
+    let (opened, offer) = tokio::join!(session.sender::<u32>("mine"), async {
+        let offer = server.next().await.unwrap()?;
+        assert_eq!(offer.name(), "mine");
+        offer.accept_receiver::<u32>(2).await.map_err(Box::<dyn std::error::Error>::from)
+    });
+    let (sender, receiver) = (opened?, offer?);
+    sender.send(7).await?;
+    assert_eq!(within("the value", receiver.recv()).await?, Some(7));
+    Ok(())
+}
+
+/// Keys are renewed for each record, in both directions and on several channels at once, and nobody notices.
+#[tokio::test]
+async fn keys_renewed_all_the_time_change_nothing() -> Anything {
+    let mut config = Config::default();
+    config.rekey = netchan::RekeyLimits { bytes: 2_000, records: 2, millis: 1_000 };
+    let server = listen_and_serve("127.0.0.1:0", config.clone()).await?;
+    let session = dial(server.ticket(), config).await?;
+    let mut echoes = Vec::new();
+    for _ in 0..3 {
+        let (sender, receiver) = direct::<Vec<u8>>(&server, &session, 16).await;
+        let (back, echo) = within("open", async {
+            tokio::join!(
+                session.receiver_with::<Vec<u8>>("back", ChannelOptions::default().capacity(16)),
+                async { server.recv().await.unwrap().unwrap().accept_sender::<Vec<u8>>().await.unwrap() }
+            )
+        })
+        .await;
+        let back = back?;
+        tokio::spawn(async move {
+            while let Some(value) = receiver.recv().await.unwrap() {
+                echo.send(value).await.unwrap();
+            }
+        });
+        echoes.push(tokio::spawn(async move {
+            for n in 0..400_u32 {
+                let value = vec![n as u8; n as usize % 700];
+                sender.send(value.clone()).await.unwrap();
+                assert_eq!(back.recv().await.unwrap(), Some(value));
+            }
+        }));
+    }
+    for echo in echoes {
+        within("an echo", echo).await?;
+    }
+    Ok(())
+}
+
+/// A task that sends and receives without ever having to wait leaves others their turn.
+#[tokio::test]
+async fn a_busy_task_lets_others_run() -> Anything {
+    let (server, session) = pair().await;
+    let (sender, receiver) = direct::<u32>(&server, &session, 1 << 20).await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for n in 0..50_000 {
+        sender.send(n).await?;
+    }
+    let while_sending = turns.load(Ordering::Relaxed);
+    assert!(while_sending > 2, "{while_sending}");
+    sender.flush().await?;
+    let before = turns.load(Ordering::Relaxed);
+    for n in 0..50_000 {
+        assert_eq!(receiver.recv().await?, Some(n));
+    }
+    assert!(turns.load(Ordering::Relaxed) > before + 2);
+    other.abort();
     Ok(())
 }
 

@@ -91,6 +91,7 @@ impl Report {
             "reordered": self.findings.reordered,
             "wrong": self.findings.wrong,
             "workers": workers,
+            "rate": self.rate_per_second(),
             "rate_per_second": self.rate_per_second(),
             "seconds": self.elapsed.as_secs_f64(),
             "key_exchange": self.key_exchange,

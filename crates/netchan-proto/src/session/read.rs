@@ -4,7 +4,7 @@ use super::{Event, Host};
 use crate::crypto::{Opener, Peek, RecordError};
 use crate::flow::{Urgency, Violation};
 use crate::id::ChannelId;
-use crate::limits::RECORD_BYTES_MAX;
+use crate::limits::{BACKLOG_FRAMES_MAX, RECORD_BYTES_MAX};
 use crate::wire::{Frame, Reader};
 
 /// What an idle link reads into.
@@ -12,9 +12,6 @@ const BUFFER_BYTES_IDLE: usize = 2 * 1_024;
 
 /// Four records: the unread part of a record moves to the front once in four, not every time.
 const BUFFER_BYTES_BUSY: usize = 4 * RECORD_BYTES_MAX;
-
-/// Control frames that may wait for a peer that asks without reading the answers (`SESS-13`).
-const BACKLOG_FRAMES_MAX: usize = 1 << 17;
 
 /// Why a link cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

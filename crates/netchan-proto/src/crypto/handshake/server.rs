@@ -169,7 +169,8 @@ impl ServerHandshake {
         if version == VERSION {
             return Ok(State::Paused(Box::new(paused)));
         }
-        let reason = format!("this server speaks version {VERSION}, not {version}");
+        let reason =
+            format!("this server speaks version {VERSION}, not {version}; update the older of the two");
         self.output.extend(paused.refusal(RefusalCode::VersionUnsupported, &reason)?);
         Ok(State::Over)
     }
