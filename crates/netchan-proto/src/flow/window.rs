@@ -29,7 +29,7 @@ pub enum WindowKind {
 pub enum Urgency {
     /// It has heard all there is, or can wait until half the window has moved.
     None,
-    /// When the link is next used, or within moments: nobody waits for it, but what is kept for it could be let go.
+    /// When the link is next used, or within tens of milliseconds: nobody waits for it, but what is kept for it could be let go.
     Idle,
     /// When the link is next used, or before this end goes idle.
     Soon,

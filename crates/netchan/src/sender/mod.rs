@@ -308,7 +308,8 @@ impl<T: Send + 'static> Sender<T> {
         values
     }
 
-    /// How many sends would complete at once. Always 0 with capacity 0.
+    /// How many sends would complete at once. Always 0 with capacity 0. While nobody waits for them, news of what the peer
+    /// took may be 50 ms old, here and in [`stats`](Self::stats).
     #[must_use]
     pub fn capacity(&self) -> usize {
         let places = match &self.shared.backend {
