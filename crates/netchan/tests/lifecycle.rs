@@ -242,6 +242,83 @@ async fn streams_sinks_polls_and_many() -> Anything {
     Ok(())
 }
 
+/// A peer that is stopped, and a link that is full to the brim: a close still ends when it said it would.
+#[tokio::test]
+async fn a_close_keeps_its_deadline_when_the_link_takes_nothing() -> Anything {
+    const CLOSE: Duration = Duration::from_millis(1_500);
+    let (told, tickets) = std::sync::mpsc::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let stopped = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut config = Config::default();
+            config.window_bytes = 1 << 30;
+            config.window_bytes_max = 1 << 30;
+            let server = listen_and_serve("127.0.0.1:0", config).await.unwrap();
+            told.send(server.ticket().to_string()).unwrap();
+            let offer = server.recv().await.unwrap().unwrap();
+            let receiver = offer.accept_receiver_with(1 << 20, ChannelOptions::raw()).await.unwrap();
+            assert!(receiver.recv().await.unwrap().is_some());
+            // The whole runtime stands still from here on.
+            _ = wait.recv();
+        });
+    });
+    let session = dial(tickets.recv()?, Config::default()).await?;
+    let sender = session.sender_with::<bytes::Bytes>("flood", ChannelOptions::raw()).await?;
+    let block = bytes::Bytes::from(vec![7; 1 << 20]);
+    for _ in 0..64 {
+        sender.send(block.clone()).await?;
+    }
+    let begun = Instant::now();
+    let report = within("close", session.close(CLOSE)).await?;
+    assert!(!report.is_complete(), "{report}");
+    assert!(begun.elapsed() >= CLOSE);
+    assert!(begun.elapsed() < 3 * (CLOSE + Duration::from_secs(1)), "{:?}", begun.elapsed());
+    drop(done);
+    stopped.join().unwrap();
+    Ok(())
+}
+
+/// Whoever waits to hear that a value was taken hears at once, not when the news that nobody waits for go out. In virtual
+/// time, which passes only while everyone sleeps.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledged_send_waits_for_no_timer() -> Anything {
+    let (server, session) = pair().await;
+    let (sender, receiver) = direct::<u32>(&server, &session, 64).await;
+    let consumer = tokio::spawn(async move {
+        let mut received = Vec::new();
+        while let Some(n) = receiver.recv().await.unwrap() {
+            received.push(n);
+        }
+        received
+    });
+    let begun = tokio::time::Instant::now();
+    for n in 0..200 {
+        sender.send_acked(n).await?;
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    sender.close();
+    assert_eq!(consumer.await?, (0..200).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// One of two values stays unread: the other's sender hears of it all the same.
+#[tokio::test]
+async fn an_acknowledged_send_does_not_wait_for_its_neighbour() -> Anything {
+    let (server, session) = pair().await;
+    let (sender, receiver) = direct::<u32>(&server, &session, 64).await;
+    let (first, second) = (sender.clone(), sender.clone());
+    let first = tokio::spawn(async move { first.send_acked(1).await });
+    eventually("the first is here", || receiver.len() == 1).await;
+    let second = tokio::spawn(async move { second.send_acked(2).await });
+    eventually("both are here", || receiver.len() == 2).await;
+    assert_eq!(receiver.recv().await?, Some(1));
+    within("the first", first).await??;
+    assert_eq!(receiver.recv().await?, Some(2));
+    within("the second", second).await??;
+    Ok(())
+}
+
 /// Both ends are streams of channels: at a client those that were hosted first, then new ones; at a server those that its
 /// clients open.
 #[tokio::test]

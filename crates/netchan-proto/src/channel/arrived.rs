@@ -131,11 +131,14 @@ impl Arrived {
     }
 
     /// Gives the buffers back, unless something arrived since the last call.
-    pub(super) fn park(&mut self) {
-        if !std::mem::take(&mut self.streaming) {
+    /// Says whether something did.
+    pub(super) fn park(&mut self) -> bool {
+        let streaming = std::mem::take(&mut self.streaming);
+        if !streaming {
             self.trim();
             self.spares = Vec::new();
         }
+        streaming
     }
 
     /// Drops everything.

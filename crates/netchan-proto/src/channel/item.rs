@@ -245,7 +245,11 @@ pub fn encode_alone<E>(
     }
     result.map_err(PushError::Encode)?;
     let shared = item.keep();
-    Ok(shared.unwrap_or_else(|| Bytes::from(buffer)))
+    Ok(shared.unwrap_or_else(|| {
+        // Many may wait for long: none keeps the room that it was written in.
+        buffer.shrink_to_fit();
+        Bytes::from(buffer)
+    }))
 }
 
 /// One received value, still encoded.

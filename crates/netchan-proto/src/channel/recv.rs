@@ -54,6 +54,8 @@ pub struct RecvHalf {
     unsettled: VecDeque<u64>,
     waiting: u64,
     report_due: bool,
+    /// The sender waits to hear what becomes of the values below this number.
+    asked: u64,
     recall: Option<Recall>,
     recall_due: bool,
     last_withdrawn: Option<u64>,
@@ -80,6 +82,7 @@ impl RecvHalf {
             unsettled: VecDeque::new(),
             waiting: 0,
             report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.. }),
+            asked: 0,
             recall: None,
             recall_due: false,
             last_withdrawn: None,
@@ -184,9 +187,9 @@ impl RecvHalf {
         self.arrived.trim();
     }
 
-    /// Gives the buffers of an idle channel back. To be called now and then.
-    pub fn park(&mut self) {
-        self.arrived.park();
+    /// Gives the buffers of an idle channel back. To be called now and then; says whether the channel was not idle since.
+    pub fn park(&mut self) -> bool {
+        self.arrived.park()
     }
 
     /// Takes the next value out without counting it as taken: its owner will [`RecvHalf::settle`] it.
@@ -327,14 +330,18 @@ impl RecvHalf {
             return Err(Violation("values after the close"));
         }
         buffer.truncate(start + body_len);
-        match header.body {
+        let arrival = match header.body {
             Body::Items if start > 0 => Err(Violation("a message was left unfinished")),
             Body::Items => self.receive_items(buffer, expected - header.first_seq),
             Body::Fragment { .. } if header.first_seq < expected => nothing,
             Body::Fragment { total, offset } => {
                 self.receive_fragment(buffer, total as usize, offset as usize, start)
             }
+        };
+        if header.ack_now {
+            self.asked = self.window.received();
         }
+        arrival
     }
 
     fn receive_items(&mut self, mut bytes: Vec<u8>, known: u64) -> Result<Arrival, Violation> {
@@ -386,6 +393,7 @@ impl RecvHalf {
 
     /// Handles POLL: the sender waits for news (`CHAN-8`).
     pub const fn handle_poll(&mut self) {
+        self.asked = self.window.received();
         self.report_due = true;
     }
 
@@ -543,6 +551,10 @@ impl RecvHalf {
             (false, _) => Urgency::None,
             (true, true) => Urgency::Now,
             (true, false) if self.recall.is_some() => Urgency::None,
+            // Someone waits to hear that it was taken (`CHAN-8`).
+            (true, false) if self.window.owes_news_below(self.asked) => {
+                self.window.urgency().max(Urgency::Soon)
+            }
             (true, false) => self.window.urgency(),
         }
     }
@@ -561,7 +573,9 @@ impl RecvHalf {
         if let Some((seq, withdrawn)) = self.withdrawn_due.take() {
             Frame::Withdrawn { id: self.id, seq, withdrawn }.write(out);
         }
-        let news = self.report_due || self.window.urgency() > Urgency::None;
+        let news = self.report_due
+            || self.window.owes_news_below(self.asked)
+            || self.window.urgency() > Urgency::None;
         if news && self.may_report() {
             self.report_due = false;
             let (received, taken, limit, limit_bytes) = self.window.tell();

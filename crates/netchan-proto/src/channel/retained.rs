@@ -116,6 +116,9 @@ impl Retained {
         if self.last_was_long {
             self.close_batch();
         }
+        if self.open.len() > BATCH_ROOM_BYTES {
+            self.shrink_open();
+        }
         if self.open_count == 0 {
             self.open_first = seq;
             self.open_first_byte = first_byte;
@@ -145,6 +148,13 @@ impl Retained {
             }
         }
         Ok((len, value))
+    }
+
+    /// A long value, or one that failed, has left its room behind: a batch needs no more than its own.
+    #[cold]
+    fn shrink_open(&mut self) {
+        self.open.truncate(BATCH_ROOM_BYTES.max(self.open_len));
+        self.open.shrink_to_fit();
     }
 
     #[inline]
@@ -192,6 +202,9 @@ impl Retained {
                 Bytes::copy_from_slice(&self.open[at..at + len])
             }
         });
+        if self.open.len() > BATCH_ROOM_BYTES {
+            self.shrink_open();
+        }
         self.close_batch();
         self.pieces.push_back(Piece::Single { seq, first_byte, bytes });
         self.open_first = seq + 1;
@@ -274,6 +287,7 @@ impl Retained {
             if let Some(Piece::Batch { bytes, .. }) = self.pieces.pop_front()
                 && self.spares.len() < SPARES_MAX
                 && let Ok(bytes) = Arc::try_unwrap(bytes)
+                && bytes.capacity() <= BATCH_ROOM_BYTES
             {
                 self.spares.push(bytes);
             }
@@ -288,10 +302,13 @@ impl Retained {
     }
 
     /// Gives the buffers of a channel back that has nothing to send, unless whole batches went through since the last call.
-    pub(super) fn park(&mut self) {
-        if !std::mem::take(&mut self.streaming) {
+    /// Says whether they did.
+    pub(super) fn park(&mut self) -> bool {
+        let streaming = std::mem::take(&mut self.streaming);
+        if !streaming {
             self.free_if_drained();
         }
+        streaming
     }
 
     fn free_if_drained(&mut self) {

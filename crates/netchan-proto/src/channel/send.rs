@@ -241,9 +241,9 @@ impl SendHalf {
         self.retained.held_bytes()
     }
 
-    /// Gives the buffers of an idle channel back. To be called now and then.
-    pub fn park(&mut self) {
-        self.retained.park();
+    /// Gives the buffers of an idle channel back. To be called now and then; says whether the channel was not idle since.
+    pub fn park(&mut self) -> bool {
+        self.retained.park()
     }
 
     /// Commits one value, encoded straight into the open batch (`CHAN-1`, `CHAN-4`).

@@ -229,6 +229,13 @@ impl Window {
         }
     }
 
+    /// Whether values were taken of which the peer has not heard, while it waits to hear of those below number `asked`.
+    #[must_use]
+    #[inline]
+    pub const fn owes_news_below(&self, asked: u64) -> bool {
+        self.told_taken < asked && self.told_taken < self.taken
+    }
+
     /// Whether the peer has not heard everything yet.
     #[must_use]
     pub const fn has_news(&self) -> bool {

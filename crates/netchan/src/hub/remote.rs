@@ -144,6 +144,7 @@ impl Hub {
                 if let Some(RemoteReceiver { chan: Some(chan), .. }) = state.receivers.remove(&key) {
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.reset(reason);
+                    chan.kick_later();
                 }
                 state.hosted.remove_receiver(key);
             } else if waits_for_bytes {

@@ -96,6 +96,8 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             let (values, bytes) = (state.half.taken(), state.half.taken_bytes());
             let charge = ready!(state.meter.poll(&mut *cx, values, bytes));
             let report = ReportOnPanic(chan);
+            // Moved here so that an unwinding decoder unlocks it before the report is made, which locks it.
+            let mut state = state;
             let busy = Busy::under(&chan.state);
             if let Some(payload) = state.half.take() {
                 let mut cx = DecodeContext::new(&shared.name, shared.message_bytes_max);

@@ -83,6 +83,11 @@ impl Driver {
         self.leave(cx);
         if let Some(end) = self.core.write_failure() {
             // What the peer said before it went may still be here, a farewell among it.
+            let end = if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
+                SessionEnd::ClosedHere
+            } else {
+                end
+            };
             return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end)));
         }
         if more_to_read {
@@ -175,9 +180,8 @@ impl Driver {
             _ => {}
         }
         if self.park_at.is_some_and(|at| now >= at) {
-            self.park_at = None;
             self.half.idle();
-            self.core.park();
+            self.park_at = self.core.park().then(|| now + PARK_AFTER);
         }
         Ok(self.core.give_back_idle(now.into_std()))
     }

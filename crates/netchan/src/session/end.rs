@@ -122,6 +122,8 @@ impl SessionCore {
     pub(crate) fn say_goodbye(&self, code: u16, reason: String) {
         if self.phase.swap(phase::GOODBYE, Ordering::SeqCst) != phase::GOODBYE {
             self.with_control(|c| c.go_away(code, reason));
+            // For the deadline of leaving: the link may take nothing any more.
+            self.wake_driver();
         }
     }
 

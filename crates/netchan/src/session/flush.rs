@@ -12,7 +12,15 @@ use tokio::io::AsyncWrite;
 use super::host::ShellHost;
 use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
+use crate::patience;
 use crate::transport::LinkWriter;
+
+/// Records written by whoever is at it before that is left to the flusher: while others send as fast as it writes, a thread
+/// without a cooperative budget would never come back to its own work.
+const FILLS_MAX: usize = 64;
+
+/// The same for those who come while it writes.
+const ROUNDS_MAX: usize = 8;
 
 /// The write half and the link it writes to.
 pub(super) struct Writer {
@@ -21,34 +29,48 @@ pub(super) struct Writer {
     /// The flusher's: whoever finds the link full leaves the rest to it.
     waker: Waker,
     blocked: bool,
+    /// Stopped after a fair share of writing.
+    more: bool,
     unflushed: bool,
     failed: Option<SessionEnd>,
 }
 
 impl Writer {
     pub(super) fn new(half: WriteHalf, link: LinkWriter) -> Self {
-        Self { half, link, waker: Waker::noop().clone(), blocked: false, unflushed: false, failed: None }
+        Self {
+            half,
+            link,
+            waker: Waker::noop().clone(),
+            blocked: false,
+            more: false,
+            unflushed: false,
+            failed: None,
+        }
     }
 
     fn fail(&mut self, core: &SessionCore, why: impl std::fmt::Display) {
+        self.more = false;
         self.failed.get_or_insert_with(|| SessionEnd::Disconnected(why.to_string()));
         core.write_failed.store(true, Ordering::SeqCst);
         core.wake_driver();
     }
 
     fn write(&mut self, core: &Arc<SessionCore>) {
+        self.more = false;
         if self.failed.is_some() {
             return;
         }
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         self.blocked = false;
+        self.more = true;
         let now_millis = core.now_millis();
-        loop {
+        for _ in 0..FILLS_MAX {
             if let Err(error) = self.half.fill(&ShellHost::new(core), now_millis) {
                 return self.fail(core, error);
             }
             if self.half.output().is_empty() {
+                self.more = false;
                 break;
             }
             match Pin::new(&mut self.link).poll_write(&mut cx, self.half.output()) {
@@ -59,7 +81,7 @@ impl Writer {
                 }
                 Poll::Ready(Err(error)) => return self.fail(core, error),
                 Poll::Pending => {
-                    self.blocked = true;
+                    (self.blocked, self.more) = (true, false);
                     return;
                 }
             }
@@ -88,6 +110,7 @@ impl Flusher {
 
     /// Runs until the session ends.
     pub(super) async fn run(self) {
+        let _last = FailOnDrop(&self.0);
         while !poll_fn(|cx| self.poll_round(cx)).await {
             tokio::task::yield_now().await;
         }
@@ -108,8 +131,10 @@ impl Flusher {
             }
             Ok(Written::Blocked) => {
                 core.burst.store(true, Ordering::SeqCst);
+                core.closing_progress();
                 Poll::Pending
             }
+            Ok(Written::More) => Poll::Ready(false),
             // A sender on another thread goes on. It will wake this task to run where it does, unless that was its last.
             Ok(Written::All) if core.handover.load(Ordering::SeqCst) => Poll::Ready(false),
             Ok(Written::All) => {
@@ -120,6 +145,15 @@ impl Flusher {
     }
 }
 
+/// However the flusher ends, a panic of a link of the program's own included: nobody writes what is left behind any more.
+struct FailOnDrop<'a>(&'a Arc<SessionCore>);
+
+impl Drop for FailOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.with_writer(|writer| writer.fail(self.0, "the task that writes has ended"));
+    }
+}
+
 /// What a look at the writer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
@@ -127,22 +161,30 @@ pub(super) enum Written {
     All,
     /// The link is full; the flusher will be woken.
     Blocked,
+    /// There may be more, but others are to have their turn.
+    More,
 }
 
 impl SessionCore {
     /// Seals and writes what is ready, unless somebody else is at it, who then looks again.
     pub(crate) fn flush(self: &Arc<Self>) {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             self.flush_again.store(true, Ordering::SeqCst);
             let Some(mut writer) = self.writer.try_lock() else { return };
             self.flush_again.store(false, Ordering::SeqCst);
             writer.write(self);
+            let more = writer.more;
             drop(writer);
             fence(Ordering::SeqCst);
+            if more {
+                break;
+            }
             if !self.flush_again.load(Ordering::SeqCst) {
+                self.closing_progress();
                 return;
             }
         }
+        self.wake_flusher();
     }
 
     /// Waits for the writer and does something with it. Everyone else who locks it must come through here: who wanted to
@@ -168,7 +210,9 @@ impl SessionCore {
             writer.write(self);
             match &writer.failed {
                 Some(end) => Err(end.clone()),
-                None => Ok(if writer.blocked { Written::Blocked } else { Written::All }),
+                None if writer.blocked => Ok(Written::Blocked),
+                None if writer.more => Ok(Written::More),
+                None => Ok(Written::All),
             }
         })
     }
@@ -210,14 +254,17 @@ impl SessionCore {
     }
 
     /// For the driver: gives back the buffers of what is idle.
-    pub(super) fn park(self: &Arc<Self>) {
+    /// Says whether any was not, and is to be looked at again.
+    pub(super) fn park(self: &Arc<Self>) -> bool {
         self.with_writer(|writer| writer.half.idle());
+        let mut busy = false;
         for chan in self.channels() {
-            match chan {
-                Chan::Send(chan) => _ = chan.state.try_lock().map(|mut state| state.half.park()),
-                Chan::Recv(chan) => _ = chan.state.try_lock().map(|mut state| state.half.park()),
-            }
+            busy |= match chan {
+                Chan::Send(chan) => patience::lock(&chan.state).half.park(),
+                Chan::Recv(chan) => patience::lock(&chan.state).half.park(),
+            };
         }
+        busy
     }
 
     /// Notes that a channel has something to write. Call it with the channel's state locked, or after. Says whether it

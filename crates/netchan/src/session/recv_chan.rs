@@ -136,9 +136,13 @@ impl RecvChan {
             }
             state.half.urgency()
         };
-        if let Some((hub, key)) = &self.hub {
-            hub.values_arrived(*key, self);
-        }
+        let urgency = match &self.hub {
+            None => urgency,
+            Some((hub, key)) => {
+                hub.values_arrived(*key, self);
+                patience::lock(&self.state).half.urgency()
+            }
+        };
         self.report(urgency);
     }
 

@@ -169,9 +169,9 @@ impl<'de> Deserializer<'de> {
     ) -> Result<T, DecodeError> {
         let Some(left) = self.depth.checked_sub(1) else { return Err(self.exceed(Overrun::Depth)) };
         self.depth = left;
-        let value = read(self)?;
+        let value = read(self);
         self.depth = left + 1;
-        Ok(value)
+        value
     }
 
     #[inline]
@@ -386,11 +386,10 @@ impl<'de, const CLAIMED: bool> Parts<'_, 'de, CLAIMED> {
     fn part<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        let part = seed.deserialize(&mut *self.inner)?;
         if CLAIMED {
             self.inner.charge_element()?;
         }
-        Ok(Some(part))
+        seed.deserialize(&mut *self.inner).map(Some)
     }
 
     /// A collection may reserve room for no more elements than bytes are left, whatever length it claims.

@@ -22,7 +22,8 @@ use super::{Codec, DecodeContext, DecodeError, EncodeContext, EncodeError, ItemB
 ///
 /// Decoding is bounded against hostile bytes: values nest at most [`DECODE_DEPTH_MAX`](super::DECODE_DEPTH_MAX) levels
 /// (options, enums, sequences and maps count, structs do not) and hold at most one element for each byte, plus
-/// [`DECODE_EMPTY_ELEMENTS_MAX`](super::DECODE_EMPTY_ELEMENTS_MAX).
+/// [`DECODE_EMPTY_ELEMENTS_MAX`](super::DECODE_EMPTY_ELEMENTS_MAX). A `Deserialize` written by hand that nests by other means than
+/// those has to bound itself.
 ///
 /// ```
 /// use netchan::codec::{Codec, DecodeContext, EncodeContext, ItemBuf, Payload, Postcard};
