@@ -15,8 +15,8 @@ use crate::error::SessionEnd;
 use crate::patience;
 use crate::transport::LinkWriter;
 
-/// Records written by whoever is at it before that is left to the flusher: while others send as fast as it writes, a thread
-/// without a cooperative budget would never come back to its own work.
+/// Buffers written by whoever is at it before the rest is left to the flusher: while others send as fast as it writes, a
+/// thread without a cooperative budget would never come back to its own work.
 const FILLS_MAX: usize = 64;
 
 /// The same for those who come while it writes.
@@ -253,8 +253,7 @@ impl SessionCore {
         }
     }
 
-    /// For the driver: gives back the buffers of what is idle.
-    /// Says whether any was not, and is to be looked at again.
+    /// For the driver: gives back the buffers of what is idle. Says whether any was not, and is to be looked at again.
     pub(super) fn park(self: &Arc<Self>) -> bool {
         self.with_writer(|writer| writer.half.idle());
         let mut busy = false;
