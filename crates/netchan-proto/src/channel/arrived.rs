@@ -130,8 +130,7 @@ impl Arrived {
         }
     }
 
-    /// Gives the buffers back, unless something arrived since the last call.
-    /// Says whether something did.
+    /// Gives the buffers back, unless something arrived since the last call. Says whether something did.
     pub(super) fn park(&mut self) -> bool {
         let streaming = std::mem::take(&mut self.streaming);
         if !streaming {

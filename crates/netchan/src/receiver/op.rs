@@ -85,8 +85,8 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let shared = &self.0.receiver.shared;
-        // The fast path: a value is here and nobody waits. All in one piece, so that the value is moved once, and last:
-        // a value that is moved as soon as it is written waits for its own bytes.
+        // The fast path: a value is here and nobody waits. All in one piece, because every function that the value is
+        // returned through moves it once more.
         if let Backend::Wire(handle) = &shared.backend
             && self.0.ticket.is_none()
             && let Some(mut state) = handle.0.state.try_lock()
