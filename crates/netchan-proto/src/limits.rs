@@ -43,6 +43,13 @@ pub const CHANNELS_MAX_DEFAULT: usize = 65_536;
 /// Channels opened by the peer that nobody has answered yet, by default: each holds its OPEN and nothing else.
 pub const OFFERS_PENDING_MAX_DEFAULT: usize = 1_024;
 
+/// Hosted channels announced to one peer at a time: as many as it could open; the name and type of each are kept at both ends.
+pub const ANNOUNCED_MAX: usize = CHANNELS_MAX_DEFAULT;
+
+/// Hosted channels that are no more, of which a peer is told again on each new link: enough for a peer that was away
+/// while many came and went, and a few hundred kilobytes at most.
+pub const UNHOSTED_MAX: usize = 1_024;
+
 /// Capacity of one channel, in items: sequence arithmetic stays far from overflow.
 pub const CAPACITY_ITEMS_MAX: u64 = 1 << 32;
 

@@ -47,7 +47,7 @@ impl World {
             match ask {
                 Ask::Want(limit) => self.wanted = limit,
                 Ask::Yielded(limit) => {
-                    assert!(self.recalling && limit <= self.granted && limit >= self.handed);
+                    assert!(limit <= self.granted && limit >= self.handed);
                     (self.granted, self.wanted, self.recalling) = (limit, limit, false);
                 }
                 other => panic!("{other:?}"),

@@ -69,12 +69,17 @@ impl Script {
 
     fn data(&mut self, first_seq: u64, items: &[&[u8]]) -> Result<(), Fault> {
         let body: Vec<u8> = items.iter().flat_map(|item| [&[item.len() as u8][..], item].concat()).collect();
-        let header = DataHeader { first_seq, ack_now: false, body: Body::Items };
+        let header = DataHeader { first_seq, ack_now: false, redelivered: false, body: Body::Items };
         self.record(1, &body, header.trailer().as_slice())
     }
 
     fn fragment(&mut self, first_seq: u64, total: u32, offset: u32, len: usize) -> Result<(), Fault> {
-        let header = DataHeader { first_seq, ack_now: false, body: Body::Fragment { total, offset } };
+        let header = DataHeader {
+            first_seq,
+            ack_now: false,
+            redelivered: false,
+            body: Body::Fragment { total, offset },
+        };
         self.record(1, &vec![7; len], header.trailer().as_slice())
     }
 

@@ -185,7 +185,12 @@ fn sess_5_announcements_pings_and_goodbyes_arrive_in_order() {
     control.borrow_mut().announce(announce("tasks", false));
     control.borrow_mut().go_away(close_code::SHUTDOWN, "maintenance".to_owned());
     pair.pump();
-    let events: Vec<_> = pair.client.end.take_events().into();
+    let mut events: Vec<_> = pair.client.end.take_events().into();
+    assert_eq!(
+        events.remove(0),
+        Event::Acknowledged,
+        "whatever is said first shows that the confirmation was heard"
+    );
     let goodbye = Event::GoAway { code: close_code::SHUTDOWN, reason: "maintenance".to_owned() };
     let expected =
         [Event::Announced(announce("tasks", true)), Event::Announced(announce("tasks", false)), goodbye];

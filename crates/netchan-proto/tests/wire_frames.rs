@@ -24,8 +24,11 @@ fn header() -> impl Strategy<Value = (DataHeader, usize)> {
         (Body::Fragment { total: before + len + after, offset: before }, len as usize)
     });
     let items = (0..2_000_usize).prop_map(|len| (Body::Items, len));
-    (prop_oneof![fragment, items], any::<u64>(), any::<bool>())
-        .prop_map(|((body, len), first_seq, ack_now)| (DataHeader { first_seq, ack_now, body }, len))
+    (prop_oneof![fragment, items], any::<u64>(), any::<bool>(), any::<bool>()).prop_map(
+        |((body, len), first_seq, ack_now, redelivered)| {
+            (DataHeader { first_seq, ack_now, redelivered, body }, len)
+        },
+    )
 }
 
 proptest! {

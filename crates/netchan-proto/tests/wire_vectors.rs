@@ -69,10 +69,16 @@ fn frames() -> Vec<(&'static str, Frame)> {
 fn trailers() -> Vec<(&'static str, DataHeader)> {
     let fragment = Body::Fragment { total: 70_000, offset: 65_519 };
     vec![
-        ("data-items", DataHeader { first_seq: 300, ack_now: false, body: Body::Items }),
-        ("data-items-ack", DataHeader { first_seq: u64::MAX, ack_now: true, body: Body::Items }),
-        ("data-fragment", DataHeader { first_seq: 300, ack_now: false, body: fragment }),
-        ("data-fragment-ack", DataHeader { first_seq: 300, ack_now: true, body: fragment }),
+        ("data-items", DataHeader { first_seq: 300, ack_now: false, redelivered: false, body: Body::Items }),
+        (
+            "data-items-ack",
+            DataHeader { first_seq: u64::MAX, ack_now: true, redelivered: false, body: Body::Items },
+        ),
+        ("data-fragment", DataHeader { first_seq: 300, ack_now: false, redelivered: false, body: fragment }),
+        (
+            "data-fragment-ack",
+            DataHeader { first_seq: 300, ack_now: true, redelivered: false, body: fragment },
+        ),
     ]
 }
 

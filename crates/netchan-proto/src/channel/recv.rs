@@ -4,6 +4,7 @@
 //! owned elsewhere (a hosted channel); what is buffered is exactly the values from `handed` to `received`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -48,6 +49,9 @@ pub struct RecvHalf {
     message_bytes_max: usize,
     generation: u32,
     arrived: Arrived,
+    /// Which of those not handed out may have been received before, in a session that was lost.
+    redelivered: VecDeque<Range<u64>>,
+    last_redelivered: bool,
     partial: Option<Vec<u8>>,
     handed: u64,
     /// Sizes of values that were handed over and are not settled.
@@ -65,6 +69,8 @@ pub struct RecvHalf {
     stopped: Option<CloseReason>,
     close_due: bool,
     close_sent: bool,
+    /// False from a cut until a leased sender has told what it keeps: what this end grants before would be taken for more.
+    synced: bool,
 }
 
 impl RecvHalf {
@@ -77,6 +83,8 @@ impl RecvHalf {
             message_bytes_max: options.message_bytes_max,
             generation: 0,
             arrived: Arrived::default(),
+            redelivered: VecDeque::new(),
+            last_redelivered: false,
             partial: None,
             handed: 0,
             unsettled: VecDeque::new(),
@@ -91,6 +99,7 @@ impl RecvHalf {
             stopped: None,
             close_due: false,
             close_sent: false,
+            synced: true,
         }
     }
 
@@ -173,6 +182,9 @@ impl RecvHalf {
         let payload = self.arrived.next()?;
         self.window.take(payload.as_slice().len() as u64);
         self.window.demand(self.waiting);
+        if !self.redelivered.is_empty() || self.last_redelivered {
+            self.last_redelivered = is_marked(&mut self.redelivered, self.handed);
+        }
         self.handed += 1;
         if self.handed == self.window.received()
             && let Some((final_seq, ..)) = &self.peer_close
@@ -180,6 +192,12 @@ impl RecvHalf {
             self.close_due |= !self.close_sent && self.window.taken() >= *final_seq;
         }
         Some(payload)
+    }
+
+    /// Whether the value that was taken, or handed over, last may have been received before (`CHAN-10`).
+    #[must_use]
+    pub const fn took_redelivered(&self) -> bool {
+        self.last_redelivered
     }
 
     /// Lets go of memory that held values which were all taken. To be called when nobody takes for now.
@@ -196,6 +214,7 @@ impl RecvHalf {
     pub fn hand_over(&mut self) -> Option<(u64, Bytes)> {
         let seq = self.handed;
         let payload = self.arrived.next()?.into_bytes();
+        self.last_redelivered = is_marked(&mut self.redelivered, seq);
         self.handed += 1;
         self.unsettled.push_back(payload.len() as u64);
         Some((seq, payload))
@@ -272,6 +291,7 @@ impl RecvHalf {
         self.arrived.clear();
         self.partial = None;
         self.unsettled.clear();
+        self.redelivered.clear();
         self.handed = self.window.received();
     }
 
@@ -280,10 +300,10 @@ impl RecvHalf {
         self.window.lease(limit);
     }
 
-    /// Lease: asks for all credit that has not been used.
+    /// Lease: asks for all credit that has not been used. After a cut that is on its way back anyway (`SESS-17`).
     pub fn recall_lease(&mut self) {
         let Some(generation) = self.generation.checked_add(1) else { return };
-        if self.recall.is_none() && self.kind() == WindowKind::Lease {
+        if self.synced && self.recall.is_none() && self.kind() == WindowKind::Lease {
             let limit = self.window.received();
             self.recall = Some(Recall { id: self.id, generation, limit, rewind: false });
             self.recall_due = true;
@@ -340,6 +360,9 @@ impl RecvHalf {
         };
         if header.ack_now {
             self.asked = self.window.received();
+        }
+        if header.redelivered && self.window.received() > expected {
+            self.redelivered.push_back(expected..self.window.received());
         }
         arrival
     }
@@ -505,6 +528,10 @@ impl RecvHalf {
     /// The link is gone: a message that was on its way comes again from its first fragment.
     pub fn detach(&mut self) {
         self.partial = None;
+        if self.kind() == WindowKind::Lease {
+            self.synced = false;
+            self.recall_due = false;
+        }
     }
 
     /// This end's position, for a new link.
@@ -522,20 +549,42 @@ impl RecvHalf {
         }
     }
 
-    /// Handles the sender's position on a new link: says again what may have been lost (`SESS-9`).
+    /// Handles the sender's position on a new link: says again what may have been lost (`SESS-9`). Returns the limit that a
+    /// leased sender keeps (`SESS-17`).
     ///
     /// # Errors
-    /// A [`Violation`] when values that arrived were never sent.
-    pub fn handle_pos(&mut self, pos: &Pos) -> Result<(), Violation> {
+    /// A [`Violation`] when values that arrived were never sent, or a lease is claimed that was never given.
+    pub fn handle_pos(&mut self, pos: &Pos) -> Result<Option<u64>, Violation> {
         if !self.is_rewinding() && pos.generation == self.generation && pos.committed < self.window.received()
         {
             return Err(Violation("position before what arrived"));
         }
+        let lease = if self.kind() == WindowKind::Lease { self.take_lease_back(pos)? } else { None };
+        self.synced = true;
         self.report_due = true;
         self.recall_due = self.recall.is_some();
         self.close_due = self.stopped.is_some() || self.close_sent;
         self.drained();
-        Ok(())
+        Ok(lease)
+    }
+
+    /// What the sender has not used is free again, and a recall that was under way is answered by that, whether the sender
+    /// has heard of it or not.
+    fn take_lease_back(&mut self, pos: &Pos) -> Result<Option<u64>, Violation> {
+        let recalled = self.recall.is_some_and(|recall| recall.generation == pos.generation);
+        if pos.generation != self.generation && !recalled && self.peer_close.is_none() {
+            return Err(Violation("position of a generation not agreed"));
+        }
+        if pos.limit < pos.committed {
+            return Err(Violation("position beyond its own limit"));
+        }
+        self.generation = self.generation.max(pos.generation);
+        self.recall = None;
+        if self.peer_close.is_some() || self.stopped.is_some() {
+            return Ok(None);
+        }
+        self.window.yielded(pos.limit)?;
+        Ok(Some(pos.limit))
     }
 
     // ---- what to write ----
@@ -561,7 +610,7 @@ impl RecvHalf {
 
     /// Whether the peer still wants to hear of the window.
     fn may_report(&self) -> bool {
-        !self.close_sent && self.stopped.is_none() && !self.is_rewinding()
+        self.synced && !self.close_sent && self.stopped.is_none() && !self.is_rewinding()
     }
 
     fn is_rewinding(&self) -> bool {
@@ -605,4 +654,11 @@ impl RecvHalf {
         let last_withdrawn = taken > 0 && self.last_withdrawn == Some(taken - 1);
         Close { id: self.id, final_seq: taken - u64::from(last_withdrawn), code, reason }
     }
+}
+
+/// Whether value `seq` is in one of the ranges; those that lie before it are done with.
+#[cold]
+fn is_marked(marked: &mut VecDeque<Range<u64>>, seq: u64) -> bool {
+    while marked.pop_front_if(|range| range.end <= seq).is_some() {}
+    marked.front().is_some_and(|range| range.contains(&seq))
 }

@@ -267,7 +267,7 @@ impl Retained {
                 let body = Body::Fragment { total: bytes.len() as u32, offset: offset as u32 };
                 self.fragment_offset = end;
                 if end < bytes.len() {
-                    let header = DataHeader { first_seq: *seq, ack_now: false, body };
+                    let header = DataHeader { first_seq: *seq, ack_now: false, redelivered: false, body };
                     return Some((
                         Record { header, bytes: RecordBytes::Part(bytes.slice(offset..end)) },
                         next_seq,
@@ -278,7 +278,10 @@ impl Retained {
         };
         self.sent += 1;
         self.fragment_offset = 0;
-        Some((Record { header: DataHeader { first_seq, ack_now: false, body }, bytes }, next_seq))
+        Some((
+            Record { header: DataHeader { first_seq, ack_now: false, redelivered: false, body }, bytes },
+            next_seq,
+        ))
     }
 
     /// Lets go of what lies wholly below `taken`.

@@ -3,6 +3,8 @@
 //! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
 //! while `synced`, that is, after the peer's position on this link is known.
 
+use std::collections::VecDeque;
+
 use super::item::{ItemBuf, Payload};
 use super::retained::{AppendError, Record, Retained};
 use super::{CloseReason, close_code};
@@ -104,7 +106,11 @@ pub struct SendHalf {
     received: u64,
     taken: u64,
     retained: Retained,
+    /// Those among them that may have been received before, in a session that was lost.
+    redelivered: VecDeque<u64>,
     sealed_high: u64,
+    /// Values that were sealed again after a cut.
+    replayed: u64,
     synced: bool,
     poll_due: bool,
     waiting: u64,
@@ -139,7 +145,9 @@ impl SendHalf {
             received: 0,
             taken: 0,
             retained: Retained::default(),
+            redelivered: VecDeque::new(),
             sealed_high: 0,
+            replayed: 0,
             synced: true,
             poll_due: false,
             waiting: 0,
@@ -235,6 +243,12 @@ impl SendHalf {
         self.close_sent && self.peer_close.is_some()
     }
 
+    /// How many values were sealed again because a link was cut before the peer had them.
+    #[must_use]
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
     /// Bytes retained.
     #[must_use]
     pub fn retained_bytes(&self) -> usize {
@@ -262,6 +276,23 @@ impl SendHalf {
             return Err(PushError::Full);
         }
         self.append(encode)
+    }
+
+    /// As [`SendHalf::push`], for a value that may have been received before, in a session that was lost: the receiver is
+    /// told so (`CHAN-10`).
+    ///
+    /// # Errors
+    /// As [`SendHalf::push`].
+    pub fn push_redelivered<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        // The word stands behind a whole record, so such a value has one of its own.
+        self.retained.close_batch();
+        let pushed = self.push(encode)?;
+        self.retained.close_batch();
+        self.redelivered.push_back(pushed.seq);
+        Ok(pushed)
     }
 
     /// Commits one value on a unit that [`SendHalf::reserve`] set aside; the unit is used up or given back.
@@ -436,6 +467,7 @@ impl SendHalf {
             self.offer = Offer::None;
         }
         self.retained.release(self.taken);
+        while self.redelivered.pop_front_if(|seq| *seq < self.taken).is_some() {}
     }
 
     /// Handles WITHDRAWN; returns the offer and whether it was withdrawn, when it was asked for.
@@ -542,6 +574,7 @@ impl SendHalf {
         let recall = self.rewind_asked.take().filter(|recall| recall.limit == limit);
         let recall = recall.ok_or(Violation("rewind that was not asked for"))?;
         let bytes = self.retained.truncate(limit);
+        self.redelivered.retain(|seq| *seq < limit);
         self.credit.rewind(limit, bytes)?;
         self.received = self.received.min(self.committed());
         self.sealed_high = self.sealed_high.min(self.committed());
@@ -589,18 +622,27 @@ impl SendHalf {
         self.synced = false;
     }
 
-    /// This end's position, for a new link.
+    /// This end's position, for a new link. Leased credit that is not in use goes back with it (`SESS-17`).
     #[must_use]
-    pub const fn pos(&self) -> Pos {
+    pub fn pos(&mut self) -> Pos {
+        let limit = if self.mode == Mode::Lease { self.return_lease() } else { 0 };
         Pos {
             id: self.id,
             generation: self.generation,
             next_expected: 0,
             taken: 0,
-            limit: 0,
+            limit,
             limit_bytes: 0,
             committed: self.credit.committed(),
         }
+    }
+
+    /// The other end may have lent to others what this end does not use. A recall that was under way is answered by that.
+    fn return_lease(&mut self) -> u64 {
+        self.deferred = None;
+        self.yield_due = None;
+        self.want = 0;
+        self.credit.recall(0)
     }
 
     /// Handles the peer's position on a new link: resumes there and says again what may have been lost (`SESS-9`).
@@ -628,16 +670,21 @@ impl SendHalf {
             }
             self.received = self.received.max(pos.next_expected);
             self.settle(pos.taken);
-            if !behind {
+            if self.mode == Mode::Lease {
+                // Its limit is from before this end gave back what it did not use; the next window says what holds.
+                self.credit.raise(0, pos.limit_bytes);
+            } else if !behind {
                 self.credit.raise(pos.limit, pos.limit_bytes);
             }
             pos.next_expected
         };
+        self.replayed += self.sealed_high.saturating_sub(resume_at.max(self.taken));
         self.retained.restart(resume_at);
-        if behind {
+        if behind && self.mode == Mode::Demand {
             self.yield_due = Some(self.make_yield());
         }
         self.synced = true;
+        self.want(self.waiting);
         self.poll_due = self.received < self.committed();
         self.want_due = self.want > self.credit.limit();
         self.withdraw_due = matches!(self.offer, Offer::Withdrawing(_));
@@ -735,6 +782,8 @@ impl SendHalf {
         }
         let (mut record, end) = self.retained.take_record()?;
         record.header.ack_now = self.poll_due;
+        record.header.redelivered =
+            !self.redelivered.is_empty() && self.redelivered.contains(&record.header.first_seq);
         self.sealed_high = self.sealed_high.max(end);
         if !self.has_record() {
             // This one carries the request.

@@ -85,6 +85,8 @@ pub enum RefusalCode {
     ShuttingDown,
     /// There is no such session to go on with, or the proof does not fit.
     SessionUnknown,
+    /// The session was given up because too many were without a link; the reason says which limit.
+    TooManySuspended,
     /// A code that a later version defines.
     Other(u16),
 }
@@ -97,6 +99,7 @@ impl RefusalCode {
             Self::TooManySessions => 3,
             Self::ShuttingDown => 4,
             Self::SessionUnknown => 5,
+            Self::TooManySuspended => 6,
             Self::Other(code) => code,
         }
     }
@@ -108,6 +111,7 @@ impl RefusalCode {
             3 => Self::TooManySessions,
             4 => Self::ShuttingDown,
             5 => Self::SessionUnknown,
+            6 => Self::TooManySuspended,
             code => Self::Other(code),
         }
     }
@@ -121,6 +125,7 @@ impl fmt::Display for RefusalCode {
             Self::TooManySessions => f.write_str("too many sessions"),
             Self::ShuttingDown => f.write_str("shutting down"),
             Self::SessionUnknown => f.write_str("session unknown"),
+            Self::TooManySuspended => f.write_str("too many suspended sessions"),
             Self::Other(code) => write!(f, "code {code}"),
         }
     }

@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::announced::Announced;
 use super::{Event, close_code};
 use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret, confirm_matches};
 use crate::flow::Violation;
 use crate::id::{ChannelId, Direction, Side};
-use crate::limits::{CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX};
+use crate::limits::{
+    ANNOUNCED_MAX, CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX,
+};
 use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Refuse, RefuseCode};
 
 /// No single control frame is longer than this: name, label and codec with their lengths, and the integers.
@@ -103,6 +106,12 @@ pub struct Control {
     own_confirm: Option<[u8; 48]>,
     peer_confirm: [u8; 48],
     confirmed: bool,
+    /// The peer has said something behind its confirmation on this link.
+    acknowledged: bool,
+    /// What this end hosts for the peer, by name, and what it does not any more.
+    announced: Announced,
+    /// What the peer hosts for this end, as it last said.
+    heard: BTreeMap<String, Announce>,
     /// The farewell of an end that has not heard from the other yet.
     farewell: Option<(u16, String)>,
 }
@@ -128,6 +137,9 @@ impl Control {
             own_confirm: None,
             peer_confirm: [0; 48],
             confirmed: false,
+            acknowledged: false,
+            announced: Announced::default(),
+            heard: BTreeMap::new(),
             farewell: None,
         }
     }
@@ -147,11 +159,18 @@ impl Control {
         self.peer_confirm = keys.peer_confirm;
     }
 
+    /// As [`Control::attach`], on a link whose peer has confirmed already (`SESS-16`): [`begin`](super::begin) follows.
+    pub fn attach_confirmed(&mut self, keys: LinkControlKeys) {
+        self.attach(keys);
+        self.confirmed = true;
+    }
+
     /// The link is gone: what was queued is said again from state on the next one.
     pub fn detach(&mut self) {
         self.outbox.clear();
         self.own_confirm = None;
         self.confirmed = false;
+        self.acknowledged = false;
         self.stale_sealing.clear();
         self.stale_opening.clear();
         self.channels.values_mut().for_each(|entry| entry.keys = None);
@@ -258,9 +277,10 @@ impl Control {
         std::mem::take(&mut self.stale_opening)
     }
 
-    /// Announces a hosted channel, or that it is hosted no longer.
+    /// Announces a hosted channel, or that it is hosted no longer. Said again on each new link (`SESS-5`).
     pub fn announce(&mut self, announce: Announce) {
-        self.push_if_confirmed(Frame::Announce(announce));
+        self.push_if_confirmed(Frame::Announce(announce.clone()));
+        self.announced.note(announce);
     }
 
     /// Asks for a sign of life.
@@ -309,8 +329,9 @@ impl Control {
     ///
     /// A channel that was not answered has a position too, its beginning: the answer may have been lost with the last
     /// link, and then the other end's half waits for it.
-    fn begin_resync(&mut self) -> Vec<ChannelId> {
+    pub(super) fn begin_resync(&mut self) -> Vec<ChannelId> {
         let mut live = Vec::new();
+        self.outbox.extend(self.announced.iter().cloned().map(Frame::Announce));
         for (id, entry) in &self.channels {
             if id.opener() == self.side {
                 self.outbox.push_back(Frame::Open(entry.open.clone()));
@@ -326,6 +347,13 @@ impl Control {
             }
         }
         live
+    }
+
+    /// What comes behind everything else that is said on a new link.
+    pub(super) fn end_resync(&mut self) {
+        if let Some((code, reason)) = self.farewell.take() {
+            self.outbox.push_back(Frame::GoAway { code, reason });
+        }
     }
 
     /// Writes queued frames, as many as fit one record. An OPEN steps this end's key chain here, in the order in which it
@@ -376,7 +404,7 @@ impl Control {
             Frame::Open(open) => self.handle_open(open),
             Frame::Accept(accept) => self.handle_accept(accept),
             Frame::Refuse(refuse) => self.handle_refuse(refuse),
-            Frame::Announce(announce) => Ok(Some(Event::Announced(announce))),
+            Frame::Announce(announce) => self.handle_announce(announce),
             Frame::Ping { nonce } => {
                 self.outbox.push_back(Frame::Pong { nonce });
                 Ok(None)
@@ -400,11 +428,29 @@ impl Control {
             return Err(Violation("wrong confirmation"));
         }
         self.confirmed = true;
-        let live = self.begin_resync();
-        if let Some((code, reason)) = self.farewell.take() {
-            self.outbox.push_back(Frame::GoAway { code, reason });
+        Ok(self.begin_resync())
+    }
+
+    /// Whether this is the first that the peer says behind its confirmation on this link.
+    pub(super) fn note_acknowledged(&mut self) -> bool {
+        !std::mem::replace(&mut self.acknowledged, true)
+    }
+
+    /// The newest of a name holds, and one that says nothing new is not told (`SESS-5`).
+    fn handle_announce(&mut self, announce: Announce) -> Result<Option<Event>, Violation> {
+        let known = self.heard.get(&announce.name);
+        if known == Some(&announce) || (known.is_none() && !announce.hosted) {
+            return Ok(None);
         }
-        Ok(live)
+        if announce.hosted {
+            if known.is_none() && self.heard.len() >= ANNOUNCED_MAX {
+                return Err(Violation("announces more channels than may be hosted"));
+            }
+            self.heard.insert(announce.name.clone(), announce.clone());
+        } else {
+            self.heard.remove(&announce.name);
+        }
+        Ok(Some(Event::Announced(announce)))
     }
 
     fn handle_open(&mut self, open: Open) -> Result<Option<Event>, Violation> {

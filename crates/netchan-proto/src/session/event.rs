@@ -10,6 +10,8 @@ use crate::wire::{Accept, Announce, Open, Refuse};
 pub enum Event {
     /// Both ends have the same keys; the session is live.
     Confirmed,
+    /// The peer has said something behind its confirmation, so it has heard this end's (`SESS-16`).
+    Acknowledged,
     /// The peer opens a channel: accept or refuse it.
     Incoming(Open),
     /// The peer accepted a channel. Its half must exist before this returns: data may follow at once.
@@ -38,6 +40,14 @@ pub enum Event {
     },
     /// A leased sender gave credit back. Its earlier requests are void: it asks again for what it still needs.
     Yielded {
+        /// The channel.
+        id: ChannelId,
+        /// Its new limit.
+        limit: u64,
+    },
+    /// A leased sender is on a new link. It has committed, or set aside, what lies below this limit and nothing else; all
+    /// other credit it held, and its earlier requests, are void.
+    LeaseTold {
         /// The channel.
         id: ChannelId,
         /// Its new limit.

@@ -1,7 +1,7 @@
 //! The read half of a link: opens records and hands what they hold to the session.
 
 use super::{Event, Host};
-use crate::crypto::{Opener, Peek, RecordError};
+use crate::crypto::{Opener, Peek, RecordError, confirm_matches};
 use crate::flow::{Urgency, Violation};
 use crate::id::ChannelId;
 use crate::limits::{BACKLOG_FRAMES_MAX, RECORD_BYTES_MAX};
@@ -79,6 +79,35 @@ impl ReadHalf {
         }
     }
 
+    /// Opens the first record alone, which must be the peer's CONFIRM and nothing else, before the link is the session's
+    /// (`SESS-16`). False while it has not arrived whole.
+    ///
+    /// # Errors
+    /// [`Fault`]; this link comes to nothing, and the session stays as it is.
+    pub fn await_confirm(&mut self, peer_confirm: &[u8; 48]) -> Result<bool, Fault> {
+        let Peek::Record { channel, record_len, plaintext_len, .. } =
+            self.opener.peek(&self.buffer[self.start..self.end])?
+        else {
+            return Ok(false);
+        };
+        let record = self.start..self.start + record_len;
+        self.scratch.resize(plaintext_len, 0);
+        self.opener.open(&self.buffer[record], &mut self.scratch)?;
+        self.start += record_len;
+        let mut reader = Reader::new(&self.scratch);
+        let frame = Frame::read(&mut reader).map_err(|_| Violation("malformed control frame"))?;
+        match frame {
+            Some(Frame::Confirm { mac })
+                if channel == ChannelId::CONTROL
+                    && reader.is_empty()
+                    && confirm_matches(peer_confirm, &mac) =>
+            {
+                Ok(true)
+            }
+            _ => Err(Violation("wrong confirmation").into()),
+        }
+    }
+
     /// Opens every whole record that has been read. Says whether there were any.
     ///
     /// # Errors
@@ -141,6 +170,9 @@ impl ReadHalf {
             if !confirmed && !matches!(frame, Frame::Confirm { .. }) {
                 return Err(Violation("a frame before the confirmation").into());
             }
+            if confirmed && host.with_control(super::Control::note_acknowledged) {
+                host.event(Event::Acknowledged);
+            }
             self.handle_frame(host, frame)?;
         }
         self.scratch = scratch;
@@ -176,7 +208,6 @@ impl ReadHalf {
             Frame::Confirm { mac } => {
                 let live = host.with_control(|c| c.handle_confirm(&mac))?;
                 resync(host, live);
-                host.event(Event::Confirmed);
                 Ok(())
             }
             _ => dispatch(host, frame),
@@ -193,6 +224,15 @@ fn resync<H: Host>(host: &H, live: Vec<ChannelId>) {
             host.with_control(|c| c.push(Frame::Pos(pos)));
         }
     }
+    host.with_control(super::Control::end_resync);
+    host.event(Event::Confirmed);
+}
+
+/// Starts a session on a link that the peer has confirmed, after [`Control::attach_confirmed`](super::Control::attach_confirmed):
+/// says where everything stands (`SESS-8`, `SESS-16`).
+pub fn begin<H: Host>(host: &H) {
+    let live = host.with_control(super::Control::begin_resync);
+    resync(host, live);
 }
 
 /// Hands a frame to the half, or the control object, that it concerns.
@@ -261,7 +301,10 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
             if host.with_send(id, |half| half.handle_pos(&pos)).transpose()?.is_some() {
                 host.set_ready(id);
                 host.event(Event::Writable(id));
-            } else if host.with_recv(id, |half| half.handle_pos(&pos)).transpose()?.is_some() {
+            } else if let Some(lease) = host.with_recv(id, |half| half.handle_pos(&pos)).transpose()? {
+                if let Some(limit) = lease {
+                    host.event(Event::LeaseTold { id, limit });
+                }
                 host.set_ready(id);
             } else {
                 host.with_control(|c| c.handle_lost_pos(id))?;

@@ -14,6 +14,7 @@ pub const FRAGMENT_TRAILER_BYTES: usize = 17;
 
 const ACK_NOW: u8 = 1;
 const FRAGMENT: u8 = 2;
+const REDELIVERED: u8 = 4;
 
 /// What a data record's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct DataHeader {
     pub first_seq: u64,
     /// The sender waits: report as soon as there is something to report.
     pub ack_now: bool,
+    /// Its values may have been received before: on another channel, in a session that was lost.
+    pub redelivered: bool,
     /// What the body is.
     pub body: Body,
 }
@@ -61,6 +64,7 @@ impl DataHeader {
     pub fn trailer(&self) -> Trailer {
         let mut bytes = [0; FRAGMENT_TRAILER_BYTES];
         let mut flags = if self.ack_now { ACK_NOW } else { 0 };
+        flags |= if self.redelivered { REDELIVERED } else { 0 };
         let mut start = FRAGMENT_TRAILER_BYTES - ITEMS_TRAILER_BYTES;
         if let Body::Fragment { total, offset } = self.body {
             flags |= FRAGMENT;
@@ -80,7 +84,7 @@ impl DataHeader {
     pub fn split(plaintext: &[u8]) -> Result<(Self, usize), WireError> {
         let (rest, tail) = plaintext.split_last_chunk::<ITEMS_TRAILER_BYTES>().ok_or(WireError::Truncated)?;
         let [seq @ .., flags] = *tail;
-        if flags & !(ACK_NOW | FRAGMENT) != 0 {
+        if flags & !(ACK_NOW | FRAGMENT | REDELIVERED) != 0 {
             return Err(WireError::Invalid("data flags"));
         }
         let (body, len) = if flags & FRAGMENT == 0 {
@@ -96,7 +100,8 @@ impl DataHeader {
             }
             (Body::Fragment { total, offset }, part.len())
         };
-        Ok((Self { first_seq: u64::from_be_bytes(seq), ack_now: flags & ACK_NOW != 0, body }, len))
+        let (ack_now, redelivered) = (flags & ACK_NOW != 0, flags & REDELIVERED != 0);
+        Ok((Self { first_seq: u64::from_be_bytes(seq), ack_now, redelivered, body }, len))
     }
 }
 

@@ -229,11 +229,13 @@ impl Lease {
         while let Some((wanted, yielded)) = server.take_event(|event| match event {
             Event::Wanted { id: at, limit } if *at == id => Some((Some(*limit), None)),
             Event::Yielded { id: at, limit } if *at == id => Some((None, Some(*limit))),
+            // A cut answers a recall, and gives back what was not used.
+            Event::LeaseTold { id: at, limit } if *at == id => Some((None, Some(*limit))),
             _ => None,
         }) {
             self.wanted = wanted.unwrap_or(self.wanted);
             if let Some(limit) = yielded {
-                assert!(self.recalling && limit <= self.granted);
+                assert!(limit <= self.granted);
                 (self.granted, self.wanted, self.recalling) = (limit, limit, false);
             }
         }

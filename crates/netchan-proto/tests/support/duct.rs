@@ -135,7 +135,10 @@ impl Duct {
             }
             Frame::Close(close) => self.rx.handle_close(&close, false)?,
             Frame::Reset(close) => self.rx.handle_close(&close, true)?,
-            Frame::Pos(pos) => self.rx.handle_pos(&pos)?,
+            Frame::Pos(pos) => {
+                // What a cut gave back is as good as yielded.
+                self.asked.extend(self.rx.handle_pos(&pos)?.map(Ask::Yielded));
+            }
             other => panic!("a sending end says {other:?}"),
         }
         Ok(())

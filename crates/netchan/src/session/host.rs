@@ -85,6 +85,8 @@ impl SessionCore {
     fn handle_event(self: &Arc<Self>, event: Event) {
         match event {
             Event::Confirmed => self.upper.confirmed(self),
+            Event::Acknowledged => {}
+            Event::LeaseTold { .. } => {}
             Event::Incoming(open) => self.upper.incoming(self, open),
             Event::Announced(announce) => self.upper.announced(self, announce),
             Event::Opened { open, accept } => self.opened(&open, &accept),
