@@ -1,76 +1,28 @@
 //! `dial`, and the session it returns.
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use netchan_proto::crypto::{ClientHandshake, ClientSettings, HandshakeError, Hello};
 use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
-use crate::address::Address;
 use crate::codec::Message;
 use crate::config::Config;
+use crate::dialer::{Dialer, IntoTicket};
 use crate::error::{DialError, OpenError, SessionEnd, SessionLost};
-use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
-use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::opening;
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, SessionCore, Upper};
-use crate::ticket::{Ticket, TicketError};
+use crate::session::{CloseReport, Events, SessionCore, SessionEvent, SessionState, SessionStats, Upper};
 use crate::wait::Ticket as Place;
-
-/// What can be dialed: a [`Ticket`], or its text.
-pub trait IntoTicket {
-    /// The ticket.
-    ///
-    /// # Errors
-    /// [`TicketError`] when the text is not one.
-    fn into_ticket(self) -> Result<Ticket, TicketError>;
-}
-
-impl IntoTicket for Ticket {
-    fn into_ticket(self) -> Result<Ticket, TicketError> {
-        Ok(self)
-    }
-}
-
-impl IntoTicket for &Ticket {
-    fn into_ticket(self) -> Result<Ticket, TicketError> {
-        Ok(self.clone())
-    }
-}
-
-impl IntoTicket for &str {
-    fn into_ticket(self) -> Result<Ticket, TicketError> {
-        self.trim().parse()
-    }
-}
-
-impl IntoTicket for String {
-    fn into_ticket(self) -> Result<Ticket, TicketError> {
-        self.as_str().into_ticket()
-    }
-}
-
-impl IntoTicket for &String {
-    fn into_ticket(self) -> Result<Ticket, TicketError> {
-        self.as_str().into_ticket()
-    }
-}
-
-/// What a timeout counts as that is meant to be none.
-const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Dials the server that a ticket names, trying its addresses in turn. The connection is encrypted and both ends have
 /// proven their keys when this returns.
@@ -95,100 +47,15 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, DialError> {
-    let ticket = ticket.into_ticket()?;
-    let identity = config.identity.clone().unwrap_or_else(Identity::generate);
-    let mut attempts = Vec::new();
-    let mut answered = None;
-    for address in ticket.addresses() {
-        let deadline = Instant::now() + config.handshake_timeout.min(TIMEOUT_MAX);
-        let late = |_| {
-            let why = format!("no connection within {:?}", config.handshake_timeout);
-            Err(io::Error::new(io::ErrorKind::TimedOut, why))
-        };
-        let connecting = config.transports.connect(address);
-        let link = match tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late) {
-            Ok(link) => link,
-            Err(error) => {
-                attempts.push((address.clone(), error));
-                continue;
-            }
-        };
-        match join(link, address, &ticket, &identity, &config, deadline).await {
-            Ok(session) => return Ok(session),
-            Err(error @ DialError::Refused { .. }) => return Err(error),
-            // Another address of the ticket may lead to the right server.
-            Err(error) => _ = answered.get_or_insert(error),
-        }
-    }
-    Err(answered.unwrap_or(DialError::Unreachable { attempts }))
-}
-
-async fn join(
-    link: Box<dyn crate::transport::Link>,
-    address: &Address,
-    ticket: &Ticket,
-    identity: &Identity,
-    config: &Config,
-    deadline: Instant,
-) -> Result<Session, DialError> {
-    let limits = config.session_limits();
-    let hello = Hello {
-        version: netchan_proto::crypto::hello::VERSION,
-        agent: AGENT.to_owned(),
-        aes_hardware: handshake::has_aes_hardware(),
-        message_bytes_max: limits.message_bytes_max as u64,
-        resume: None,
-    };
-    let settings = ClientSettings {
-        key: identity.key().clone(),
-        server_pin: ticket.server_pin(),
-        secret: ticket.access_secret().cloned(),
-        hello,
-        resume: None,
-    };
-    let failed = |failure| match failure {
-        HandshakeFailure::Timeout(_) => {
-            DialError::Timeout { address: address.clone(), deadline: config.handshake_timeout }
-        }
-        failure => explain(address, failure),
-    };
-    let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
-        .map_err(|error| failed(error.into()))?;
-    let peer_address = link.peer_address();
-    let nobody = |_: &_| Verdict::Refuse(netchan_proto::crypto::RefusalCode::Denied, String::new());
-    let Joined { established, link, early } =
-        handshake::run(&mut client, link, deadline.saturating_duration_since(Instant::now()), nobody)
-            .await
-            .map_err(failed)?;
-    let peer = Peer::new(established.peer, established.accepted.session_id, peer_address);
+    let dialer = Arc::new(Dialer::new(ticket.into_ticket()?, config));
+    let link = dialer.connect(None).await?;
+    let limits = dialer.limits();
     let upper = Arc::new(ClientUpper::default());
     let above: Arc<dyn Upper> = upper.clone();
-    let (core, driver) = SessionCore::new(Side::Client, peer, limits, established, link, &early, above);
+    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(dialer));
     core.add_handle();
     tokio::spawn(driver.run());
     Ok(Session { core, upper, polling: Mutex::new(None) })
-}
-
-fn explain(address: &Address, failure: HandshakeFailure) -> DialError {
-    let address = address.clone();
-    match failure {
-        HandshakeFailure::Protocol(HandshakeError::NoAnswer) => DialError::ClosedWithoutAnswering { address },
-        HandshakeFailure::Protocol(HandshakeError::Refused { code, reason }) => {
-            DialError::Refused { address, code, reason }
-        }
-        HandshakeFailure::Protocol(error) => DialError::Handshake { address, error },
-        // A server that closes on a stranger with unread bytes makes the kernel say "reset".
-        HandshakeFailure::Link(error)
-            if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
-        {
-            DialError::ClosedWithoutAnswering { address }
-        }
-        HandshakeFailure::Link(error) => DialError::Link { address, error },
-        HandshakeFailure::Timeout(deadline) => DialError::Timeout { address, deadline },
-        HandshakeFailure::Refused(reason) => {
-            DialError::Refused { address, code: netchan_proto::crypto::RefusalCode::Denied, reason }
-        }
-    }
 }
 
 #[derive(Default)]
@@ -213,6 +80,17 @@ impl Upper for ClientUpper {
 
     fn expired(&self, core: &Arc<SessionCore>, id: ChannelId) {
         self.offers.remove(|offer| offer.is_opened_as(core, id));
+    }
+
+    fn suspended(&self, _: &Arc<SessionCore>, _: &str) -> Result<(), SessionEnd> {
+        Ok(())
+    }
+
+    fn resumed(&self, _: &Arc<SessionCore>, _: bool) {}
+
+    fn lost(&self, _: &Arc<SessionCore>, _: &SessionEnd) {
+        // What was offered in the old session is offered anew, or not at all.
+        self.offers.remove(|_| true);
     }
 
     fn ended(&self, _: &Arc<SessionCore>, end: &SessionEnd) {
@@ -324,22 +202,66 @@ impl Session {
         self.core.end_reason().cloned().unwrap_or(SessionEnd::ClosedHere)
     }
 
+    /// How the session is doing. A lost connection suspends it, and nothing else: it goes on over the next.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.core.state()
+    }
+
+    /// What happens to the session from here on, starting with how it is doing now.
+    ///
+    /// When the server was started anew, its sessions are lost: [`SessionEvent::Gone`] says so, and
+    /// [`SessionEvent::Connected`] that this `Session` goes on as a new one with the same server. Each channel then does
+    /// what its [`LossPolicy`](crate::LossPolicy) says.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # let server = netchan::listen_and_serve("memory://events-example", Default::default()).await?;
+    /// let session = netchan::dial(server.ticket(), Default::default()).await?;
+    /// let mut events = session.events();
+    /// assert_eq!(events.recv().await, Some(netchan::SessionEvent::Connected));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events<SessionEvent> {
+        self.core.events()
+    }
+
+    /// Waits until the session has a connection.
+    ///
+    /// # Errors
+    /// [`SessionLost`] when the session is over.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn wait_connected(&self) -> Result<(), SessionLost> {
+        self.core.wait_connected().await
+    }
+
+    /// What the session has been through.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        self.core.stats()
+    }
+
     /// Who the server is.
     #[must_use]
-    pub fn peer(&self) -> &Peer {
-        &self.core.peer
+    pub fn peer(&self) -> Peer {
+        self.core.peer()
     }
 
     /// The key exchange of the session.
     #[must_use]
     pub fn key_exchange(&self) -> &'static str {
-        self.core.key_exchange
+        self.core.key_exchange()
     }
 
     /// The cipher that seals its records.
     #[must_use]
     pub fn cipher(&self) -> &'static str {
-        self.core.cipher
+        self.core.cipher()
     }
 }
 
@@ -360,6 +282,6 @@ impl Drop for Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("peer", self.peer()).finish_non_exhaustive()
+        f.debug_struct("Session").field("peer", &self.peer()).finish_non_exhaustive()
     }
 }

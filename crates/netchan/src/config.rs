@@ -50,8 +50,23 @@ pub struct Config {
     /// How far the peers' clocks may be apart. Default 120 s; `None` does not look, and leaves a replayed first flight to
     /// be answered.
     pub clock_window: Option<Duration>,
-    /// When a channel's key is renewed. Default: 4 GiB, 2^22 records or 10 minutes.
+    /// When a channel's key is renewed. Default: 4 GiB, 2^22 records or 10 minutes; more counts as that.
     pub rekey: RekeyLimits,
+    /// How long a session without a connection is kept, to be gone on with. Default 300 s; the shorter of both ends' holds.
+    /// Zero ends it with its connection.
+    pub session_lifetime: Duration,
+    /// A peer that has been silent for so long is asked for a sign of life. Default 3 s.
+    pub keepalive_idle: Duration,
+    /// A connection on which nothing came for so long is given up. Default 10 s.
+    pub keepalive_dead: Duration,
+    /// A client sets up a new connection, with new keys, beside the old one after this long, and goes over to it. Default 1 h.
+    pub renew_after: Duration,
+    /// The same after so many bytes both ways. Default 1 TiB.
+    pub renew_bytes: u64,
+    /// Sessions without a connection that a server keeps, for each client key. Default 1,024: many programs may share a key.
+    pub suspended_per_identity_max: usize,
+    /// The same over all keys. Default 4,096.
+    pub suspended_max: usize,
 }
 
 impl Default for Config {
@@ -72,6 +87,13 @@ impl Default for Config {
             admit_without_secret: false,
             clock_window: Some(Duration::from_secs(limits::GATE_CLOCK_WINDOW_SECONDS)),
             rekey: RekeyLimits::default(),
+            session_lifetime: Duration::from_secs(300),
+            keepalive_idle: Duration::from_secs(3),
+            keepalive_dead: Duration::from_secs(10),
+            renew_after: Duration::from_secs(3_600),
+            renew_bytes: 1 << 40,
+            suspended_per_identity_max: 1_024,
+            suspended_max: 4_096,
         }
     }
 }
@@ -92,7 +114,12 @@ impl Config {
             channels_max: self.channels_max,
             offers_pending_max: self.offers_pending_max,
             open_timeout: self.open_timeout,
-            rekey: self.rekey,
+            rekey: clamped(self.rekey),
+            session_lifetime: self.session_lifetime.min(FOREVER),
+            keepalive_idle: self.keepalive_idle.min(FOREVER),
+            keepalive_dead: self.keepalive_dead.max(self.keepalive_idle).min(FOREVER),
+            renew_after: self.renew_after.min(FOREVER),
+            renew_bytes: self.renew_bytes.max(1),
         }
     }
 }
@@ -107,4 +134,22 @@ pub(crate) struct SessionLimits {
     pub(crate) offers_pending_max: usize,
     pub(crate) open_timeout: Duration,
     pub(crate) rekey: RekeyLimits,
+    pub(crate) session_lifetime: Duration,
+    pub(crate) keepalive_idle: Duration,
+    pub(crate) keepalive_dead: Duration,
+    pub(crate) renew_after: Duration,
+    pub(crate) renew_bytes: u64,
+}
+
+/// What a time counts as that is meant to be none: far off, and no danger to sums of times.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// The protocol's limits hold whatever is asked for (`REC-8`).
+fn clamped(limits: RekeyLimits) -> RekeyLimits {
+    let most = RekeyLimits::default();
+    RekeyLimits {
+        bytes: limits.bytes.min(most.bytes),
+        records: limits.records.min(most.records),
+        millis: limits.millis.min(most.millis),
+    }
 }

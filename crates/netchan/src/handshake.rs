@@ -3,7 +3,9 @@
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use netchan_proto::crypto::{Accepted, Established, Handshake, HandshakeError, PeerHello, RefusalCode};
+use netchan_proto::crypto::{
+    Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::transport::{Link, LinkReader, LinkWriter};
@@ -13,7 +15,8 @@ pub(crate) const AGENT: &str = concat!("netchan/", env!("CARGO_PKG_VERSION"));
 
 /// What a server says to a client that has proven its key.
 pub(crate) enum Verdict {
-    Accept(Accepted),
+    /// With the proof, when a session is to go on.
+    Accept(Accepted, Option<ProvenResume>),
     Refuse(RefusalCode, String),
 }
 
@@ -101,7 +104,7 @@ async fn exchange(
         }
         if let Some(hello) = handshake.poll_hello() {
             match judge(&hello) {
-                Verdict::Accept(accepted) => handshake.accept(accepted, None)?,
+                Verdict::Accept(accepted, proof) => handshake.accept(accepted, proof)?,
                 Verdict::Refuse(code, reason) => {
                     handshake.refuse(code, &reason)?;
                     refusal = Some(reason);

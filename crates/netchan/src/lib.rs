@@ -29,6 +29,7 @@ mod budget;
 mod client;
 pub mod codec;
 mod config;
+mod dialer;
 mod error;
 mod handshake;
 mod hub;
@@ -47,9 +48,10 @@ pub mod ticket;
 pub mod transport;
 mod wait;
 
-pub use client::{IntoTicket, Session, dial};
+pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::Config;
+pub use dialer::IntoTicket;
 pub use error::{
     CloseReason, DialError, Fault, FlushError, HostError, InDoubt, ListenError, OpenError, RecvError,
     RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost, SinkError,
@@ -59,12 +61,12 @@ pub use identity::Identity;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;
 pub use offer::{Offer, OfferKind};
-pub use options::ChannelOptions;
+pub use options::{ChannelOptions, LossPolicy};
 pub use peer::Peer;
 pub use receiver::{Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
-pub use server::{Client, Server, listen_and_serve};
-pub use session::CloseReport;
+pub use server::{Client, Server, ServerEvent, listen_and_serve};
+pub use session::{CloseReport, Events, SessionEvent, SessionState, SessionStats};
 pub use ticket::Ticket;
 
 #[cfg(doctest)]

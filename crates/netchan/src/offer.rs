@@ -107,8 +107,8 @@ impl Offer {
 
     /// Who offers it.
     #[must_use]
-    pub fn peer(&self) -> &Peer {
-        &self.core.peer
+    pub fn peer(&self) -> Peer {
+        self.core.peer()
     }
 
     /// Accepts it and receives from it. The capacity is this end's to choose, unless the channel is hosted at the other.
@@ -246,7 +246,7 @@ impl fmt::Debug for Offer {
             .field("name", &self.name())
             .field("type", &self.type_label())
             .field("kind", &self.kind())
-            .field("peer", self.peer())
+            .field("peer", &self.peer())
             .finish_non_exhaustive()
     }
 }

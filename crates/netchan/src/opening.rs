@@ -105,6 +105,7 @@ async fn open<T: 'static>(
         direction,
         capacity: options.capacity,
         prefetch: options.prefetch,
+        on_loss: options.on_loss,
     };
     core.open(spec).await.map_err(|failure| match failure {
         OpenFailure::Here(error) => OpenError::TooMany { name: owned(), reason: error.to_string() },

@@ -7,6 +7,23 @@ use bytes::Bytes;
 
 use crate::codec::{Codec, Message, Postcard, Raw, type_label};
 
+/// What becomes of a channel that a client opened by its name when its session is truly lost: because it had no connection
+/// for longer than [`Config::session_lifetime`](crate::Config::session_lifetime) at the server, or because the server started
+/// anew. A lost connection alone loses nothing, whatever the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LossPolicy {
+    /// The handles end with [`SendError::Lost`](crate::SendError::Lost) or [`RecvError::Lost`](crate::RecvError::Lost), and
+    /// [`Sender::take_unsettled`](crate::Sender::take_unsettled) gives back what was not known taken. The default.
+    #[default]
+    Fail,
+    /// The channel is opened again by its name once there is a session, waiting for the name to be hosted. What was not known
+    /// taken is sent again first, what may have been received flagged as redelivered: at least once.
+    Resend,
+    /// As [`Resend`](Self::Resend), but what was not known taken is dropped: at most once.
+    Drop,
+}
+
 /// Settings of one channel at this end: how its values are encoded, what their type is called, how many may wait.
 ///
 /// ```
@@ -21,6 +38,7 @@ pub struct ChannelOptions<T> {
     pub(crate) fingerprint: Option<[u8; 16]>,
     pub(crate) capacity: u64,
     pub(crate) prefetch: u64,
+    pub(crate) on_loss: LossPolicy,
 }
 
 /// The capacity of a direct channel that this end opens to receive from, unless told otherwise.
@@ -39,6 +57,7 @@ impl<T: 'static> ChannelOptions<T> {
             fingerprint: None,
             capacity: CAPACITY_DEFAULT,
             prefetch: 0,
+            on_loss: LossPolicy::Fail,
         }
     }
 
@@ -71,6 +90,14 @@ impl<T: 'static> ChannelOptions<T> {
         self.prefetch = (items as u64).min(PREFETCH_MAX);
         self
     }
+
+    /// What becomes of the channel when its session is lost. Default: [`LossPolicy::Fail`]. Only for channels that a client
+    /// opens; one that the peer opened ends with its session.
+    #[must_use]
+    pub fn on_loss(mut self, policy: LossPolicy) -> Self {
+        self.on_loss = policy;
+        self
+    }
 }
 
 impl<T: Message> Default for ChannelOptions<T> {
@@ -96,6 +123,7 @@ impl<T> Clone for ChannelOptions<T> {
             fingerprint: self.fingerprint,
             capacity: self.capacity,
             prefetch: self.prefetch,
+            on_loss: self.on_loss,
         }
     }
 }

@@ -138,7 +138,7 @@ enum Leaving {
 #[tokio::test]
 async fn a_client_that_leaves_gives_back_what_it_had_not_taken_in_order() -> Anything {
     for leaving in [Leaving::Drop, Leaving::Close, Leaving::Abort, Leaving::Receiver] {
-        let server = serve().await;
+        let server = netchan::listen_and_serve(common::memory(), common::mortal()).await?;
         let sender = server.sender::<u32>("tasks", 64)?;
         for n in 0..10 {
             sender.send(n).await?;
@@ -188,11 +188,11 @@ async fn a_client_that_leaves_gives_back_what_it_had_not_taken_in_order() -> Any
 /// What a session had here, but had not taken, when it was lost, the server gives to others: it must not be taken here too.
 #[tokio::test]
 async fn a_lost_session_hands_out_nothing_that_went_back() -> Anything {
-    let server = netchan::listen_and_serve("127.0.0.1:0", Default::default()).await?;
+    let server = netchan::listen_and_serve("127.0.0.1:0", common::mortal()).await?;
     let proxy =
         common::proxy::Proxy::start(&server, common::proxy::Fault::None, common::proxy::Fault::None).await;
     let sender = server.sender::<u32>("tasks", 64)?;
-    let session = netchan::dial(proxy.ticket(&server), Default::default()).await?;
+    let session = netchan::dial(proxy.ticket(&server), common::mortal()).await?;
     let tasks = session.receiver_with::<u32>("tasks", ChannelOptions::default().prefetch(4)).await?;
     for n in 0..4 {
         sender.send(n).await?;

@@ -172,10 +172,10 @@ async fn a_half_handshake_ends_at_the_deadline_at_both_ends() -> Anything {
 
 /// What both ends of a session say when the wire does this to it, after they have talked.
 async fn ends_of(up: Fault, down: Fault) -> Result<(), String> {
-    let server = listen_and_serve("127.0.0.1:0", Config::default()).await.unwrap();
+    let server = listen_and_serve("127.0.0.1:0", common::mortal()).await.unwrap();
     let proxy = Proxy::start(&server, up, down).await;
     let (_tasks, results) = server.channel::<Vec<u8>>("values", 8).unwrap();
-    let mut config = Config::default();
+    let mut config = common::mortal();
     config.handshake_timeout = Duration::from_secs(2);
     let session = match dial(proxy.ticket(&server), config).await {
         Ok(session) => session,
@@ -251,10 +251,10 @@ async fn slices_and_delays_are_harmless() -> Anything {
 
 #[tokio::test]
 async fn a_cut_reaches_an_end_that_only_waits() -> Anything {
-    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let server = listen_and_serve("127.0.0.1:0", common::mortal()).await?;
     let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
     let (_sender, values) = server.channel::<u32>("values", 1)?;
-    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let session = dial(proxy.ticket(&server), common::mortal()).await?;
     let receiver = session.receiver::<u32>("values").await?;
     let sender = session.sender::<u32>("values").await?;
     let waiting = tokio::spawn(async move { receiver.recv().await });
@@ -274,9 +274,9 @@ async fn a_cut_reaches_an_end_that_only_waits() -> Anything {
 /// The end that finds the damage closes the connection, even while its program keeps its handles.
 #[tokio::test]
 async fn damage_found_by_one_end_ends_the_other_too() -> Anything {
-    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let server = listen_and_serve("127.0.0.1:0", common::mortal()).await?;
     let proxy = Proxy::start(&server, Fault::Flip(20_000), Fault::None).await;
-    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let session = dial(proxy.ticket(&server), common::mortal()).await?;
     let (sender, _receiver) = common::direct::<Vec<u8>>(&server, &session, 1_000).await;
     for _ in 0..100 {
         if sender.send(vec![1; 1_000]).await.is_err() {

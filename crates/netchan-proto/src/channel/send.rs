@@ -124,6 +124,8 @@ pub struct SendHalf {
     /// The last offer whose withdrawal the peer confirmed.
     withdrawn: Option<u64>,
     withdraw_due: bool,
+    /// Nothing may be sent for now, whatever the credit.
+    held: bool,
     closing: Option<(CloseReason, bool)>,
     close_due: bool,
     close_sent: bool,
@@ -159,6 +161,7 @@ impl SendHalf {
             offer: Offer::None,
             withdrawn: None,
             withdraw_due: false,
+            held: false,
             closing: None,
             close_due: false,
             close_sent: false,
@@ -218,11 +221,34 @@ impl SendHalf {
     #[must_use]
     pub const fn available(&self) -> u64 {
         match (self.mode, self.offer) {
-            _ if !self.credit.has_bytes() => 0,
+            _ if self.held || !self.credit.has_bytes() => 0,
             (Mode::Rendezvous, Offer::None) => 1,
             (Mode::Rendezvous, _) => 0,
             _ => self.credit.items(),
         }
+    }
+
+    /// Holds everything back that would be sent from now on, or lets it go.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether everything is held back.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether the capacity is 0.
+    #[must_use]
+    pub fn is_rendezvous(&self) -> bool {
+        self.mode == Mode::Rendezvous
+    }
+
+    /// Why this end closed the channel, if it did.
+    #[must_use]
+    pub fn closing(&self) -> Option<&CloseReason> {
+        self.closing.as_ref().map(|(reason, _)| reason)
     }
 
     /// Whether the channel takes no more values, and why.
@@ -338,6 +364,7 @@ impl SendHalf {
     pub fn reserve(&mut self) -> bool {
         let reserved = matches!(self.mode, Mode::Credit | Mode::Lease)
             && self.closed().is_none()
+            && !self.held
             && self.credit.reserve();
         self.answer_when_used();
         reserved

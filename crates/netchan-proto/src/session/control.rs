@@ -159,10 +159,11 @@ impl Control {
         self.peer_confirm = keys.peer_confirm;
     }
 
-    /// As [`Control::attach`], on a link whose peer has confirmed already (`SESS-16`): [`begin`](super::begin) follows.
-    pub fn attach_confirmed(&mut self, keys: LinkControlKeys) {
+    /// As [`Control::attach`] and CONFIRM in one, on a link whose peer has confirmed already (`SESS-16`).
+    pub(super) fn attach_confirmed(&mut self, keys: LinkControlKeys) -> Vec<ChannelId> {
         self.attach(keys);
         self.confirmed = true;
+        self.begin_resync()
     }
 
     /// The link is gone: what was queued is said again from state on the next one.
@@ -329,7 +330,7 @@ impl Control {
     ///
     /// A channel that was not answered has a position too, its beginning: the answer may have been lost with the last
     /// link, and then the other end's half waits for it.
-    pub(super) fn begin_resync(&mut self) -> Vec<ChannelId> {
+    fn begin_resync(&mut self) -> Vec<ChannelId> {
         let mut live = Vec::new();
         self.outbox.extend(self.announced.iter().cloned().map(Frame::Announce));
         for (id, entry) in &self.channels {
@@ -589,6 +590,12 @@ pub struct LinkControlKeys {
 }
 
 impl LinkControlKeys {
+    /// What the peer's CONFIRM must say.
+    #[must_use]
+    pub const fn peer_confirm(&self) -> &[u8; 48] {
+        &self.peer_confirm
+    }
+
     /// Splits a link's keys: the rest goes to the halves of the link.
     #[must_use]
     pub fn split(keys: LinkKeys) -> (Self, crate::crypto::Sealer, crate::crypto::Opener) {

@@ -1,6 +1,6 @@
 //! The read half of a link: opens records and hands what they hold to the session.
 
-use super::{Event, Host};
+use super::{Event, Host, LinkControlKeys};
 use crate::crypto::{Opener, Peek, RecordError, confirm_matches};
 use crate::flow::{Urgency, Violation};
 use crate::id::ChannelId;
@@ -228,10 +228,10 @@ fn resync<H: Host>(host: &H, live: Vec<ChannelId>) {
     host.event(Event::Confirmed);
 }
 
-/// Starts a session on a link that the peer has confirmed, after [`Control::attach_confirmed`](super::Control::attach_confirmed):
-/// says where everything stands (`SESS-8`, `SESS-16`).
-pub fn begin<H: Host>(host: &H) {
-    let live = host.with_control(super::Control::begin_resync);
+/// Goes on with a session on a link that the peer has confirmed already: confirms it, and says where everything stands
+/// (`SESS-8`, `SESS-16`).
+pub fn begin<H: Host>(host: &H, keys: LinkControlKeys) {
+    let live = host.with_control(|c| c.attach_confirmed(keys));
     resync(host, live);
 }
 

@@ -94,9 +94,15 @@ pub enum SessionEnd {
     /// The other end closed it.
     #[error("the other end closed the session: {0}")]
     ClosedByPeer(CloseReason),
-    /// The connection broke.
+    /// The connection broke, and none took its place in the session's lifetime.
     #[error("the connection broke ({0}); dial again")]
     Disconnected(String),
+    /// The server does not know the session any more: it started anew, or gave it up.
+    #[error("the server has lost the session ({0})")]
+    Lost(String),
+    /// The server does not let this client in any more.
+    #[error("the server refused to go on with the session: {0}")]
+    Refused(String),
     /// The other end broke the protocol.
     #[error("{0}; the other end is faulty or runs another version")]
     PeerViolation(String),
@@ -111,8 +117,8 @@ impl SessionEnd {
     pub const fn fault(&self) -> Option<Fault> {
         match self {
             Self::ClosedHere | Self::ClosedByPeer(_) => None,
-            Self::Disconnected(_) => Some(Fault::Network),
-            Self::PeerViolation(_) => Some(Fault::Peer),
+            Self::Disconnected(_) | Self::Lost(_) => Some(Fault::Network),
+            Self::PeerViolation(_) | Self::Refused(_) => Some(Fault::Peer),
             Self::OwnViolation(_) => Some(Fault::Netchan),
         }
     }

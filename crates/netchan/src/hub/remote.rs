@@ -39,7 +39,7 @@ impl Hub {
 
     pub(crate) fn attach_sender(&self, key: SenderKey, chan: &Arc<RecvChan>) {
         self.run(|state| {
-            let peer = chan.core.peer.clone();
+            let peer = chan.core.peer();
             let sender = RemoteSender { peer, chan: Some(Arc::clone(chan)), pushed: 0 };
             state.senders.insert(key, sender);
         });
@@ -68,7 +68,7 @@ impl Hub {
                     sender.pushed += 1;
                 }
                 if let Err(violation) = state.hosted.push(key, seq, bytes) {
-                    tracing::warn!(channel = %self.name, peer = %chan.core.peer, %violation, "sender stopped");
+                    tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.stop(reason);
                     break;
@@ -124,6 +124,42 @@ impl Hub {
             } else if let Some(sender) = state.senders.get_mut(&key) {
                 // Its values are still here, and whoever takes them may ask who sent them.
                 sender.chan = None;
+            }
+        });
+    }
+
+    /// A remote sender's link is gone: what it has not used is lent to others, until it says how much it needs.
+    pub(crate) fn suspend_sender(&self, key: SenderKey) {
+        self.run(|state| state.hosted.suspend(key));
+    }
+
+    /// A remote sender is back, and has committed or set aside what lies below `limit`.
+    pub(crate) fn resume_sender(&self, key: SenderKey, limit: u64) {
+        self.run(|state| {
+            if let Err(violation) = state.hosted.resume(key, limit) {
+                let Some(chan) = state.senders.get(&key).and_then(|sender| sender.chan.clone()) else {
+                    return;
+                };
+                tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
+                let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
+                chan.state.lock().half.stop(reason);
+                chan.mark_ready();
+            }
+        });
+    }
+
+    /// A remote receiver's link is gone. What it may have keeps waiting for it; what has not left for it, and what it waits
+    /// for, goes to others. It asks again when it is back, behind them.
+    pub(crate) fn suspend_receiver(&self, key: ReceiverKey) {
+        self.run(|state| {
+            let Some(receiver) = state.receivers.get_mut(&key) else { return };
+            let unsent = receiver.pending.len() as u64;
+            receiver.pending.clear();
+            let cancelled = state.hosted.cancel_demand(key, u64::MAX);
+            receiver.limit -= cancelled + unsent;
+            let held = state.hosted.in_flight_of(key) as u64;
+            if unsent > 0 && state.hosted.give_back(key, held.saturating_sub(unsent)).is_err() {
+                tracing::warn!(channel = %self.name, "what was to be sent was not there");
             }
         });
     }

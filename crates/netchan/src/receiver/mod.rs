@@ -80,7 +80,7 @@ pub struct ReceiverStats {
 
 impl<T: Send + 'static> Receiver<T> {
     pub(crate) fn wire(handle: RecvHandle, codec: Arc<dyn Codec<T>>) -> Self {
-        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max);
+        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
         Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
     }
 
@@ -306,7 +306,7 @@ impl<T> Receiver<T> {
     #[must_use]
     pub fn peer(&self) -> Peer {
         match &self.shared.backend {
-            Backend::Wire(handle) => handle.0.core.peer.clone(),
+            Backend::Wire(handle) => handle.0.core.peer(),
             Backend::Hub(_) => Peer::local(),
         }
     }

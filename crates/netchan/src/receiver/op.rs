@@ -169,6 +169,12 @@ fn poll_wire<T: 'static>(
         return Poll::Ready(outcome.map(|()| None));
     }
     state.half.trim();
+    if state.drains {
+        state.drains = false;
+        drop(state);
+        chan.core.drained(chan);
+        return poll_wire(shared, chan, cx, ticket);
+    }
     if let Some(cx) = cx {
         state.receivers.wait(ticket, cx.waker());
         if matches!(state.half.kind(), WindowKind::Demand { .. }) {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use self::op::SendOp;
 pub use self::permit::{Permit, PermitIterator};
 use self::sink::SinkState;
-use crate::codec::{Codec, DecodeContext, EncodeContext, EncodeError, ItemBuf};
+use crate::codec::{Codec, DecodeContext, EncodeContext, EncodeError, ItemBuf, Payload};
 use crate::error::{
     CloseReason, FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, TrySendError,
 };
@@ -101,7 +101,7 @@ impl<T> Unsettled<T> {
 
 impl<T: Send + 'static> Sender<T> {
     pub(crate) fn wire(handle: SendHandle, codec: Arc<dyn Codec<T>>) -> Self {
-        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max);
+        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
         Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
     }
 
@@ -303,8 +303,16 @@ impl<T: Send + 'static> Sender<T> {
                 });
             }
         });
+        let owed = state.owed.iter().map(|(bytes, in_doubt)| (bytes.clone(), in_doubt)).collect::<Vec<_>>();
+        for (bytes, in_doubt) in owed {
+            if let Ok(value) = self.shared.codec.decode(Payload::Owned(bytes), &mut cx) {
+                values.push(if in_doubt { Unsettled::InDoubt(value) } else { Unsettled::Undelivered(value) });
+            }
+        }
         drop(state);
-        reentry::enter(&handle.0.state).half.drop_unsettled();
+        let mut state = reentry::enter(&handle.0.state);
+        state.half.drop_unsettled();
+        state.owed = Default::default();
         values
     }
 
@@ -364,7 +372,7 @@ impl<T> Sender<T> {
     #[must_use]
     pub fn peer(&self) -> Peer {
         match &self.shared.backend {
-            Backend::Wire(handle) => handle.0.core.peer.clone(),
+            Backend::Wire(handle) => handle.0.core.peer(),
             Backend::Hub(_) => Peer::local(),
         }
     }

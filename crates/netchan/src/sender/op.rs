@@ -51,6 +51,8 @@ pub(super) struct SendOp<'a, T> {
     watch: Option<Ticket>,
     stage: Stage,
     acked: bool,
+    /// The channel's, when the value was committed.
+    life: u64,
 }
 
 impl<T> Unpin for SendOp<'_, T> {}
@@ -66,6 +68,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             watch: None,
             stage: Stage::Waiting,
             acked: false,
+            life: 0,
         }
     }
 
@@ -127,7 +130,15 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         let early = match (stage, &sender.shared.backend) {
             (Stage::Out(seq), Backend::Wire(handle)) => {
                 let chan = Arc::clone(&handle.0);
-                let withdrawal = chan.state.lock().half.withdraw(seq);
+                let withdrawal = {
+                    let mut state = chan.state.lock();
+                    if state.life != op.life {
+                        let end = state.lost();
+                        return Err(SendTimeoutError::Send(SendError::InDoubt { value, end }));
+                    }
+                    state.half.withdraw(seq)
+                };
+                let life = op.life;
                 chan.kick(true);
                 // What never left leaves its turn to the next.
                 chan.wake_senders();
@@ -135,12 +146,12 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                     Withdrawal::Withdrawn => Some(false),
                     Withdrawal::Taken => Some(true),
                     Withdrawal::Asked => {
-                        let outcome = wait_withdrawn(Arc::clone(&chan), seq);
+                        let outcome = wait_withdrawn(Arc::clone(&chan), seq, life);
                         match tokio::time::timeout(WITHDRAW_WAIT, outcome).await {
                             Ok(Some(withdrawn)) => Some(!withdrawn),
                             _ => {
                                 let outcome =
-                                    async move { wait_withdrawn(chan, seq).await.map(|back| !back) };
+                                    async move { wait_withdrawn(chan, seq, life).await.map(|back| !back) };
                                 return in_doubt(value, outcome);
                             }
                         }
@@ -262,6 +273,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             Err(error) => return Poll::Ready(Err(error.into())),
         };
         let waits = self.acked || state.half.mode() == Mode::Rendezvous;
+        self.life = state.life;
         if waits && self.acked {
             state.half.request_report();
         }
@@ -281,7 +293,9 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     /// Waits until the value has been taken.
     fn poll_out(&mut self, cx: &Context<'_>, chan: &Arc<SendChan>, seq: u64) -> Poll<Result<u64, Failure>> {
         let mut state = chan.state.lock();
-        let outcome = if state.half.taken() > seq {
+        let outcome = if state.life != self.life {
+            Err(Failure::InDoubt(state.lost()))
+        } else if state.half.taken() > seq {
             Ok(seq)
         } else if let Some(end) = &state.end {
             Err(Failure::InDoubt(end.clone()))
@@ -408,7 +422,8 @@ impl<T> Drop for SendOp<'_, T> {
                 if let Stage::Out(seq) = self.stage {
                     let mut state = handle.0.state.lock();
                     // A value that was committed stays so; an offer is taken back.
-                    if !self.acked || state.half.mode() == Mode::Rendezvous {
+                    let current = state.life == self.life;
+                    if current && (!self.acked || state.half.mode() == Mode::Rendezvous) {
                         state.half.withdraw(seq);
                         drop(state);
                         handle.0.kick(true);
@@ -447,10 +462,13 @@ pub(super) fn leave(chan: &Arc<SendChan>, ticket: &mut Option<Ticket>) {
 }
 
 /// Waits for the outcome of a withdrawal: whether it was withdrawn; `None` when the session ended first.
-async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64) -> Option<bool> {
+async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64, life: u64) -> Option<bool> {
     let mut watch = WatchGuard { chan: &chan, ticket: None };
     poll_fn(|cx| {
         let mut state = chan.state.lock();
+        if state.life != life {
+            return Poll::Ready(None);
+        }
         let outcome = match state.half.withdraw(seq) {
             Withdrawal::Withdrawn => Some(true),
             Withdrawal::Taken => Some(false),
@@ -515,16 +533,18 @@ impl From<PushError<EncodeError>> for Failure {
 }
 
 pub(super) async fn flush(chan: &Arc<SendChan>) -> Result<(), FlushError> {
-    let goal = {
+    let (goal, life) = {
         let mut state = reentry::enter(&chan.state);
         state.half.request_report();
-        state.half.committed()
+        (state.half.committed(), state.life)
     };
     chan.kick(true);
     let mut watch = WatchGuard { chan, ticket: None };
     poll_fn(|cx| {
         let mut state = reentry::enter(&chan.state);
-        let outcome = if state.half.received() >= goal {
+        let outcome = if state.life != life {
+            Err(FlushError::Lost(state.lost()))
+        } else if state.half.received() >= goal {
             Ok(())
         } else if let Some(reason) = state.half.peer_closed() {
             Err(FlushError::Closed(reason.into()))

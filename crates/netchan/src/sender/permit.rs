@@ -16,10 +16,15 @@ use crate::reentry::{self, Busy};
 use crate::session::SendChan;
 use crate::wait::Ticket;
 
+/// Which of the channel's lives a place belongs to: one that was lost with its session is void.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(u64);
+
 /// A place in a channel. Dropped unused, it is given back.
 #[must_use = "a permit that is dropped gives its place back"]
 pub struct Permit<'a, T> {
     sender: Option<&'a Sender<T>>,
+    place: Place,
 }
 
 impl<T: Send + 'static> Permit<'_, T> {
@@ -32,14 +37,14 @@ impl<T: Send + 'static> Permit<'_, T> {
         let Some(sender) = self.sender.take() else {
             return Err(Failure::Closed(CloseReason::new(0, "")).with(value));
         };
-        send_reserved(sender, &value).map_err(|failure| failure.with(value))
+        send_reserved(sender, self.place, &value).map_err(|failure| failure.with(value))
     }
 }
 
 impl<T> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            release(sender);
+            release(sender, self.place);
         }
     }
 }
@@ -54,19 +59,19 @@ impl<T> std::fmt::Debug for Permit<'_, T> {
 #[must_use = "permits that are dropped give their places back"]
 pub struct PermitIterator<'a, T> {
     sender: &'a Sender<T>,
-    places: usize,
+    places: Vec<Place>,
 }
 
 impl<'a, T: Send + 'static> Iterator for PermitIterator<'a, T> {
     type Item = Permit<'a, T>;
 
     fn next(&mut self) -> Option<Permit<'a, T>> {
-        self.places = self.places.checked_sub(1)?;
-        Some(Permit { sender: Some(self.sender) })
+        let place = self.places.pop()?;
+        Some(Permit { sender: Some(self.sender), place })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.places, Some(self.places))
+        (self.places.len(), Some(self.places.len()))
     }
 }
 
@@ -74,23 +79,30 @@ impl<T: Send + 'static> ExactSizeIterator for PermitIterator<'_, T> {}
 
 impl<T> Drop for PermitIterator<'_, T> {
     fn drop(&mut self) {
-        (0..self.places).for_each(|_| release(self.sender));
+        self.places.iter().for_each(|place| release(self.sender, *place));
     }
 }
 
 impl<T> std::fmt::Debug for PermitIterator<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PermitIterator").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("PermitIterator").field("places", &self.places.len()).finish_non_exhaustive()
     }
 }
 
 /// Sends into a place that was set aside; the place is used up or given back.
-pub(super) fn send_reserved<T: Send + 'static>(sender: &Sender<T>, value: &T) -> Result<(), Failure> {
+pub(super) fn send_reserved<T: Send + 'static>(
+    sender: &Sender<T>,
+    place: Place,
+    value: &T,
+) -> Result<(), Failure> {
     let shared = &sender.shared;
     match &shared.backend {
         Backend::Wire(handle) => {
             let chan = &handle.0;
             let Some(mut state) = reentry::lock(&chan.state) else { return Err(Failure::Reentrant) };
+            if state.life != place.0 {
+                return Err(Failure::Lost(state.lost()));
+            }
             if let Some(end) = &state.end {
                 let failure = Failure::ended(end);
                 state.half.release();
@@ -116,7 +128,7 @@ pub(super) fn send_reserved<T: Send + 'static>(sender: &Sender<T>, value: &T) ->
         }
         Backend::Hub(hub_sender) => {
             // Gives the place back if the encoding fails or panics.
-            let unused = Permit { sender: Some(sender) };
+            let unused = Permit { sender: Some(sender), place };
             let bytes = encode_alone(shared, value)?;
             std::mem::forget(unused);
             match hub_sender.hub.commit_reserved(bytes) {
@@ -140,10 +152,16 @@ impl Drop for WakeOnPanic<'_> {
 }
 
 /// Gives a place back.
-pub(super) fn release<T>(sender: &Sender<T>) {
+pub(super) fn release<T>(sender: &Sender<T>, place: Place) {
     match &sender.shared.backend {
         Backend::Wire(handle) => {
-            handle.0.state.lock().half.release();
+            {
+                let mut state = handle.0.state.lock();
+                if state.life != place.0 {
+                    return;
+                }
+                state.half.release();
+            }
             handle.0.wake_senders();
             handle.0.kick(false);
         }
@@ -156,7 +174,7 @@ pub(super) fn poll_reserve<T>(
     sender: &Sender<T>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
-) -> Poll<Result<(), ReserveError>> {
+) -> Poll<Result<Place, ReserveError>> {
     poll_reserve_one_of(sender, cx, ticket, 1)
 }
 
@@ -167,13 +185,13 @@ fn poll_reserve_one_of<T>(
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
     wanted: usize,
-) -> Poll<Result<(), ReserveError>> {
+) -> Poll<Result<Place, ReserveError>> {
     match &sender.shared.backend {
         Backend::Wire(handle) => poll_reserve_wire(&handle.0, cx, ticket, wanted),
         Backend::Hub(sender) if sender.hub.capacity() == 0 => Poll::Ready(Err(ReserveError::Rendezvous)),
         Backend::Hub(sender) => match ready!(sender.hub.poll_reserve(cx, ticket, wanted)) {
             Acquired::Closed(reason) => Poll::Ready(Err(ReserveError::Closed(reason))),
-            Acquired::Committed(_) | Acquired::Reserved => Poll::Ready(Ok(())),
+            Acquired::Committed(_) | Acquired::Reserved => Poll::Ready(Ok(Place(0))),
         },
     }
 }
@@ -183,7 +201,7 @@ fn poll_reserve_wire(
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
     wanted: usize,
-) -> Poll<Result<(), ReserveError>> {
+) -> Poll<Result<Place, ReserveError>> {
     let Some(mut state) = reentry::lock(&chan.state) else {
         return Poll::Ready(Err(ReserveError::Reentrant));
     };
@@ -214,7 +232,7 @@ fn poll_reserve_wire(
                 }
             }
         }
-        return Poll::Ready(Ok(()));
+        return Poll::Ready(Ok(Place(state.life)));
     }
     if let Some(cx) = cx {
         state.senders.wait(ticket, cx.waker());
@@ -250,19 +268,19 @@ impl<T> Drop for Waiting<'_, T> {
 
 pub(super) async fn reserve<T: Send + 'static>(sender: &Sender<T>) -> Result<Permit<'_, T>, ReserveError> {
     let mut waiting = Waiting { sender, ticket: None };
-    poll_fn(|cx| {
+    let place = poll_fn(|cx| {
         let budget = ready!(coop::poll_proceed(cx));
         let result = ready!(poll_reserve(sender, Some(cx), &mut waiting.ticket));
         budget.made_progress();
         Poll::Ready(result)
     })
     .await?;
-    Ok(Permit { sender: Some(sender) })
+    Ok(Permit { sender: Some(sender), place })
 }
 
 pub(super) fn try_reserve<T: Send + 'static>(sender: &Sender<T>) -> Result<Permit<'_, T>, ReserveError> {
     match poll_reserve(sender, None, &mut None) {
-        Poll::Ready(result) => result.map(|()| Permit { sender: Some(sender) }),
+        Poll::Ready(result) => result.map(|place| Permit { sender: Some(sender), place }),
         Poll::Pending => Err(ReserveError::Full),
     }
 }
@@ -278,18 +296,18 @@ pub(super) async fn reserve_many<T: Send + 'static>(
     if places > max {
         return Err(ReserveError::TooMany { places, capacity: max });
     }
-    let mut permits = PermitIterator { sender, places: 0 };
+    let mut permits = PermitIterator { sender, places: Vec::new() };
     let mut waiting = Waiting { sender, ticket: None };
-    while permits.places < places {
-        let wanted = places - permits.places;
-        poll_fn(|cx| {
+    while permits.places.len() < places {
+        let wanted = places - permits.places.len();
+        let place = poll_fn(|cx| {
             let budget = ready!(coop::poll_proceed(cx));
             let result = ready!(poll_reserve_one_of(sender, Some(cx), &mut waiting.ticket, wanted));
             budget.made_progress();
             Poll::Ready(result)
         })
         .await?;
-        permits.places += 1;
+        permits.places.push(place);
     }
     Ok(permits)
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_sink::Sink;
 
-use super::permit::{leave_queue, poll_reserve, release, send_reserved};
+use super::permit::{Place, leave_queue, poll_reserve, release, send_reserved};
 use super::{Backend, Sender};
 use crate::error::{CloseReason, ReserveError, SinkError};
 use crate::transport::BoxFuture;
@@ -14,7 +14,7 @@ use crate::wait::Ticket;
 /// What a handle remembers between calls.
 pub(super) struct SinkState<T> {
     ticket: Option<Ticket>,
-    reserved: bool,
+    reserved: Option<Place>,
     /// With capacity 0 there is no place to set aside: the value is offered by `poll_flush`.
     offer: Option<BoxFuture<'static, Result<(), SinkError>>>,
     value: std::marker::PhantomData<fn(T)>,
@@ -22,7 +22,7 @@ pub(super) struct SinkState<T> {
 
 impl<T> Default for SinkState<T> {
     fn default() -> Self {
-        Self { ticket: None, reserved: false, offer: None, value: std::marker::PhantomData }
+        Self { ticket: None, reserved: None, offer: None, value: std::marker::PhantomData }
     }
 }
 
@@ -37,12 +37,12 @@ impl<T: Send + 'static> Sink<T> for Sender<T> {
             state.offer = None;
             result?;
         }
-        if state.reserved {
+        if state.reserved.is_some() {
             return Poll::Ready(Ok(()));
         }
         match ready!(poll_reserve(&self, Some(cx), &mut state.ticket)) {
-            Ok(()) => {
-                state.reserved = true;
+            Ok(place) => {
+                state.reserved = Some(place);
                 Poll::Ready(Ok(()))
             }
             Err(ReserveError::Rendezvous) => Poll::Ready(Ok(())),
@@ -52,8 +52,8 @@ impl<T: Send + 'static> Sink<T> for Sender<T> {
 
     fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), SinkError> {
         let mut state = self.sink.lock();
-        if std::mem::take(&mut state.reserved) {
-            return send_reserved(&self, &value)
+        if let Some(place) = state.reserved.take() {
+            return send_reserved(&self, place, &value)
                 .map_err(|failure| SinkError::Send(failure.with(()).map(|()| ())));
         }
         if self.max_capacity() > 0 {
@@ -91,8 +91,8 @@ impl<T> Drop for Sender<T> {
         let state = std::mem::take(&mut *self.sink.lock());
         let SinkState { mut ticket, reserved, .. } = state;
         leave_queue(self, &mut ticket);
-        if reserved {
-            release(self);
+        if let Some(place) = reserved {
+            release(self, place);
         }
     }
 }

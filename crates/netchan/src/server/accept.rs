@@ -8,11 +8,11 @@ use netchan_proto::id::{Epoch, SessionId, Side};
 use netchan_proto::session::close_code;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::ServerCore;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
-use crate::peer::Peer;
-use crate::session::{SessionCore, Upper};
+use crate::session::{NewLink, SessionCore, Upper};
 use crate::transport::{Link, Listener};
 
 /// After an accept that failed, as for want of file descriptors: time for some to come free.
@@ -56,7 +56,15 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>) {
     let address = link.peer_address();
     let mut server = ServerHandshake::new(&core.settings);
     let judge = |hello: &PeerHello| judge(core, hello);
-    match handshake::run(&mut server, link, core.config.handshake_timeout, judge).await {
+    let timeout = core.config.handshake_timeout;
+    let begun = Instant::now();
+    match handshake::run(&mut server, link, timeout, judge).await {
+        Ok(joined) if joined.established.accepted.resumed => {
+            let left = timeout.saturating_sub(begun.elapsed());
+            if let Err(why) = resume(core, joined, address.clone(), left).await {
+                tracing::info!(%address, %why, "resume not finished");
+            }
+        }
         Ok(joined) => start(core, joined, address),
         // Toward the stranger all of these are silence; the audit tells them apart.
         Err(HandshakeFailure::Protocol(error)) => tracing::info!(%address, %error, "turned away"),
@@ -68,6 +76,22 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
     if core.is_closing() {
         return Verdict::Refuse(RefusalCode::ShuttingDown, "the server is shutting down".to_owned());
     }
+    let accepted = |session_id, epoch| Accepted {
+        session_id,
+        incarnation: core.incarnation,
+        epoch,
+        aead: Aead::choose(hello.hello.aes_hardware, handshake::has_aes_hardware()),
+        resumed: false,
+        message_bytes_max: core.message_bytes_max() as u64,
+        channels_max: u32::try_from(core.config.channels_max).unwrap_or(u32::MAX),
+        agent: AGENT.to_owned(),
+    };
+    if let Some(resume) = &hello.hello.resume {
+        return match core.judge_resume(hello, resume.session_id) {
+            Ok((epoch, proof)) => Verdict::Accept(accepted(resume.session_id, epoch), Some(proof)),
+            Err((code, reason)) => Verdict::Refuse(code, reason),
+        };
+    }
     let sessions_max = core.config.sessions_max;
     if core.sessions.lock().len() >= sessions_max {
         return Verdict::Refuse(
@@ -75,29 +99,22 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
             format!("the server has its {sessions_max} sessions"),
         );
     }
-    if hello.hello.resume.is_some() {
-        return Verdict::Refuse(RefusalCode::SessionUnknown, "the session is not known here".to_owned());
-    }
-    Verdict::Accept(Accepted {
-        session_id: SessionId(handshake::random()),
-        incarnation: core.incarnation,
-        epoch: Epoch(0),
-        aead: Aead::choose(hello.hello.aes_hardware, handshake::has_aes_hardware()),
-        resumed: false,
-        message_bytes_max: core.message_bytes_max() as u64,
-        channels_max: u32::try_from(core.config.channels_max).unwrap_or(u32::MAX),
-        agent: AGENT.to_owned(),
-    })
+    Verdict::Accept(accepted(SessionId(handshake::random()), Epoch(0)), None)
+}
+
+fn new_link(joined: Joined, address: String) -> NewLink {
+    let Joined { established, link, early } = joined;
+    let peer_bytes_max = established.hello.message_bytes_max;
+    NewLink::new(established, link, &early, address, peer_bytes_max)
 }
 
 fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
-    let Joined { established, link, early } = joined;
-    let session_id = established.accepted.session_id;
-    let peer = Peer::new(established.peer, session_id, address);
-    tracing::info!(%peer, key_exchange = established.key_exchange, cipher = established.cipher, "client connected");
+    let session_id = joined.established.accepted.session_id;
+    let link = new_link(joined, address);
+    link.log("client connected");
     let upper: Arc<dyn Upper> = core.clone();
     let limits = core.config.session_limits();
-    let (session, driver) = SessionCore::new(Side::Server, peer, limits, established, link, &early, upper);
+    let (session, driver) = SessionCore::new(Side::Server, limits, link, upper, None);
     // The server itself holds the session open.
     session.add_handle();
     core.sessions.lock().insert(session_id, Arc::clone(&session));
@@ -106,4 +123,26 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
         // The server was dropped while this handshake came to its end, and has told its sessions already.
         session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());
     }
+}
+
+/// The client has proven the session's secret. Once it confirms the link too, that takes the place of the last (`SESS-16`);
+/// until then the session stays as it is.
+async fn resume(
+    core: &Arc<ServerCore>,
+    joined: Joined,
+    address: String,
+    timeout: Duration,
+) -> Result<(), String> {
+    let (session_id, epoch) = (joined.established.accepted.session_id, joined.established.accepted.epoch);
+    let session = core.sessions.lock().get(&session_id).cloned().ok_or("the session has ended")?;
+    let mut link = new_link(joined, address);
+    let noted = session.with_server_links(|links| links.established(epoch, link.secret()));
+    noted.transpose().map_err(|error| error.to_string())?;
+    let confirmed = tokio::time::timeout(timeout, link.await_confirm());
+    confirmed.await.map_err(|_| "the client did not confirm in time")??;
+    let committed = session.with_server_links(|links| links.commit(epoch));
+    committed.transpose().map_err(|error| error.to_string())?;
+    link.log("client confirmed another connection");
+    session.relink(link);
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, SessionCore};
+use crate::session::{CloseReport, SessionCore, SessionState, SessionStats};
 
 /// A client that is here now: one session of one key.
 #[derive(Clone)]
@@ -26,14 +26,26 @@ impl Client {
 
     /// Who it is.
     #[must_use]
-    pub fn peer(&self) -> &Peer {
-        &self.core.peer
+    pub fn peer(&self) -> Peer {
+        self.core.peer()
     }
 
     /// Channels open with it.
     #[must_use]
     pub fn channel_count(&self) -> usize {
         self.core.channel_count()
+    }
+
+    /// How its session is doing.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        self.core.state()
+    }
+
+    /// What its session has been through.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        self.core.stats()
     }
 
     /// Whether its session has not ended.
@@ -76,6 +88,6 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("peer", self.peer()).finish_non_exhaustive()
+        f.debug_struct("Client").field("peer", &self.peer()).finish_non_exhaustive()
     }
 }

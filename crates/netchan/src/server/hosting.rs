@@ -12,7 +12,7 @@ use crate::hub::{Access, Hub, Keeper};
 use crate::offer::Offer;
 use crate::opening::{check_name, check_types};
 use crate::options::ChannelOptions;
-use crate::session::{SessionCore, Upper};
+use crate::session::{SessionCore, SessionEvent, Upper};
 
 impl ServerCore {
     pub(super) fn message_bytes_max(&self) -> usize {
@@ -99,7 +99,7 @@ fn announcement(hub: &Hub, hosted: bool) -> Announce {
 /// Answers a client that opens a hosted channel.
 fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
     if let Some((code, theirs)) = check_types(open, &hub.label, &hub.codec, hub.fingerprint) {
-        tracing::info!(peer = %session.peer, channel = %hub.name, ?code, "open refused");
+        tracing::info!(peer = %session.peer(), channel = %hub.name, ?code, "open refused");
         return session.refuse(open.id, code, theirs);
     }
     let allowed = match open.flow {
@@ -121,6 +121,7 @@ fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
 
 impl Upper for ServerCore {
     fn confirmed(&self, core: &Arc<SessionCore>) {
+        self.publish(core, SessionEvent::Connected);
         let hubs: Vec<_> = self.hubs.lock().values().cloned().collect();
         core.with_control(|control| {
             for hub in hubs.iter().filter(|hub| hub.closed().is_none()) {
@@ -158,11 +159,31 @@ impl Upper for ServerCore {
         self.offers.remove(|offer| offer.is_opened_as(core, id));
     }
 
+    fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd> {
+        self.note_suspended(core)?;
+        self.publish(core, SessionEvent::Suspended { reason: reason.to_owned() });
+        Ok(())
+    }
+
+    fn resumed(&self, core: &Arc<SessionCore>, suspended: bool) {
+        self.note_resumed(core);
+        if suspended {
+            self.publish(core, SessionEvent::Resumed);
+        }
+    }
+
+    fn lost(&self, _: &Arc<SessionCore>, _: &SessionEnd) {
+        // Only clients set up another session in place of one that is lost.
+    }
+
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {
-        tracing::info!(peer = %core.peer, %end, "client gone");
-        if let Some(session_id) = core.peer.session_id() {
+        let peer = core.peer();
+        tracing::info!(%peer, %end, "client gone");
+        if let Some(session_id) = peer.session_id() {
             self.sessions.lock().remove(&session_id);
         }
+        self.note_resumed(core);
+        self.publish(core, SessionEvent::Gone(end.clone()));
         self.offers.remove_session(core);
     }
 }

@@ -2,7 +2,9 @@
 
 mod accept;
 mod client;
+mod event;
 mod hosting;
+mod suspended;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -20,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::client::Client;
+pub use self::event::ServerEvent;
+use self::suspended::Suspended;
 use crate::address::Address;
 use crate::codec::Message;
 use crate::config::Config;
@@ -31,7 +35,7 @@ use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, SessionCore};
+use crate::session::{CloseReport, Events, Publisher, SessionCore};
 use crate::ticket::{Ticket, advertised_addresses};
 use crate::wait::Ticket as Place;
 
@@ -75,6 +79,8 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         incarnation: Incarnation(u64::from_be_bytes(random())),
         hubs: Mutex::default(),
         sessions: Mutex::default(),
+        suspended: Mutex::default(),
+        events: Publisher::new(),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),
         config,
@@ -92,6 +98,8 @@ struct ServerCore {
     incarnation: Incarnation,
     hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
+    suspended: Mutex<Suspended>,
+    events: Publisher<ServerEvent>,
     offers: OfferQueue,
     closing: watch::Sender<bool>,
 }
@@ -224,7 +232,15 @@ impl Server {
         NextOffer { queue: &self.core.offers, ticket: None }.await
     }
 
-    /// Who is here now.
+    /// What happens to clients from here on, starting with those that are here now.
+    #[must_use]
+    pub fn events(&self) -> Events<ServerEvent> {
+        self.core
+            .events
+            .subscribe(|| self.core.sessions().iter().map(|core| ServerEvent::now(core)).collect())
+    }
+
+    /// Who is here now, those included whose connection is gone and whose session waits for another.
     #[must_use]
     pub fn clients(&self) -> Vec<Client> {
         self.core.sessions().into_iter().map(Client::new).collect()

@@ -1,4 +1,4 @@
-//! The task of a session that reads the link and keeps time.
+//! The task of a session: reads its link, keeps time, and sees a new link into the place of one that is gone.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use netchan_proto::session::{Fault, ReadHalf, close_code};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::flush::Flusher;
 use super::host::ShellHost;
+use super::link::{Arrival, NewLink};
+use super::lost::Coming;
 use super::recv_chan::GiveBack;
-use super::{SessionCore, phase};
+use super::state::{SessionEvent, SessionState};
+use super::{Links, SessionCore, phase, redial};
 use crate::error::SessionEnd;
 use crate::transport::LinkReader;
 
@@ -32,19 +36,41 @@ const PARK_AFTER: Duration = Duration::from_secs(1);
 /// that costs more than a message.
 const TICK: Duration = Duration::from_millis(50);
 
-enum Round {
+/// What becomes of the link, or the session.
+enum Turn {
     /// Let others run, then come back.
     Yield,
+    /// The link is gone.
+    Lost(String),
+    /// Another is to take its place.
+    Replaced(Box<NewLink>),
+    /// The session is lost; a client sets up another.
+    Forgotten(String),
     /// The session is over.
     End(SessionEnd),
 }
 
-pub(crate) struct Driver {
-    core: Arc<SessionCore>,
+/// The reading half of the link in place.
+struct Reading {
     reader: LinkReader,
     half: ReadHalf,
+    /// When something was last heard from the peer.
+    heard: Instant,
+    /// When to see whether the peer is still there.
+    check_at: Instant,
+    /// When a client replaces the link.
+    renew_at: Option<Instant>,
     shut_down: bool,
+}
+
+pub(crate) struct Driver {
+    core: Arc<SessionCore>,
+    first: Option<Box<NewLink>>,
+    link: Option<Reading>,
+    redialing: Option<JoinHandle<()>>,
     goodbye_at: Option<Instant>,
+    /// When a session without a link is given up.
+    give_up_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// When to see whether news still wait, and when to give buffers back.
     tick_at: Option<Instant>,
@@ -52,70 +78,238 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(core: Arc<SessionCore>, reader: LinkReader, half: ReadHalf) -> Self {
-        let timer = Box::pin(tokio::time::sleep(PARK_AFTER));
-        Self { core, reader, half, shut_down: false, goodbye_at: None, timer, tick_at: None, park_at: None }
+    pub(super) fn new(core: Arc<SessionCore>, first: NewLink) -> Self {
+        Self {
+            core,
+            first: Some(Box::new(first)),
+            link: None,
+            redialing: None,
+            goodbye_at: None,
+            give_up_at: None,
+            timer: Box::pin(tokio::time::sleep(PARK_AFTER)),
+            tick_at: None,
+            park_at: None,
+        }
     }
 
     /// Runs until the session ends.
     pub(crate) async fn run(mut self) {
         let guard = EndOnDrop(Arc::clone(&self.core));
-        let flusher = tokio::spawn(Flusher::new(&self.core).run());
+        let mut next = self.first.take();
         let end = loop {
-            match poll_fn(|cx| self.poll_round(cx)).await {
-                Round::Yield => tokio::task::yield_now().await,
-                Round::End(end) => break end,
+            let turn = match next.take() {
+                Some(link) => self.connected(link).await,
+                None => self.disconnected().await,
+            };
+            match self.turn(turn) {
+                Ok(link) => next = link,
+                Err(end) => break end,
             }
         };
+        self.stop_redialing();
         guard.0.end(end);
-        // Only its own panic could be reported here, and that has been said.
-        _ = flusher.await;
     }
 
-    fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
+    /// What follows from a turn: the next link, none for now, or the end.
+    fn turn(&mut self, turn: Turn) -> Result<Option<Box<NewLink>>, SessionEnd> {
+        match turn {
+            Turn::Yield => Ok(None),
+            Turn::End(end) => Err(end),
+            Turn::Lost(reason) => self.suspend(reason).map(|()| None),
+            Turn::Forgotten(reason) => self.forget(reason).map(|()| None),
+            Turn::Replaced(link) => match self.accept(&link) {
+                Ok(()) => Ok(Some(link)),
+                // The server went on with something else: this session is no more.
+                Err(reason) => self.forget(reason).map(|()| None),
+            },
+        }
+    }
+
+    /// The link is gone: everyone waits for another.
+    fn suspend(&mut self, reason: String) -> Result<(), SessionEnd> {
+        let core = &self.core;
+        if core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
+            return Err(SessionEnd::ClosedHere);
+        }
+        if core.limits.session_lifetime.is_zero() {
+            return Err(SessionEnd::Disconnected(reason));
+        }
+        core.upper.suspended(core, &reason)?;
+        if core.board.state() != SessionState::Suspended {
+            tracing::info!(peer = %core.peer(), %reason, "suspended");
+            core.board.set(SessionState::Suspended);
+            core.board.publish(SessionEvent::Suspended { reason });
+        }
+        self.give_up_at = Some(Instant::now() + core.limits.session_lifetime);
+        self.redial(core.resume_from(), false);
+        Ok(())
+    }
+
+    /// At a client: the server does not know the session any more. Another one takes its place.
+    fn forget(&mut self, reason: String) -> Result<(), SessionEnd> {
+        let end = SessionEnd::Lost(reason);
+        if self.core.redial.is_none() || self.core.phase.load(Ordering::SeqCst) != phase::OPEN {
+            return Err(end);
+        }
+        self.core.lose(&end);
+        self.give_up_at = Some(Instant::now() + self.core.limits.session_lifetime);
+        self.redial(None, true);
+        Ok(())
+    }
+
+    fn redial(&mut self, resume: Option<netchan_proto::crypto::ResumeFrom>, at_once: bool) {
+        self.stop_redialing();
+        if let Some(relink) = &self.core.redial {
+            let attempt = redial::run(Arc::clone(&self.core), Arc::clone(relink), resume, at_once);
+            self.redialing = Some(tokio::spawn(attempt));
+        }
+    }
+
+    fn stop_redialing(&mut self) {
+        if let Some(task) = self.redialing.take() {
+            task.abort();
+        }
+    }
+
+    /// A new link is here: notes it in the session's record, and says so.
+    fn accept(&mut self, link: &NewLink) -> Result<(), String> {
+        let core = &self.core;
+        let anew = core.is_lost();
+        if let Links::Client(links) = &mut *core.links.lock() {
+            if anew {
+                core.renew(links, link);
+            } else {
+                let established = links.established(&link.accepted, link.secret.clone());
+                established.map_err(|error| error.to_string())?;
+            }
+        }
+        self.redialing = None;
+        self.give_up_at = None;
+        let suspended = core.board.state() == SessionState::Suspended;
+        let mut coming = core.coming.lock();
+        *coming = Some(match *coming {
+            // Its first link was lost before it was confirmed.
+            Some(Coming::Anew) => Coming::Anew,
+            _ if anew => Coming::Anew,
+            _ if suspended => Coming::Resumed,
+            _ => Coming::Renewed,
+        });
+        Ok(())
+    }
+
+    /// Runs on a link until that is gone.
+    async fn connected(&mut self, link: Box<NewLink>) -> Turn {
+        let core = Arc::clone(&self.core);
+        let now = Instant::now();
+        let (reader, half) = core.attach(*link);
+        let renews = core.redial.is_some();
+        self.link = Some(Reading {
+            reader,
+            half,
+            heard: now,
+            check_at: now + core.limits.keepalive_idle,
+            renew_at: renews.then(|| now + core.limits.renew_after),
+            shut_down: false,
+        });
+        let flusher = tokio::spawn(Flusher::new(&core).run());
+        let turn = loop {
+            match poll_fn(|cx| self.poll_round(cx)).await {
+                Turn::Yield => tokio::task::yield_now().await,
+                turn => break turn,
+            }
+        };
+        self.link = None;
+        core.detach();
+        // Only its own panic could be reported here, and that has been said.
+        _ = flusher.await;
+        turn
+    }
+
+    /// Waits for a link, while time goes on.
+    async fn disconnected(&mut self) -> Turn {
+        loop {
+            match poll_fn(|cx| self.poll_apart(cx)).await {
+                Turn::Yield => tokio::task::yield_now().await,
+                turn => return turn,
+            }
+        }
+    }
+
+    fn poll_apart(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        self.core.driver.register(cx.waker());
+        if let Some(turn) = self.arrival() {
+            return Poll::Ready(turn);
+        }
+        self.core.linger();
+        if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
+            return Poll::Ready(Turn::End(SessionEnd::ClosedHere));
+        }
+        if self.give_up_at.is_some_and(|at| Instant::now() >= at) {
+            let lifetime = self.core.limits.session_lifetime;
+            let why = format!("no new connection within {lifetime:?}");
+            return Poll::Ready(Turn::End(SessionEnd::Disconnected(why)));
+        }
+        self.keep_time(cx)
+    }
+
+    fn arrival(&mut self) -> Option<Turn> {
+        Some(match self.core.take_arrival()? {
+            Arrival::Link(link) => Turn::Replaced(link),
+            Arrival::Unknown(reason) => Turn::Forgotten(reason),
+            Arrival::Final(end) => Turn::End(end),
+        })
+    }
+
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         self.core.driver.register(cx.waker());
         let more_to_read = match self.read(cx) {
             Ok(more) => more,
-            Err(end) => return Poll::Ready(Round::End(end)),
+            Err(turn) => return Poll::Ready(turn),
         };
         self.core.note_pause();
         self.core.linger();
         self.leave(cx);
-        if let Some(end) = self.core.write_failure() {
+        if let Some(why) = self.core.write_failure() {
             // What the peer said before it went may still be here, a farewell among it.
-            let end = if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
-                SessionEnd::ClosedHere
-            } else {
-                end
-            };
-            return Poll::Ready(Round::End(self.read(cx).err().unwrap_or(end)));
+            let turn = self.gone(why);
+            return Poll::Ready(self.read(cx).err().unwrap_or(turn));
+        }
+        if self.core.arrived.load(Ordering::SeqCst)
+            && let Some(turn) = self.arrival()
+        {
+            return Poll::Ready(turn);
         }
         if more_to_read {
             // A link that is never idle keeps no deadline from coming true.
             let overdue = self.overdue(Instant::now());
-            return Poll::Ready(overdue.err().unwrap_or(Round::Yield));
+            return Poll::Ready(overdue.err().unwrap_or(Turn::Yield));
         }
         self.keep_time(cx)
     }
 
     /// Reads what is there, up to a bound. Says whether there may be more.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, SessionEnd> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Turn> {
         // Bytes that arrived behind the handshake are here before the link is read.
         self.process()?;
-        for _ in 0..READS_MAX {
-            let mut buffer = ReadBuf::new(self.half.space());
-            match Pin::new(&mut self.reader).poll_read(cx, &mut buffer) {
+        for reads in 0..READS_MAX {
+            let Some(link) = &mut self.link else { return Ok(false) };
+            let mut buffer = ReadBuf::new(link.half.space());
+            match Pin::new(&mut link.reader).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(false),
-                Poll::Ready(Err(error)) => return Err(self.disconnected(&error.to_string())),
+                Poll::Ready(Err(error)) => return Err(self.gone(error.to_string())),
                 Poll::Ready(Ok(())) => {
                     let bytes = buffer.filled().len();
                     if bytes == 0 {
-                        return Err(self.disconnected("the other end closed it without a word"));
+                        return Err(self.gone("the other end closed it without a word".to_owned()));
                     }
-                    if self.park_at.is_none() {
-                        self.park_at = Some(Instant::now() + PARK_AFTER);
+                    if reads == 0 {
+                        link.heard = Instant::now();
+                        if self.park_at.is_none() {
+                            self.park_at = Some(link.heard + PARK_AFTER);
+                        }
                     }
-                    self.half.filled(bytes);
+                    link.half.filled(bytes);
+                    self.core.bytes_count.fetch_add(bytes as u64, Ordering::Relaxed);
                     self.process()?;
                 }
             }
@@ -123,52 +317,55 @@ impl Driver {
         Ok(true)
     }
 
-    fn process(&mut self) -> Result<(), SessionEnd> {
+    fn process(&mut self) -> Result<(), Turn> {
+        let Some(link) = &mut self.link else { return Ok(()) };
         let host = ShellHost::new(&self.core);
-        let result = self.half.process(&host);
+        let result = link.half.process(&host);
         if host.has_answers() {
             self.core.flush();
         }
         if let Some(end) = self.core.peer_said_goodbye() {
-            return Err(end);
+            return Err(Turn::End(end));
         }
         match result {
             Ok(_) => Ok(()),
-            Err(Fault::Link(error)) => Err(SessionEnd::Disconnected(error.to_string())),
+            Err(Fault::Link(error)) => Err(self.gone(error.to_string())),
             Err(Fault::Peer(violation)) => {
                 // An authenticated violation ends the session loudly on both sides.
                 self.core.with_control(|c| c.go_away(close_code::VIOLATION, violation.to_string()));
                 _ = self.core.flush_all(None);
-                Err(SessionEnd::PeerViolation(violation.to_string()))
+                Err(Turn::End(SessionEnd::PeerViolation(violation.to_string())))
             }
         }
     }
 
-    fn disconnected(&self, why: &str) -> SessionEnd {
+    fn gone(&self, why: String) -> Turn {
         if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
-            SessionEnd::ClosedHere
+            Turn::End(SessionEnd::ClosedHere)
         } else {
-            SessionEnd::Disconnected(why.to_owned())
+            Turn::Lost(why)
         }
     }
 
     /// On its way out, once everything has been written: no more bytes follow.
     fn leave(&mut self, cx: &mut Context<'_>) {
-        let leaving = self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !self.shut_down;
+        let Some(link) = &mut self.link else { return };
+        let leaving = self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE && !link.shut_down;
         // Before the peer has confirmed, the farewell waits: `Control` says it then.
         if leaving && self.core.control.lock().is_confirmed() && self.core.is_written() {
-            self.shut_down = self.core.poll_shutdown(cx).is_ready();
+            link.shut_down = self.core.poll_shutdown(cx).is_ready();
         }
     }
 
     /// Does what time has come for. Says when to look again.
-    fn overdue(&mut self, now: Instant) -> Result<GiveBack, Round> {
+    fn overdue(&mut self, now: Instant) -> Result<GiveBack, Turn> {
         if self.core.phase.load(Ordering::SeqCst) == phase::GOODBYE {
             let at = *self.goodbye_at.get_or_insert(now + GOODBYE_DEADLINE);
             if now >= at {
-                return Err(Round::End(SessionEnd::ClosedHere));
+                return Err(Turn::End(SessionEnd::ClosedHere));
             }
         }
+        self.keep_alive(now)?;
         match self.tick_at {
             Some(at) if now >= at => {
                 self.tick_at = None;
@@ -180,26 +377,62 @@ impl Driver {
             _ => {}
         }
         if self.park_at.is_some_and(|at| now >= at) {
-            self.half.idle();
+            if let Some(link) = &mut self.link {
+                link.half.idle();
+            }
             self.park_at = self.core.park().then(|| now + PARK_AFTER);
         }
         Ok(self.core.give_back_idle(now.into_std()))
     }
 
-    fn keep_time(&mut self, cx: &mut Context<'_>) -> Poll<Round> {
+    /// Asks a silent peer for a sign of life, gives a dead link up, and replaces one that has served its time.
+    fn keep_alive(&mut self, now: Instant) -> Result<(), Turn> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let limits = &self.core.limits;
+        if now >= link.check_at {
+            let silent = now.saturating_duration_since(link.heard);
+            if silent >= limits.keepalive_dead {
+                return Err(self.gone(format!("nothing was heard of the other end for {silent:.1?}")));
+            }
+            link.check_at = if silent >= limits.keepalive_idle {
+                self.core.with_control(|c| c.ping(0));
+                link.heard + limits.keepalive_dead
+            } else {
+                link.heard + limits.keepalive_idle
+            };
+        }
+        let worn = self.core.bytes_count.load(Ordering::Relaxed) >= limits.renew_bytes;
+        if link.renew_at.is_some_and(|at| worn || now >= at) {
+            link.renew_at = None;
+            let resume = self.core.resume_from();
+            self.redial(resume, true);
+        }
+        Ok(())
+    }
+
+    fn keep_time(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let give_back = match self.overdue(Instant::now()) {
             Ok(give_back) => give_back,
-            Err(round) => return Poll::Ready(round),
+            Err(turn) => return Poll::Ready(turn),
         };
         if give_back.acted {
-            return Poll::Ready(Round::Yield);
+            return Poll::Ready(Turn::Yield);
         }
-        let wakes = [self.goodbye_at, self.tick_at, self.park_at, give_back.next.map(Instant::from_std)];
+        let link = self.link.as_ref();
+        let wakes = [
+            self.goodbye_at,
+            self.tick_at,
+            self.park_at,
+            give_back.next.map(Instant::from_std),
+            link.map(|link| link.check_at),
+            link.and_then(|link| link.renew_at),
+            self.give_up_at,
+        ];
         let Some(next) = wakes.into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.deadline() != next {
             self.timer.as_mut().reset(next);
         }
-        self.timer.as_mut().poll(cx).map(|()| Round::Yield)
+        self.timer.as_mut().poll(cx).map(|()| Turn::Yield)
     }
 }
 

@@ -82,7 +82,8 @@ impl SessionCore {
 
     /// Closes every channel and waits until what was sent has reached the peer, at most until the deadline.
     pub(crate) async fn close(self: &Arc<Self>, deadline: Duration) -> CloseReport {
-        for chan in self.channels() {
+        let channels = self.all_channels();
+        for chan in &channels {
             match chan {
                 // What a hosted channel sends is its own, and goes back to it.
                 Chan::Send(chan) if chan.hub.is_some() => {}
@@ -94,11 +95,10 @@ impl SessionCore {
                 Chan::Recv(chan) => chan.stop(ProtoReason::plain()),
             }
         }
-        let senders = self.channels();
         self.start_closing();
         let finished = tokio::time::timeout(deadline, self.wait_ended()).await.is_ok();
         let mut report = CloseReport::default();
-        for chan in senders {
+        for chan in channels {
             if let Chan::Send(chan) = chan
                 && chan.hub.is_none()
             {
@@ -132,7 +132,7 @@ impl SessionCore {
         if self.phase.load(Ordering::SeqCst) != phase::LINGER {
             return;
         }
-        let drained = self.channels().iter().all(|chan| match chan {
+        let drained = self.all_channels().iter().all(|chan| match chan {
             Chan::Send(chan) if chan.hub.is_none() => {
                 let mut state = chan.state.lock();
                 let half = &mut state.half;
@@ -188,17 +188,18 @@ impl SessionCore {
         }
         let end = self.end.get().unwrap_or(&SessionEnd::ClosedHere);
         let table = std::mem::take(&mut *self.table.lock());
-        for chan in table.into_values() {
+        let reopening = std::mem::take(&mut *self.reopening.lock());
+        for chan in table.into_values().chain(reopening) {
             match chan {
                 Chan::Send(chan) => chan.ended(end),
                 Chan::Recv(chan) => chan.ended(end),
             }
         }
-        self.close_link();
-        self.wake_flusher();
+        self.drop_link();
         self.ready.lock().clear();
         self.idle.lock().clear();
-        self.drop_openings();
+        self.drop_openings(end);
+        self.board.finish(end.clone());
         self.upper.ended(self, end);
         self.ended.send_replace(true);
     }

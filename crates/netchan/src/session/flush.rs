@@ -11,7 +11,6 @@ use tokio::io::AsyncWrite;
 
 use super::host::ShellHost;
 use super::{Chan, SessionCore};
-use crate::error::SessionEnd;
 use crate::patience;
 use crate::transport::LinkWriter;
 
@@ -22,24 +21,32 @@ const FILLS_MAX: usize = 64;
 /// The same for those who come while it writes.
 const ROUNDS_MAX: usize = 8;
 
-/// The write half and the link it writes to.
+/// The write half and the link it writes to, while there is one.
 pub(super) struct Writer {
-    half: WriteHalf,
-    link: LinkWriter,
+    link: Option<OutLink>,
+    /// Which link it is, counted from 1.
+    number: u64,
     /// The flusher's: whoever finds the link full leaves the rest to it.
     waker: Waker,
     blocked: bool,
     /// Stopped after a fair share of writing.
     more: bool,
     unflushed: bool,
-    failed: Option<SessionEnd>,
+    /// Why the link takes no more.
+    failed: Option<String>,
+}
+
+struct OutLink {
+    half: WriteHalf,
+    stream: LinkWriter,
 }
 
 impl Writer {
-    pub(super) fn new(half: WriteHalf, link: LinkWriter) -> Self {
+    /// Without a link.
+    pub(super) fn new() -> Self {
         Self {
-            half,
-            link,
+            link: None,
+            number: 0,
             waker: Waker::noop().clone(),
             blocked: false,
             more: false,
@@ -50,7 +57,7 @@ impl Writer {
 
     fn fail(&mut self, core: &SessionCore, why: impl std::fmt::Display) {
         self.more = false;
-        self.failed.get_or_insert_with(|| SessionEnd::Disconnected(why.to_string()));
+        self.failed.get_or_insert_with(|| why.to_string());
         core.write_failed.store(true, Ordering::SeqCst);
         core.wake_driver();
     }
@@ -60,23 +67,30 @@ impl Writer {
         if self.failed.is_some() {
             return;
         }
+        let Some(mut link) = self.link.take() else { return };
+        self.write_to(core, &mut link);
+        self.link = Some(link);
+    }
+
+    fn write_to(&mut self, core: &Arc<SessionCore>, link: &mut OutLink) {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         self.blocked = false;
         self.more = true;
         let now_millis = core.now_millis();
         for _ in 0..FILLS_MAX {
-            if let Err(error) = self.half.fill(&ShellHost::new(core), now_millis) {
+            if let Err(error) = link.half.fill(&ShellHost::new(core), now_millis) {
                 return self.fail(core, error);
             }
-            if self.half.output().is_empty() {
+            if link.half.output().is_empty() {
                 self.more = false;
                 break;
             }
-            match Pin::new(&mut self.link).poll_write(&mut cx, self.half.output()) {
+            match Pin::new(&mut link.stream).poll_write(&mut cx, link.half.output()) {
                 Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
-                    self.half.consume(bytes);
+                    link.half.consume(bytes);
+                    core.bytes_count.fetch_add(bytes as u64, Ordering::Relaxed);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return self.fail(core, error),
@@ -87,7 +101,7 @@ impl Writer {
             }
         }
         if self.unflushed {
-            match Pin::new(&mut self.link).poll_flush(&mut cx) {
+            match Pin::new(&mut link.stream).poll_flush(&mut cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => self.fail(core, error),
                 Poll::Pending => self.blocked = true,
@@ -101,16 +115,22 @@ impl Writer {
 /// It is a task of its own, and not part of the driver, because of where it runs: a sender that wakes it leaves it to its
 /// own thread, to be run when the sender pauses, with all that was gathered by then. The driver is woken by the link, on
 /// another thread perhaps; writing there would race the sender for every few values.
-pub(super) struct Flusher(Arc<SessionCore>);
+///
+/// Each link has its own.
+pub(super) struct Flusher {
+    core: Arc<SessionCore>,
+    link_number: u64,
+}
 
 impl Flusher {
+    /// For the link that is in place now.
     pub(super) fn new(core: &Arc<SessionCore>) -> Self {
-        Self(Arc::clone(core))
+        Self { core: Arc::clone(core), link_number: core.writer.lock().number }
     }
 
-    /// Runs until the session ends.
+    /// Runs until its link is gone.
     pub(super) async fn run(self) {
-        let _last = FailOnDrop(&self.0);
+        let _last = FailOnDrop(&self);
         while !poll_fn(|cx| self.poll_round(cx)).await {
             tokio::task::yield_now().await;
         }
@@ -118,14 +138,14 @@ impl Flusher {
 
     /// Ready says whether that was all for good; if not, others are to have their turn before the next look.
     fn poll_round(&self, cx: &Context<'_>) -> Poll<bool> {
-        let core = &self.0;
+        let core = &self.core;
         core.flusher.register(cx.waker());
         core.flushing.store(true, Ordering::SeqCst);
         core.handover.store(false, Ordering::SeqCst);
-        let written = core.flush_all(Some(cx.waker()));
+        let written = core.flush_all(Some((cx.waker(), self.link_number)));
         core.flushing.store(false, Ordering::SeqCst);
         match written {
-            Err(_) => {
+            Err(Unwritten) => {
                 core.wake_driver();
                 Poll::Ready(true)
             }
@@ -146,13 +166,21 @@ impl Flusher {
 }
 
 /// However the flusher ends, a panic of a link of the program's own included: nobody writes what is left behind any more.
-struct FailOnDrop<'a>(&'a Arc<SessionCore>);
+struct FailOnDrop<'a>(&'a Flusher);
 
 impl Drop for FailOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.with_writer(|writer| writer.fail(self.0, "the task that writes has ended"));
+        let Flusher { core, link_number } = self.0;
+        core.with_writer(|writer| {
+            if writer.number == *link_number && writer.link.is_some() {
+                writer.fail(core, "the task that writes has ended");
+            }
+        });
     }
 }
+
+/// The link takes no more, or there is none.
+pub(super) struct Unwritten;
 
 /// What a look at the writer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,18 +226,23 @@ impl SessionCore {
         result
     }
 
-    /// Writes everything, waiting for whoever is at it. The flusher gives its waker, for when the link has room again.
-    pub(super) fn flush_all(self: &Arc<Self>, waker: Option<&Waker>) -> Result<Written, SessionEnd> {
+    /// Writes everything, waiting for whoever is at it. The flusher gives its waker, for when the link has room again, and
+    /// says which link it is for.
+    pub(super) fn flush_all(self: &Arc<Self>, flusher: Option<(&Waker, u64)>) -> Result<Written, Unwritten> {
         self.with_writer(|writer| {
-            if let Some(waker) = waker
-                && !writer.waker.will_wake(waker)
-            {
-                writer.waker.clone_from(waker);
+            if let Some((waker, link_number)) = flusher {
+                if link_number != writer.number {
+                    return Err(Unwritten);
+                }
+                if !writer.waker.will_wake(waker) {
+                    writer.waker.clone_from(waker);
+                }
             }
             self.flush_again.store(false, Ordering::SeqCst);
             writer.write(self);
             match &writer.failed {
-                Some(end) => Err(end.clone()),
+                Some(_) => Err(Unwritten),
+                None if writer.link.is_none() => Err(Unwritten),
                 None if writer.blocked => Ok(Written::Blocked),
                 None if writer.more => Ok(Written::More),
                 None => Ok(Written::All),
@@ -217,8 +250,8 @@ impl SessionCore {
         })
     }
 
-    /// Why nothing can be written any more, if so.
-    pub(super) fn write_failure(self: &Arc<Self>) -> Option<SessionEnd> {
+    /// Why the link takes no more, if so.
+    pub(super) fn write_failure(self: &Arc<Self>) -> Option<String> {
         // The lock may be held for as long as a system call takes.
         let failed = self.write_failed.load(Ordering::SeqCst);
         if failed { self.with_writer(|writer| writer.failed.clone()) } else { None }
@@ -232,16 +265,33 @@ impl SessionCore {
 
     /// For the driver: no more bytes follow.
     pub(super) fn poll_shutdown(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.with_writer(|writer| Pin::new(&mut writer.link).poll_shutdown(cx).map(|_| ()))
+        self.with_writer(|writer| match &mut writer.link {
+            Some(link) => Pin::new(&mut link.stream).poll_shutdown(cx).map(|_| ()),
+            None => Poll::Ready(()),
+        })
     }
 
-    /// The session is over: the link closes, even while the program keeps its handles.
-    pub(super) fn close_link(self: &Arc<Self>) {
+    /// A link to write to takes the place of the last.
+    pub(super) fn set_link(self: &Arc<Self>, half: WriteHalf, stream: LinkWriter) {
         self.with_writer(|writer| {
-            writer.failed.get_or_insert_with(|| SessionEnd::Disconnected("the session is over".to_owned()));
-            writer.link = Box::new(tokio::io::sink());
-            writer.half.discard();
+            writer.link = Some(OutLink { half, stream });
+            writer.number += 1;
+            writer.failed = None;
+            (writer.blocked, writer.more, writer.unflushed) = (false, false, false);
+            self.write_failed.store(false, Ordering::SeqCst);
         });
+    }
+
+    /// Nothing more is written to the link, even while the program keeps its handles; its flusher ends.
+    pub(super) fn drop_link(self: &Arc<Self>) {
+        let link = self.with_writer(|writer| {
+            writer.waker = Waker::noop().clone();
+            (writer.blocked, writer.more) = (false, false);
+            writer.link.take()
+        });
+        // A link of the program's own may do anything when it is dropped: not under the lock.
+        drop(link);
+        self.wake_flusher();
     }
 
     /// For the driver: sees to news that were not worth a write so far.
@@ -255,7 +305,11 @@ impl SessionCore {
 
     /// For the driver: gives back the buffers of what is idle. Says whether any was not, and is to be looked at again.
     pub(super) fn park(self: &Arc<Self>) -> bool {
-        self.with_writer(|writer| writer.half.idle());
+        self.with_writer(|writer| {
+            if let Some(link) = &mut writer.link {
+                link.half.idle();
+            }
+        });
         let mut busy = false;
         for chan in self.channels() {
             busy |= match chan {

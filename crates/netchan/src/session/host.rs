@@ -84,9 +84,15 @@ impl SessionCore {
 
     fn handle_event(self: &Arc<Self>, event: Event) {
         match event {
-            Event::Confirmed => self.upper.confirmed(self),
-            Event::Acknowledged => {}
-            Event::LeaseTold { .. } => {}
+            Event::Confirmed => self.confirmed(),
+            Event::Acknowledged => self.acknowledged(),
+            Event::LeaseTold { id, limit } => {
+                if let Some(chan) = self.recv_chan(id)
+                    && let Some((hub, key)) = &chan.hub
+                {
+                    hub.resume_sender(*key, limit);
+                }
+            }
             Event::Incoming(open) => self.upper.incoming(self, open),
             Event::Announced(announce) => self.upper.announced(self, announce),
             Event::Opened { open, accept } => self.opened(&open, &accept),

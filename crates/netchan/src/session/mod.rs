@@ -1,6 +1,9 @@
 //! One session under its locks: the objects of `netchan-proto`, the tasks that wait on them, the driver that reads and
 //! keeps time, and the flusher that writes what is left behind.
 //!
+//! A session outlives its links. Reader, writer and flusher belong to a link; control object, halves and handles to the
+//! session. At a client the core outlives even the session: when that is lost, a new one takes its place (`lost`).
+//!
 //! Lock order: writer → control → hub → channel. The table and the ready queue are leaves: nothing is locked under them.
 //! The reader belongs to the driver task alone and needs no lock. No user code runs but `Serialize` and `Deserialize`
 //! under their own channel's lock.
@@ -9,19 +12,23 @@ mod driver;
 mod end;
 mod flush;
 mod host;
+mod link;
+mod lost;
 mod open;
 mod recv_chan;
+mod redial;
 mod send_chan;
+mod state;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use netchan_proto::crypto::Established;
+use netchan_proto::crypto::ResumeFrom;
 use netchan_proto::id::{ChannelId, ChannelMap, Side};
-use netchan_proto::session::{Control, ControlLimits, LinkControlKeys, ReadHalf, WriteHalf};
+use netchan_proto::session::{ClientLinks, Control, ControlLimits, ServerLinks};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -29,13 +36,17 @@ use tokio::sync::watch;
 pub(crate) use self::driver::Driver;
 pub use self::end::CloseReport;
 use self::flush::Writer;
+use self::link::Arrival;
+pub(crate) use self::link::NewLink;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened};
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
+pub(crate) use self::redial::{NoLink, Relink};
 pub(crate) use self::send_chan::{SendChan, SendHandle, SendState};
+pub use self::state::{Events, SessionEvent, SessionState, SessionStats};
+pub(crate) use self::state::{Lossy, Publisher};
 use crate::config::SessionLimits;
 use crate::error::SessionEnd;
 use crate::peer::Peer;
-use crate::transport::{LinkReader, LinkWriter};
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
@@ -47,6 +58,12 @@ pub(crate) trait Upper: Send + Sync + 'static {
     fn announced(&self, core: &Arc<SessionCore>, announce: Announce);
     /// The peer gave up a channel that it had opened.
     fn expired(&self, core: &Arc<SessionCore>, id: ChannelId);
+    /// The link is gone. An error says why the session may not wait for another.
+    fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd>;
+    /// Another link has taken the place of the last, which was lost if `suspended`.
+    fn resumed(&self, core: &Arc<SessionCore>, suspended: bool);
+    /// At a client: the session is lost, and another is to take its place.
+    fn lost(&self, core: &Arc<SessionCore>, end: &SessionEnd);
     /// The session has ended.
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd);
 }
@@ -61,8 +78,8 @@ pub(crate) enum Chan {
 impl Chan {
     fn id(&self) -> ChannelId {
         match self {
-            Self::Send(chan) => chan.id,
-            Self::Recv(chan) => chan.id,
+            Self::Send(chan) => chan.id(),
+            Self::Recv(chan) => chan.id(),
         }
     }
 
@@ -84,14 +101,44 @@ pub(crate) mod phase {
     pub(crate) const GOODBYE: u8 = 2;
 }
 
+/// What may change with a link.
+struct Facts {
+    peer: Peer,
+    key_exchange: &'static str,
+    cipher: &'static str,
+}
+
+/// The record of the session's links, by side.
+pub(crate) enum Links {
+    Client(ClientLinks),
+    Server(ServerLinks),
+}
+
 pub(crate) struct SessionCore {
-    pub(crate) peer: Peer,
     pub(crate) limits: SessionLimits,
-    pub(crate) key_exchange: &'static str,
-    pub(crate) cipher: &'static str,
+    facts: Mutex<Facts>,
     /// The longest message that both ends take.
-    pub(crate) message_bytes_max: usize,
+    message_bytes_max: AtomicUsize,
     upper: Arc<dyn Upper>,
+    links: Mutex<Links>,
+    /// At a client: how to reach the server again.
+    redial: Option<Arc<dyn Relink>>,
+    arrival: Mutex<Option<Arrival>>,
+    arrived: AtomicBool,
+    board: state::Board,
+    /// Links so far; bytes read and written over the present one.
+    links_count: AtomicU64,
+    bytes_count: AtomicU64,
+    resumes: AtomicU64,
+    /// Values replayed on channels that are gone.
+    replayed: AtomicU64,
+    /// At a client: the session is lost, and the one that takes its place has no link yet.
+    lost: AtomicBool,
+    coming: Mutex<Option<lost::Coming>>,
+    /// Channels that wait to be opened again after a loss.
+    reopening: Mutex<Vec<Chan>>,
+    /// Numbers those who open channels.
+    callers: AtomicU64,
     control: Mutex<Control>,
     writer: Mutex<Writer>,
     /// Somebody had something to write while the writer was held.
@@ -125,43 +172,43 @@ pub(crate) struct SessionCore {
 }
 
 impl SessionCore {
-    /// A session on the link that a handshake established, and the driver that must be spawned for it. `early` are bytes
-    /// that arrived behind the handshake.
+    /// A session on its first link, and the driver that must be spawned for it. `redial` says how a client reaches its
+    /// server again; without, a session waits for its peer.
     pub(crate) fn new(
         side: Side,
-        peer: Peer,
         limits: SessionLimits,
-        established: Established,
-        link: (LinkReader, LinkWriter),
-        early: &[u8],
+        link: NewLink,
         upper: Arc<dyn Upper>,
+        redial: Option<Arc<dyn Relink>>,
     ) -> (Arc<Self>, Driver) {
-        let Established { mut keys, hello, accepted, key_exchange, cipher, .. } = established;
-        keys.sealer.set_rekey_limits(limits.rekey);
-        let peer_bytes_max = match side {
-            Side::Client => accepted.message_bytes_max,
-            Side::Server => hello.message_bytes_max,
+        let (accepted, secret) = (&link.accepted, link.secret.clone());
+        let links = match (side, link.peer.fingerprint()) {
+            (Side::Server, Some(owner)) => {
+                Links::Server(ServerLinks::new(accepted.session_id, owner, accepted.epoch, secret))
+            }
+            _ => Links::Client(ClientLinks::new(accepted, secret)),
         };
-        let peer_bytes_max = usize::try_from(peer_bytes_max).unwrap_or(usize::MAX);
-        let (control_keys, sealer, opener) = LinkControlKeys::split(keys);
-        let mut control = Control::new(
-            side,
-            ControlLimits {
-                channels_max: limits.channels_max,
-                offers_pending_max: limits.offers_pending_max,
-            },
-        );
-        control.attach(control_keys);
-        let (reader, writer) = link;
+        let facts = Facts { peer: link.peer.clone(), key_exchange: link.key_exchange, cipher: link.cipher };
         let core = Arc::new(Self {
-            peer,
-            key_exchange,
-            cipher,
-            message_bytes_max: limits.message_bytes_max.min(peer_bytes_max),
-            limits,
+            facts: Mutex::new(facts),
+            message_bytes_max: AtomicUsize::new(limits.message_bytes_max.min(link.peer_bytes_max)),
             upper,
-            control: Mutex::new(control),
-            writer: Mutex::new(Writer::new(WriteHalf::new(sealer), writer)),
+            links: Mutex::new(links),
+            redial,
+            arrival: Mutex::default(),
+            arrived: AtomicBool::new(false),
+            board: state::Board::new(),
+            links_count: AtomicU64::new(0),
+            bytes_count: AtomicU64::new(0),
+            resumes: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            coming: Mutex::default(),
+            reopening: Mutex::default(),
+            callers: AtomicU64::new(0),
+            control: Mutex::new(Control::new(side, control_limits(&limits))),
+            limits,
+            writer: Mutex::new(Writer::new()),
             flush_again: AtomicBool::new(false),
             table: Mutex::default(),
             ready: Mutex::default(),
@@ -181,8 +228,101 @@ impl SessionCore {
             ended: watch::Sender::new(false),
             started: Instant::now(),
         });
-        let driver = Driver::new(Arc::clone(&core), reader, ReadHalf::new(opener, early));
+        let driver = Driver::new(Arc::clone(&core), link);
         (core, driver)
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.facts.lock().peer.clone()
+    }
+
+    pub(crate) fn key_exchange(&self) -> &'static str {
+        self.facts.lock().key_exchange
+    }
+
+    pub(crate) fn cipher(&self) -> &'static str {
+        self.facts.lock().cipher
+    }
+
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        self.board.state()
+    }
+
+    pub(crate) fn events(&self) -> Events<SessionEvent> {
+        self.board.subscribe()
+    }
+
+    pub(crate) async fn wait_connected(&self) -> Result<(), crate::error::SessionLost> {
+        self.board.wait_connected().await
+    }
+
+    pub(crate) fn stats(&self) -> SessionStats {
+        let here: u64 = self
+            .channels()
+            .iter()
+            .map(|chan| match chan {
+                Chan::Send(chan) => crate::patience::lock(&chan.state).half.replayed(),
+                Chan::Recv(_) => 0,
+            })
+            .sum();
+        SessionStats {
+            links: self.links_count.load(Ordering::Relaxed),
+            resumes: self.resumes.load(Ordering::Relaxed),
+            values_replayed: here + self.replayed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Calls `f` with the record of a server's session; `None` at a client.
+    pub(crate) fn with_server_links<R>(&self, f: impl FnOnce(&mut ServerLinks) -> R) -> Option<R> {
+        match &mut *self.links.lock() {
+            Links::Server(links) => Some(f(links)),
+            Links::Client(_) => None,
+        }
+    }
+
+    fn resume_from(&self) -> Option<ResumeFrom> {
+        match &*self.links.lock() {
+            Links::Client(links) => Some(links.resume_from()),
+            Links::Server(_) => None,
+        }
+    }
+
+    /// Both ends have the link.
+    fn confirmed(self: &Arc<Self>) {
+        if let Links::Client(links) = &mut *self.links.lock() {
+            links.confirmed();
+        }
+        let coming = self.coming.lock().take();
+        match coming {
+            None => self.upper.confirmed(self),
+            Some(lost::Coming::Anew) => {
+                self.board.set(SessionState::Connected);
+                self.board.publish(SessionEvent::Connected);
+                self.reopen();
+            }
+            Some(coming) => {
+                let suspended = coming == lost::Coming::Resumed;
+                self.resumes.fetch_add(1, Ordering::Relaxed);
+                if suspended {
+                    self.board.set(SessionState::Connected);
+                    self.board.publish(SessionEvent::Resumed);
+                    tracing::info!(peer = %self.peer(), "resumed");
+                }
+                self.upper.resumed(self, suspended);
+            }
+        }
+    }
+
+    /// The peer has this end's confirmation.
+    fn acknowledged(&self) {
+        if let Links::Server(links) = &mut *self.links.lock() {
+            links.acknowledged();
+        }
     }
 
     fn now_millis(&self) -> u64 {
@@ -212,9 +352,21 @@ impl SessionCore {
         self.table.lock().values().cloned().collect()
     }
 
+    /// Those as well that wait to be opened again.
+    fn all_channels(&self) -> Vec<Chan> {
+        let mut channels = self.channels();
+        channels.extend(self.reopening.lock().iter().cloned());
+        channels.extend(self.opening.lock().values().filter_map(open::Opening::chan).cloned());
+        channels
+    }
+
     pub(crate) fn channel_count(&self) -> usize {
         self.table.lock().len()
     }
+}
+
+pub(super) fn control_limits(limits: &SessionLimits) -> ControlLimits {
+    ControlLimits { channels_max: limits.channels_max, offers_pending_max: limits.offers_pending_max }
 }
 
 /// How long values, and leave to send, stay with a receiver that stopped waiting, before they go back to a hosted channel

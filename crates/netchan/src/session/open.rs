@@ -1,6 +1,7 @@
 //! Opening channels toward the peer, and answering the peer's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::{Urgency, WindowKind};
@@ -10,9 +11,12 @@ use netchan_proto::session::{OpenError, OpenRequest};
 use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Refuse, RefuseCode};
 use tokio::sync::oneshot;
 
+use super::lost::Reopen;
+use super::state::SessionEvent;
 use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
+use crate::options::LossPolicy;
 
 /// Which half is wanted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(crate) enum Direction {
 }
 
 /// What is to be opened.
+#[derive(Clone)]
 pub(crate) struct OpenSpec {
     pub(crate) name: Arc<str>,
     pub(crate) label: String,
@@ -30,6 +35,7 @@ pub(crate) struct OpenSpec {
     pub(crate) direction: Direction,
     pub(crate) capacity: u64,
     pub(crate) prefetch: u64,
+    pub(crate) on_loss: LossPolicy,
 }
 
 /// Why nothing was opened.
@@ -46,22 +52,63 @@ pub(crate) enum Opened {
     Recv(RecvHandle),
 }
 
+/// A channel that was asked for and is not answered.
 pub(super) struct Opening {
-    name: Arc<str>,
-    prefetch: u64,
-    answer: oneshot::Sender<Result<Opened, OpenFailure>>,
+    pub(super) spec: OpenSpec,
+    pub(super) asker: Asker,
+}
+
+impl Opening {
+    /// The channel that is to be opened again.
+    pub(super) fn chan(&self) -> Option<&Chan> {
+        match &self.asker {
+            Asker::Reopening(chan) => Some(chan),
+            Asker::Caller(..) => None,
+        }
+    }
+}
+
+/// Who asked.
+pub(super) enum Asker {
+    /// A caller that waits, known by a number of its own: when a session is lost, it is asked for under another id.
+    Caller(u64, oneshot::Sender<Result<Opened, OpenFailure>>),
+    /// A channel whose session was lost.
+    Reopening(Chan),
+}
+
+impl Asker {
+    pub(super) fn failed(self, core: &SessionCore, failure: OpenFailure) {
+        match self {
+            Self::Caller(_, answer) => _ = answer.send(Err(failure)),
+            Self::Reopening(chan) => {
+                let reason = match failure {
+                    OpenFailure::Here(error) => error.to_string(),
+                    OpenFailure::Refused(refuse) => format!("{:?}: {}", refuse.code, refuse.reason),
+                    OpenFailure::TimedOut => "nobody answered".to_owned(),
+                    OpenFailure::Lost(end) => end.to_string(),
+                };
+                core.not_reopened(&chan, reason);
+            }
+        }
+    }
 }
 
 /// Gives the channel up when whoever asked for it stops waiting.
 struct Abandon<'a> {
     core: &'a Arc<SessionCore>,
-    id: ChannelId,
+    caller: u64,
 }
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        if self.core.opening.lock().remove(&self.id).is_some() {
-            self.core.with_control(|c| c.abandon(self.id));
+        let mine = |asker: &Asker| matches!(asker, Asker::Caller(caller, _) if *caller == self.caller);
+        let id = {
+            let mut opening = self.core.opening.lock();
+            let id = opening.iter().find(|(_, opening)| mine(&opening.asker)).map(|(id, _)| *id);
+            id.filter(|id| opening.remove(id).is_some())
+        };
+        if let Some(id) = id {
+            self.core.with_control(|c| c.abandon(id));
         }
     }
 }
@@ -71,31 +118,13 @@ impl SessionCore {
     pub(crate) async fn open(self: &Arc<Self>, spec: OpenSpec) -> Result<Opened, OpenFailure> {
         let lost = || self.end.get().cloned().unwrap_or(SessionEnd::ClosedHere);
         let (answer, answered) = oneshot::channel();
-        let id = {
-            let mut control = self.control.lock();
-            let flow = match spec.direction {
-                Direction::Send => OpenFlow::OpenerSends,
-                Direction::Receive => OpenFlow::OpenerReceives,
-            };
-            let request = OpenRequest {
-                name: spec.name.to_string(),
-                label: spec.label,
-                codec: spec.codec,
-                fingerprint: spec.fingerprint,
-                flow,
-                capacity: if spec.direction == Direction::Receive { spec.capacity } else { 0 },
-                limit_bytes: if spec.direction == Direction::Receive { self.limits.window_bytes } else { 0 },
-            };
-            let id = control.open(request).map_err(OpenFailure::Here)?;
-            // Registered before the answer can be read: the driver needs the control lock for that.
-            self.opening.lock().insert(id, Opening { name: spec.name, prefetch: spec.prefetch, answer });
-            id
-        };
-        let abandon = Abandon { core: self, id };
+        let caller = self.callers.fetch_add(1, Ordering::Relaxed);
+        let asker = Asker::Caller(caller, answer);
+        self.ask(Opening { spec, asker }).map_err(|(_, error)| OpenFailure::Here(error))?;
+        let abandon = Abandon { core: self, caller };
         if self.end.get().is_some() {
             return Err(OpenFailure::Lost(lost()));
         }
-        self.kick(true, true);
         let opened = tokio::time::timeout(self.limits.open_timeout, answered).await;
         drop(abandon);
         match opened {
@@ -105,26 +134,69 @@ impl SessionCore {
         }
     }
 
+    /// Asks the peer for a channel.
+    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<(), (Opening, OpenError)> {
+        {
+            let mut control = self.control.lock();
+            let spec = &opening.spec;
+            let receives = spec.direction == Direction::Receive;
+            let request = OpenRequest {
+                name: spec.name.to_string(),
+                label: spec.label.clone(),
+                codec: spec.codec.clone(),
+                fingerprint: spec.fingerprint,
+                flow: if receives { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends },
+                capacity: if receives { spec.capacity } else { 0 },
+                limit_bytes: if receives { self.limits.window_bytes } else { 0 },
+            };
+            let id = match control.open(request) {
+                Ok(id) => id,
+                Err(error) => return Err((opening, error)),
+            };
+            // Registered before the answer can be read: the driver needs the control lock for that.
+            self.opening.lock().insert(id, opening);
+        }
+        self.kick(true, true);
+        Ok(())
+    }
+
     /// The peer accepted: the half must be in place before the next record is read.
     pub(super) fn opened(self: &Arc<Self>, open: &Open, accept: &Accept) {
         let opening = self.opening.lock().remove(&open.id);
-        let (name, prefetch, answer) = match opening {
-            Some(Opening { name, prefetch, answer }) => (name, prefetch, Some(answer)),
+        let prefetch = opening.as_ref().map_or(0, |opening| opening.spec.prefetch);
+        let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, self.message_bytes_max()));
+        let recv_half = || {
+            let kind = match accept.mode {
+                Mode::Demand => WindowKind::Demand { prefetch },
+                Mode::Rendezvous => WindowKind::Rendezvous,
+                Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
+            };
+            RecvHalf::new(open.id, &self.recv_options(kind))
+        };
+        if let Some(Opening { asker: Asker::Reopening(chan), spec }) = &opening {
+            // In the table first, so that what it writes is found there.
+            match chan {
+                Chan::Send(sender) => sender.reopened(send_half(), || self.insert(chan.clone())),
+                Chan::Recv(receiver) => receiver.reopened(recv_half(), || self.insert(chan.clone())),
+            }
+            self.board.publish(SessionEvent::Reopened { channel: spec.name.to_string() });
+            return;
+        }
+        let (name, reopen, answer) = match opening {
+            Some(Opening { spec, asker: Asker::Caller(_, answer) }) => {
+                let reopen =
+                    self.redial.is_some().then(|| Reopen { policy: spec.on_loss, spec: spec.clone() });
+                (spec.name, reopen, Some(answer))
+            }
             // Whoever asked has gone; the half is made all the same, and its handle closes it.
-            None => (Arc::from(open.name.as_str()), 0, None),
+            _ => (Arc::from(open.name.as_str()), None, None),
         };
         let opened = match open.flow {
             OpenFlow::OpenerSends => {
-                let half = SendHalf::new(open.id, &SendOptions::accepted(accept, self.message_bytes_max));
-                Opened::Send(SendHandle::new(self.insert_send(name, half, None)))
+                Opened::Send(SendHandle::new(self.insert_send(name, send_half(), None, reopen)))
             }
             OpenFlow::OpenerReceives => {
-                let kind = match accept.mode {
-                    Mode::Demand => WindowKind::Demand { prefetch },
-                    Mode::Rendezvous => WindowKind::Rendezvous,
-                    Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
-                };
-                let chan = self.insert_recv(name, RecvHalf::new(open.id, &self.recv_options(kind)), None);
+                let chan = self.insert_recv(name, recv_half(), None, reopen);
                 if prefetch > 0 {
                     chan.report(Urgency::Soon);
                 }
@@ -138,13 +210,18 @@ impl SessionCore {
     }
 
     pub(super) fn refused(&self, refuse: Refuse) {
-        if let Some(opening) = self.opening.lock().remove(&refuse.id) {
-            _ = opening.answer.send(Err(OpenFailure::Refused(refuse)));
+        let opening = self.opening.lock().remove(&refuse.id);
+        if let Some(opening) = opening {
+            opening.asker.failed(self, OpenFailure::Refused(refuse));
         }
     }
 
-    pub(super) fn drop_openings(&self) {
-        self.opening.lock().clear();
+    /// The session is over: nobody will answer.
+    pub(super) fn drop_openings(&self, end: &SessionEnd) {
+        let openings = std::mem::take(&mut *self.opening.lock());
+        for opening in openings.into_values() {
+            opening.asker.failed(self, OpenFailure::Lost(end.clone()));
+        }
     }
 
     fn recv_options(&self, kind: WindowKind) -> RecvOptions {
@@ -152,7 +229,7 @@ impl SessionCore {
             kind,
             window_bytes: self.limits.window_bytes,
             window_bytes_max: self.limits.window_bytes_max,
-            message_bytes_max: self.message_bytes_max,
+            message_bytes_max: self.message_bytes_max(),
         }
     }
 
@@ -161,8 +238,9 @@ impl SessionCore {
         name: Arc<str>,
         half: SendHalf,
         hub: Option<(Arc<Hub>, ReceiverKey)>,
+        reopen: Option<Reopen>,
     ) -> Arc<SendChan> {
-        let chan = SendChan::new(self, name, half, hub);
+        let chan = SendChan::new(self, name, half, hub, reopen);
         self.insert(Chan::Send(Arc::clone(&chan)));
         chan
     }
@@ -172,8 +250,9 @@ impl SessionCore {
         name: Arc<str>,
         half: RecvHalf,
         hub: Option<(Arc<Hub>, SenderKey)>,
+        reopen: Option<Reopen>,
     ) -> Arc<RecvChan> {
-        let chan = RecvChan::new(self, name, half, hub);
+        let chan = RecvChan::new(self, name, half, hub, reopen);
         self.insert(Chan::Recv(Arc::clone(&chan)));
         chan
     }
@@ -207,9 +286,10 @@ impl SessionCore {
             mode,
             capacity: open.capacity,
             limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max,
+            message_bytes_max: self.message_bytes_max(),
         };
-        let chan = self.insert_send(Arc::from(open.name.as_str()), SendHalf::new(open.id, &options), None);
+        let half = SendHalf::new(open.id, &options);
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, None, None);
         let handle = SendHandle::new(chan);
         self.answer(Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 }).then_some(handle)
     }
@@ -221,7 +301,7 @@ impl SessionCore {
             _ => (Mode::Credit, WindowKind::Fixed { capacity }),
         };
         let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let handle = RecvHandle::new(self.insert_recv(Arc::from(open.name.as_str()), half, None));
+        let handle = RecvHandle::new(self.insert_recv(Arc::from(open.name.as_str()), half, None, None));
         let limit_bytes = self.limits.window_bytes;
         self.answer(Accept { id: open.id, mode, capacity, limit_bytes }).then_some(handle)
     }
@@ -236,7 +316,7 @@ impl SessionCore {
             _ => (Mode::Lease, WindowKind::Lease),
         };
         let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)));
+        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
         hub.attach_sender(key, &chan);
         let limit_bytes = self.limits.window_bytes;
         if !self.answer(Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes }) {
@@ -257,10 +337,10 @@ impl SessionCore {
             mode: Mode::Demand,
             capacity: hub.capacity(),
             limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max,
+            message_bytes_max: self.message_bytes_max(),
         };
         let half = SendHalf::new(open.id, &options);
-        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)));
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
         hub.attach_receiver(key, &chan);
         if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 })
         {

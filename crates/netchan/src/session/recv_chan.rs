@@ -1,7 +1,7 @@
 //! The receiving end of a channel, under its lock, with the tasks that wait on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use netchan_proto::channel::{CloseReason, RecvHalf};
@@ -11,6 +11,7 @@ use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use parking_lot::Mutex;
 
+use super::lost::Reopen;
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
@@ -32,10 +33,12 @@ pub(crate) struct RecvState {
     pub(crate) watchers: WaitQueue,
     /// The session's end, once it has come.
     pub(crate) end: Option<SessionEnd>,
+    /// Holds values from a session that was lost: it is opened again when they have been taken.
+    pub(crate) drains: bool,
 }
 
 pub(crate) struct RecvChan {
-    pub(crate) id: ChannelId,
+    id: AtomicU32,
     pub(crate) name: Arc<str>,
     pub(crate) core: Arc<SessionCore>,
     pub(crate) state: Mutex<RecvState>,
@@ -46,6 +49,8 @@ pub(crate) struct RecvChan {
     idle: AtomicBool,
     /// Set where this end takes the values of a remote sender into a hosted channel.
     pub(super) hub: Option<(Arc<Hub>, SenderKey)>,
+    /// Set where a client opened it by its name.
+    pub(super) reopen: Option<Reopen>,
 }
 
 impl RecvChan {
@@ -54,6 +59,7 @@ impl RecvChan {
         name: Arc<str>,
         half: RecvHalf,
         hub: Option<(Arc<Hub>, SenderKey)>,
+        reopen: Option<Reopen>,
     ) -> Arc<Self> {
         let state = RecvState {
             half,
@@ -61,9 +67,10 @@ impl RecvChan {
             receivers: WaitQueue::default(),
             watchers: WaitQueue::default(),
             end: core.end.get().cloned(),
+            drains: false,
         };
         Arc::new(Self {
-            id: state.half.id(),
+            id: AtomicU32::new(state.half.id().0),
             name,
             core: Arc::clone(core),
             state: Mutex::new(state),
@@ -71,11 +78,20 @@ impl RecvChan {
             reported_millis: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             hub,
+            reopen,
         })
     }
 
+    pub(super) fn id(&self) -> ChannelId {
+        ChannelId(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_id(&self, id: ChannelId) {
+        self.id.store(id.0, Ordering::Relaxed);
+    }
+
     /// Notes that the half has something to say, without writing it. Says whether it had nothing to say before.
-    fn mark_ready(self: &Arc<Self>) -> bool {
+    pub(crate) fn mark_ready(self: &Arc<Self>) -> bool {
         !self.queued.load(Ordering::SeqCst) && self.core.set_ready(&Chan::Recv(Arc::clone(self)))
     }
 
@@ -179,6 +195,14 @@ impl RecvChan {
         let mut state = patience::lock(&self.state);
         state.receivers.wake_all();
         state.watchers.wake_all();
+    }
+
+    /// The link is gone. What a remote sender has not used of its credit is lent to others.
+    pub(super) fn detach(&self) {
+        patience::lock(&self.state).half.detach();
+        if let Some((hub, key)) = &self.hub {
+            hub.suspend_sender(*key);
+        }
     }
 
     pub(super) fn detach_hub(&self) {

@@ -1,13 +1,14 @@
 //! The sending end of a channel, under its lock, with the tasks that wait on it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use netchan_proto::channel::{CloseReason, SendHalf};
 use netchan_proto::hosted::ReceiverKey;
 use netchan_proto::id::ChannelId;
 use parking_lot::Mutex;
 
+use super::lost::{Owed, Reopen};
 use super::{Chan, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
@@ -25,16 +26,30 @@ pub(crate) struct SendState {
     pub(crate) watchers: WaitQueue,
     /// The session's end, once it has come.
     pub(crate) end: Option<SessionEnd>,
+    /// Counts the sessions that the channel has been opened in: numbers and places of an earlier one mean nothing.
+    pub(crate) life: u64,
+    /// From a session that was lost.
+    pub(crate) owed: Owed,
+}
+
+impl SendState {
+    /// Why what belongs to an earlier life of the channel is void.
+    pub(crate) fn lost(&self) -> SessionEnd {
+        let why = "the session it belonged to is over";
+        self.end.clone().unwrap_or_else(|| SessionEnd::Lost(why.to_owned()))
+    }
 }
 
 pub(crate) struct SendChan {
-    pub(crate) id: ChannelId,
+    id: AtomicU32,
     pub(crate) name: Arc<str>,
     pub(crate) core: Arc<SessionCore>,
     pub(crate) state: Mutex<SendState>,
     pub(super) queued: AtomicBool,
     /// Set where this end sends the values of a hosted channel to a remote receiver.
     pub(super) hub: Option<(Arc<Hub>, ReceiverKey)>,
+    /// Set where a client opened it by its name.
+    pub(super) reopen: Option<Reopen>,
 }
 
 impl SendChan {
@@ -43,6 +58,7 @@ impl SendChan {
         name: Arc<str>,
         half: SendHalf,
         hub: Option<(Arc<Hub>, ReceiverKey)>,
+        reopen: Option<Reopen>,
     ) -> Arc<Self> {
         let state = SendState {
             half,
@@ -50,15 +66,26 @@ impl SendChan {
             senders: WaitQueue::default(),
             watchers: WaitQueue::default(),
             end: core.end.get().cloned(),
+            life: 0,
+            owed: Owed::default(),
         };
         Arc::new(Self {
-            id: state.half.id(),
+            id: AtomicU32::new(state.half.id().0),
             name,
             core: Arc::clone(core),
             state: Mutex::new(state),
             queued: AtomicBool::new(false),
             hub,
+            reopen,
         })
+    }
+
+    pub(super) fn id(&self) -> ChannelId {
+        ChannelId(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_id(&self, id: ChannelId) {
+        self.id.store(id.0, Ordering::Relaxed);
     }
 
     /// Sees that what the half has to say is written: at once if it is the first of a burst, or a whole record.
@@ -78,14 +105,14 @@ impl SendChan {
     /// Notes that the half has something to say, without writing it. Says whether it had nothing to say before.
     #[inline]
     pub(crate) fn mark_ready(self: &Arc<Self>) -> bool {
-        !self.queued.load(std::sync::atomic::Ordering::SeqCst)
-            && self.core.set_ready(&Chan::Send(Arc::clone(self)))
+        !self.queued.load(Ordering::SeqCst) && self.core.set_ready(&Chan::Send(Arc::clone(self)))
     }
 
     /// Credit, positions or the end have moved.
     pub(super) fn writable(self: &Arc<Self>) {
         let (limit, taken, closed) = {
             let mut state = patience::lock(&self.state);
+            state.pay();
             let available = state.half.available();
             if state.half.closed().is_some() {
                 state.senders.wake_all();
@@ -112,6 +139,14 @@ impl SendChan {
         state.watchers.wake_all();
         drop(state);
         self.detach_hub();
+    }
+
+    /// The link is gone. A remote receiver that cannot be reached waits for nothing more: others are served.
+    pub(super) fn detach(&self) {
+        patience::lock(&self.state).half.detach();
+        if let Some((hub, key)) = &self.hub {
+            hub.suspend_receiver(*key);
+        }
     }
 
     pub(super) fn detach_hub(&self) {

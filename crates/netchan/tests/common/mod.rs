@@ -41,6 +41,13 @@ pub async fn join(server: &Server) -> Session {
     within("dial", dial(server.ticket(), Config::default())).await.unwrap()
 }
 
+/// Sessions that end with their connection.
+pub fn mortal() -> Config {
+    let mut config = Config::default();
+    config.session_lifetime = Duration::ZERO;
+    config
+}
+
 /// A server and a client, by memory.
 pub async fn pair() -> (Server, Session) {
     let server = serve().await;

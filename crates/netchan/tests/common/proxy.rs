@@ -37,6 +37,8 @@ enum Mode {
     Run,
     Stall,
     Cut,
+    /// Connections of an earlier generation than this are reset.
+    Fence(usize),
 }
 
 #[derive(Default)]
@@ -44,6 +46,8 @@ struct Record {
     /// What the client sent, and what the server sent.
     bytes: [Mutex<Vec<u8>>; 2],
     connections: AtomicUsize,
+    /// Only the first connection meets its faults.
+    faults_once: bool,
 }
 
 pub struct Proxy {
@@ -61,11 +65,20 @@ enum End {
 impl Proxy {
     /// In front of a server; `up` befalls what clients send, `down` what they receive.
     pub async fn start(server: &Server, up: Fault, down: Fault) -> Self {
+        Self::start_recording(server, up, down, Record::default()).await
+    }
+
+    /// The same, but the faults befall the first connection only.
+    pub async fn start_with_one_fault(server: &Server, up: Fault, down: Fault) -> Self {
+        Self::start_recording(server, up, down, Record { faults_once: true, ..Record::default() }).await
+    }
+
+    async fn start_recording(server: &Server, up: Fault, down: Fault, record: Record) -> Self {
         let (host, port) = server.addresses()[0].host_port().unwrap();
         let target: SocketAddr = format!("{host}:{port}").parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let record = Arc::new(Record::default());
+        let record = Arc::new(record);
         let mode = watch::Sender::new(Mode::Run);
         let task = tokio::spawn(accept(listener, target, [up, down], Arc::clone(&record), mode.subscribe()));
         Self { address, record, mode, task }
@@ -78,6 +91,11 @@ impl Proxy {
 
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Resets the connections there are, and passes later ones on.
+    pub fn cut_now(&self) {
+        self.mode.send_replace(Mode::Fence(self.connections()));
     }
 
     pub fn stall(&self) {
@@ -119,8 +137,9 @@ async fn accept(
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (near, _) = listener.accept().await.unwrap();
-        record.connections.fetch_add(1, Ordering::SeqCst);
-        connections.spawn(carry(near, target, faults, Arc::clone(&record), mode.clone()));
+        let number = record.connections.fetch_add(1, Ordering::SeqCst);
+        let faults = if record.faults_once && number > 0 { [Fault::None; 2] } else { faults };
+        connections.spawn(carry(near, target, faults, number, Arc::clone(&record), mode.clone()));
     }
 }
 
@@ -128,6 +147,7 @@ async fn carry(
     mut near: TcpStream,
     target: SocketAddr,
     faults: [Fault; 2],
+    number: usize,
     record: Arc<Record>,
     mode: watch::Receiver<Mode>,
 ) {
@@ -137,8 +157,8 @@ async fn carry(
     let ended = {
         let (near_reader, near_writer) = near.split();
         let (far_reader, far_writer) = far.split();
-        let up = pass(near_reader, far_writer, faults[0], &record.bytes[0], mode.clone());
-        let down = pass(far_reader, near_writer, faults[1], &record.bytes[1], mode);
+        let up = pass(near_reader, far_writer, faults[0], number, &record.bytes[0], mode.clone());
+        let down = pass(far_reader, near_writer, faults[1], number, &record.bytes[1], mode);
         tokio::try_join!(up, down)
     };
     if let Err(End::Reset) = ended {
@@ -152,6 +172,7 @@ async fn pass(
     mut reader: tokio::net::tcp::ReadHalf<'_>,
     mut writer: tokio::net::tcp::WriteHalf<'_>,
     fault: Fault,
+    number: usize,
     record: &Mutex<Vec<u8>>,
     mut mode: watch::Receiver<Mode>,
 ) -> Result<(), End> {
@@ -159,7 +180,9 @@ async fn pass(
     let mut passed = 0;
     loop {
         let read = tokio::select! {
-            _ = mode.wait_for(|mode| *mode == Mode::Cut) => return Err(End::Cut),
+            ended = mode.wait_for(|mode| *mode == Mode::Cut || matches!(mode, Mode::Fence(from) if number < *from)) => {
+                return Err(if matches!(ended.as_deref(), Ok(Mode::Fence(_))) { End::Reset } else { End::Cut });
+            }
             read = reader.read(&mut buffer) => read,
         };
         let Ok(count @ 1..) = read else {
@@ -167,7 +190,7 @@ async fn pass(
             return Ok(());
         };
         let stalled = mode.wait_for(|mode| *mode != Mode::Stall).await.map(|mode| *mode);
-        if !matches!(stalled, Ok(Mode::Run)) {
+        if !matches!(stalled, Ok(Mode::Run | Mode::Fence(_))) {
             return Err(End::Cut);
         }
         record.lock().extend_from_slice(&buffer[..count]);

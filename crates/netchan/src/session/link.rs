@@ -1,0 +1,157 @@
+//! A session's links: what a new one brings, and how it takes the place of the last.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use netchan_proto::crypto::{Accepted, Established, Sealer};
+use netchan_proto::session::{LinkControlKeys, ReadHalf, WriteHalf, begin};
+use tokio::io::AsyncReadExt;
+
+use super::host::ShellHost;
+use super::{Chan, SessionCore};
+use crate::error::SessionEnd;
+use crate::peer::Peer;
+use crate::transport::{LinkReader, LinkWriter};
+
+/// A link whose handshake is done.
+pub(crate) struct NewLink {
+    pub(super) control: LinkControlKeys,
+    pub(super) sealer: Sealer,
+    pub(super) half: ReadHalf,
+    pub(super) reader: LinkReader,
+    pub(super) writer: LinkWriter,
+    pub(super) peer: Peer,
+    pub(super) accepted: Accepted,
+    pub(super) secret: netchan_proto::crypto::ResumeSecret,
+    pub(super) key_exchange: &'static str,
+    pub(super) cipher: &'static str,
+    /// The longest message the peer takes.
+    pub(super) peer_bytes_max: usize,
+    /// The peer has confirmed it before it became the session's (`SESS-16`).
+    pub(super) confirmed: bool,
+}
+
+/// What the driver finds in its mailbox.
+pub(super) enum Arrival {
+    /// Another link, for the same session or, at a client whose session was lost, for a new one.
+    Link(Box<NewLink>),
+    /// At a client: the server does not know the session any more.
+    Unknown(String),
+    /// At a client: there will be no other link.
+    Final(SessionEnd),
+}
+
+impl NewLink {
+    /// From what a handshake established. `early` are bytes that arrived behind it.
+    pub(crate) fn new(
+        established: Established,
+        link: (LinkReader, LinkWriter),
+        early: &[u8],
+        address: String,
+        peer_bytes_max: u64,
+    ) -> Self {
+        let Established { keys, accepted, key_exchange, cipher, peer, .. } = established;
+        let peer = Peer::new(peer, accepted.session_id, address);
+        let secret = keys.resume_secret.clone();
+        let (control, sealer, opener) = LinkControlKeys::split(keys);
+        Self {
+            control,
+            sealer,
+            half: ReadHalf::new(opener, early),
+            reader: link.0,
+            writer: link.1,
+            peer,
+            accepted,
+            secret,
+            key_exchange,
+            cipher,
+            peer_bytes_max: usize::try_from(peer_bytes_max).unwrap_or(usize::MAX),
+            confirmed: false,
+        }
+    }
+}
+
+impl NewLink {
+    /// For the record of the session's links.
+    pub(crate) fn secret(&self) -> netchan_proto::crypto::ResumeSecret {
+        self.secret.clone()
+    }
+
+    pub(crate) fn log(&self, what: &'static str) {
+        let (key_exchange, cipher) = (self.key_exchange, self.cipher);
+        tracing::info!(peer = %self.peer, epoch = self.accepted.epoch.0, key_exchange, cipher, "{what}");
+    }
+
+    /// Waits until the peer has confirmed the link.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the link is of no use.
+    pub(crate) async fn await_confirm(&mut self) -> Result<(), String> {
+        while !self.half.await_confirm(self.control.peer_confirm()).map_err(|fault| fault.to_string())? {
+            let bytes = self.reader.read(self.half.space()).await.map_err(|error| error.to_string())?;
+            if bytes == 0 {
+                return Err("the client closed it".to_owned());
+            }
+            self.half.filled(bytes);
+        }
+        self.confirmed = true;
+        Ok(())
+    }
+}
+
+impl SessionCore {
+    /// Leaves something for the driver. What it has not looked at yet is replaced: a newer link fences an older one.
+    pub(super) fn post(&self, arrival: Arrival) {
+        *self.arrival.lock() = Some(arrival);
+        self.arrived.store(true, Ordering::SeqCst);
+        self.wake_driver();
+    }
+
+    /// A link that the client has confirmed takes the place of this session's, if it has any.
+    pub(crate) fn relink(&self, link: NewLink) {
+        self.post(Arrival::Link(Box::new(link)));
+    }
+
+    pub(super) fn take_arrival(&self) -> Option<Arrival> {
+        if !self.arrived.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        self.arrival.lock().take()
+    }
+
+    /// The link is gone, or is to be replaced: nothing is read from it or written to it any more, and every half notes where
+    /// it stands.
+    pub(super) fn detach(self: &Arc<Self>) {
+        self.drop_link();
+        self.control.lock().detach();
+        for chan in self.channels() {
+            match chan {
+                Chan::Send(chan) => chan.detach(),
+                Chan::Recv(chan) => chan.detach(),
+            }
+        }
+    }
+
+    /// Puts a link in place. The driver reads it from here on.
+    pub(super) fn attach(self: &Arc<Self>, link: NewLink) -> (LinkReader, ReadHalf) {
+        let NewLink { control, mut sealer, half, reader, writer, confirmed, .. } = link;
+        sealer.set_rekey_limits(self.limits.rekey);
+        {
+            let mut facts = self.facts.lock();
+            facts.peer = link.peer;
+            (facts.key_exchange, facts.cipher) = (link.key_exchange, link.cipher);
+        }
+        self.message_bytes_max
+            .store(self.limits.message_bytes_max.min(link.peer_bytes_max), Ordering::Relaxed);
+        self.links_count.fetch_add(1, Ordering::Relaxed);
+        self.bytes_count.store(0, Ordering::Relaxed);
+        self.set_link(WriteHalf::new(sealer), writer);
+        if confirmed {
+            begin(&ShellHost::new(self), control);
+        } else {
+            self.control.lock().attach(control);
+        }
+        self.wake_flusher();
+        (reader, half)
+    }
+}

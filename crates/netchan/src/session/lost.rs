@@ -1,0 +1,274 @@
+//! A session that is lost at a client, and the new one that takes its place: what becomes of each channel.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use netchan_proto::channel::{CloseReason, RecvHalf, SendHalf};
+use netchan_proto::session::{ClientLinks, Control};
+
+use super::link::NewLink;
+use super::open::{Asker, OpenSpec, Opening};
+use super::state::{SessionEvent, SessionState};
+use super::{Chan, RecvChan, SendChan, SessionCore, control_limits};
+use crate::error::SessionEnd;
+use crate::options::LossPolicy;
+use crate::patience;
+
+/// What the next confirmation of a link means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// A link in good order was replaced.
+    Renewed,
+    /// The session goes on after it had no link.
+    Resumed,
+    /// A new session, in place of one that was lost.
+    Anew,
+}
+
+/// How a channel is opened again when its session was lost.
+pub(crate) struct Reopen {
+    pub(super) policy: LossPolicy,
+    pub(super) spec: OpenSpec,
+}
+
+/// What a sending end owes from a session that was lost, before anything else is sent.
+#[derive(Default)]
+pub(crate) struct Owed {
+    /// Encoded values, oldest first, and whether each may have been received.
+    values: VecDeque<(Bytes, bool)>,
+    close: Option<CloseReason>,
+}
+
+impl Owed {
+    /// Encoded values, oldest first, and whether each may have been received.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, bool)> {
+        self.values.iter().map(|(bytes, in_doubt)| (bytes, *in_doubt))
+    }
+}
+
+impl SessionCore {
+    /// The session is no more. Its channels end, but for those that are to be opened again on the next.
+    pub(super) fn lose(self: &Arc<Self>, end: &SessionEnd) {
+        tracing::warn!(peer = %self.peer(), %end, "session lost; setting up another");
+        let openings: Vec<_> = {
+            let mut control = self.control.lock();
+            *control = Control::new(control.side(), control_limits(&self.limits));
+            // Nobody has heard the answer to these: they are asked again.
+            self.opening.lock().drain().map(|(_, opening)| opening).collect()
+        };
+        self.lost.store(true, Ordering::SeqCst);
+        self.ready.lock().clear();
+        self.idle.lock().clear();
+        let table = std::mem::take(&mut *self.table.lock());
+        for chan in table.into_values() {
+            chan.queued().store(false, Ordering::SeqCst);
+            match &chan {
+                Chan::Send(sender) if !sender.waits_for_reopening() => sender.ended(end),
+                Chan::Recv(receiver) if !receiver.waits_for_reopening() => receiver.ended(end),
+                _ => self.reopening.lock().push(chan),
+            }
+        }
+        for opening in openings {
+            self.ask_again(opening);
+        }
+        self.upper.lost(self, end);
+        self.board.publish(SessionEvent::Gone(end.clone()));
+        self.board.set(SessionState::Suspended);
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    /// The first link of the session that takes the place of the lost one.
+    pub(super) fn renew(&self, links: &mut ClientLinks, link: &NewLink) {
+        *links = ClientLinks::new(&link.accepted, link.secret.clone());
+        self.lost.store(false, Ordering::SeqCst);
+    }
+
+    /// Opens the channels again that wait for it.
+    pub(super) fn reopen(self: &Arc<Self>) {
+        let ready: Vec<_> = self.reopening.lock().extract_if(.., |chan| !chan.drains()).collect();
+        for chan in ready {
+            self.reopen_one(chan);
+        }
+    }
+
+    /// The program has taken everything that a receiving end still had from a session that was lost.
+    #[cold]
+    pub(crate) fn drained(self: &Arc<Self>, chan: &Arc<RecvChan>) {
+        let same = |other: &mut Chan| matches!(other, Chan::Recv(other) if Arc::ptr_eq(other, chan));
+        let waiting: Vec<_> = self.reopening.lock().extract_if(.., same).collect();
+        for chan in waiting {
+            if self.is_lost() {
+                // With the others, when there is a session.
+                self.reopening.lock().push(chan);
+            } else {
+                self.reopen_one(chan);
+            }
+        }
+    }
+
+    /// Opens one channel again; its end says so if that cannot be.
+    pub(super) fn reopen_one(self: &Arc<Self>, chan: Chan) {
+        let reopen = match &chan {
+            Chan::Send(chan) => &chan.reopen,
+            Chan::Recv(chan) => &chan.reopen,
+        };
+        let Some(Reopen { spec, .. }) = reopen else { return };
+        self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone()) });
+    }
+
+    fn ask_again(self: &Arc<Self>, opening: Opening) {
+        if let Err((opening, error)) = self.ask(opening) {
+            opening.asker.failed(self, super::OpenFailure::Here(error));
+        }
+    }
+
+    /// A channel could not be opened again.
+    pub(super) fn not_reopened(&self, chan: &Chan, reason: String) {
+        let end = SessionEnd::Lost(format!("not opened again: {reason}"));
+        let channel = match chan {
+            Chan::Send(chan) => {
+                chan.ended(&end);
+                chan.name.to_string()
+            }
+            Chan::Recv(chan) => {
+                chan.ended(&end);
+                chan.name.to_string()
+            }
+        };
+        self.board.publish(SessionEvent::NotReopened { channel, reason });
+    }
+}
+
+impl Chan {
+    fn drains(&self) -> bool {
+        match self {
+            Self::Send(_) => false,
+            Self::Recv(chan) => patience::lock(&chan.state).drains,
+        }
+    }
+}
+
+impl SendChan {
+    /// Whether the channel is to be opened again; then nothing is sent until it has been.
+    fn waits_for_reopening(&self) -> bool {
+        let goes_on = self.reopen.as_ref().is_some_and(|reopen| reopen.policy != LossPolicy::Fail);
+        let mut state = patience::lock(&self.state);
+        let goes_on = goes_on && state.half.peer_closed().is_none() && state.end.is_none();
+        if goes_on {
+            state.half.hold(true);
+            // Whoever waits for the fate of a value cannot learn it any more.
+            state.life += 1;
+            state.watchers.wake_all();
+        }
+        goes_on
+    }
+
+    /// The channel has been opened again: what is unsettled is owed, or dropped, and then sending goes on.
+    ///
+    /// `insert` puts it into the table again, once its id is the new one.
+    pub(super) fn reopened(self: &Arc<Self>, mut half: SendHalf, insert: impl FnOnce()) {
+        let policy = self.reopen.as_ref().map_or(LossPolicy::Fail, |reopen| reopen.policy);
+        let mut state = patience::lock(&self.state);
+        let mut owed = std::mem::take(&mut state.owed);
+        if policy == LossPolicy::Resend {
+            let mut values = VecDeque::new();
+            // An offer has its own sender waiting, who is told that it is in doubt.
+            let offers = state.half.is_rendezvous();
+            state.half.for_each_unsettled(|value| {
+                if !offers {
+                    values.push_back((value.payload.into_bytes(), value.in_doubt));
+                }
+            });
+            values.append(&mut owed.values);
+            owed.values = values;
+        } else {
+            owed.values.clear();
+        }
+        owed.close = owed.close.or_else(|| state.half.closing().cloned());
+        half.hold(true);
+        self.core.replayed.fetch_add(state.half.replayed(), Ordering::Relaxed);
+        self.set_id(half.id());
+        state.half = half;
+        state.owed = owed;
+        state.pay();
+        state.watchers.wake_all();
+        drop(state);
+        insert();
+        self.writable();
+        self.kick(true);
+    }
+}
+
+impl super::SendState {
+    /// Sends what is owed, as far as there is credit; then others may send.
+    pub(super) fn pay(&mut self) {
+        if !self.half.is_held() {
+            return;
+        }
+        self.half.hold(false);
+        while let Some((bytes, in_doubt)) = self.owed.values.front() {
+            let bytes = bytes.clone();
+            let pushed = if *in_doubt {
+                self.half.push_redelivered(|item| item.share(bytes))
+            } else {
+                self.half.push(|item| item.share(bytes))
+            };
+            match pushed {
+                Ok(_) => _ = self.owed.values.pop_front(),
+                Err(netchan_proto::channel::PushError::Full) => {
+                    let waiting = (self.owed.values.len() + self.senders.len()) as u64;
+                    self.half.want(waiting);
+                    self.half.hold(true);
+                    return;
+                }
+                Err(_) => {
+                    // It stays with what `take_unsettled` finds.
+                    let why = "a value to be sent again is longer than the server takes now";
+                    self.end.get_or_insert_with(|| SessionEnd::Lost(why.to_owned()));
+                    self.senders.wake_all();
+                    return;
+                }
+            }
+        }
+        if let Some(reason) = self.owed.close.take() {
+            self.half.close(reason);
+        }
+    }
+}
+
+impl RecvChan {
+    /// Whether the channel is to be opened again. One that holds values of its own goes on when they have been taken.
+    fn waits_for_reopening(&self) -> bool {
+        let goes_on = self.reopen.as_ref().is_some_and(|reopen| reopen.policy != LossPolicy::Fail);
+        let mut state = patience::lock(&self.state);
+        let goes_on = goes_on && state.half.peer_closed().is_none() && state.half.ended().is_none();
+        if goes_on && state.end.is_none() {
+            state.half.forsake();
+            state.drains = state.half.ready() > 0;
+            return true;
+        }
+        false
+    }
+
+    /// The channel has been opened again.
+    pub(super) fn reopened(self: &Arc<Self>, half: RecvHalf, insert: impl FnOnce()) {
+        let mut state = patience::lock(&self.state);
+        self.set_id(half.id());
+        let stopped = state.half.ended().cloned();
+        state.half = half;
+        if let Some(reason) = stopped {
+            state.half.stop(reason);
+        }
+        let waiting = state.receivers.len() as u64;
+        state.half.set_waiting(waiting);
+        let urgency = state.half.urgency();
+        drop(state);
+        insert();
+        self.report(urgency);
+    }
+}

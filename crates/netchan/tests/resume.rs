@@ -1,0 +1,117 @@
+//! Sessions outlive connections: over real sockets, cut by a man in the middle.
+
+mod common;
+
+use std::time::Duration;
+
+use common::proxy::{Fault, Proxy};
+use common::{Anything, DEADLINE, within};
+use netchan::{Config, SessionEvent, SessionState, dial, listen_and_serve};
+
+#[tokio::test]
+async fn a_cut_connection_is_invisible() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let (down, up) = server.channel::<u32>("values", 8)?;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let mut events = session.events();
+    let mut server_events = server.events();
+    let sender = session.sender::<u32>("values").await?;
+    for round in 0..5_u32 {
+        for n in 0..100 {
+            within("send", sender.send(round * 100 + n)).await?;
+            assert_eq!(within("recv", up.recv()).await?, Some(round * 100 + n));
+        }
+        proxy.cut_now();
+        within("suspended", async {
+            while !matches!(events.recv().await, Some(SessionEvent::Suspended { .. })) {}
+        })
+        .await;
+        within("resumed", async { while events.recv().await != Some(SessionEvent::Resumed) {} }).await;
+    }
+    assert_eq!(session.state(), SessionState::Connected);
+    assert_eq!(session.stats().resumes, 5);
+    assert_eq!(session.stats().links, 6);
+    drop(down);
+    session.close(DEADLINE).await?;
+    let mut seen = Vec::new();
+    while !matches!(seen.last(), Some(SessionEvent::Gone(_))) {
+        seen.extend(within("server event", server_events.recv()).await.map(|event| event.event));
+    }
+    let suspended = seen.iter().filter(|event| matches!(event, SessionEvent::Suspended { .. })).count();
+    let resumed = seen.iter().filter(|event| **event == SessionEvent::Resumed).count();
+    assert_eq!((suspended, resumed), (5, 5), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_in_both_directions_survives_many_cuts() -> Anything {
+    const COUNT: u32 = 30_000;
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let results = server.receiver::<u32>("results", 16)?;
+    let tasks = server.sender::<u32>("tasks", 16)?;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let (to, from) = (session.sender::<u32>("results").await?, session.receiver::<u32>("tasks").await?);
+    let worker = tokio::spawn(async move {
+        while let Some(task) = from.recv().await.unwrap() {
+            to.send(task).await.unwrap();
+        }
+    });
+    let feeder = tokio::spawn(async move {
+        for n in 0..COUNT {
+            tasks.send(n).await.unwrap();
+        }
+        tasks.close();
+    });
+    let collecting = async {
+        for n in 0..COUNT {
+            assert_eq!(results.recv().await.unwrap(), Some(n), "in order, once");
+            if n % 1_000 == 500 {
+                proxy.cut_now();
+            }
+        }
+    };
+    within("all results", collecting).await;
+    within("the worker", worker).await?;
+    within("the feeder", feeder).await?;
+    assert!(session.stats().resumes > 5, "{:?}", session.stats());
+    session.close(DEADLINE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cut_at_any_place_of_either_direction_is_invisible() -> Anything {
+    for at in [1_900, 2_300, 2_650, 2_700, 2_760, 2_850, 3_000, 3_300, 5_000, 20_000, 60_000] {
+        for (up, down) in
+            [(Fault::Cut(at), Fault::None), (Fault::None, Fault::Reset(at)), (Fault::Flip(at), Fault::None)]
+        {
+            let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+            let proxy = Proxy::start_with_one_fault(&server, up, down).await;
+            let results = server.receiver::<Vec<u8>>("results", 16)?;
+            let mut config = Config::default();
+            config.keepalive_dead = Duration::from_secs(3);
+            config.keepalive_idle = Duration::from_secs(1);
+            let Ok(session) = dial(proxy.ticket(&server), config).await else { continue };
+            let to = within("open", session.sender::<Vec<u8>>("results")).await?;
+            let sending = async {
+                for n in 0..300_u32 {
+                    to.send(n.to_be_bytes().repeat(60)).await.unwrap();
+                }
+                to.flush().await.unwrap();
+            };
+            let receiving = async {
+                for n in 0..300_u32 {
+                    assert_eq!(
+                        results.recv().await.unwrap(),
+                        Some(n.to_be_bytes().repeat(60)),
+                        "{up:?} {down:?}"
+                    );
+                }
+            };
+            within("everything", async { tokio::join!(sending, receiving) }).await;
+            session.close(DEADLINE).await?;
+        }
+    }
+    Ok(())
+}
