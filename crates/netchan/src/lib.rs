@@ -63,7 +63,7 @@ pub use netchan_proto::id::SessionId;
 pub use offer::{Offer, OfferKind};
 pub use options::{ChannelOptions, LossPolicy};
 pub use peer::Peer;
-pub use receiver::{Receiver, ReceiverStats};
+pub use receiver::{Received, Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
 pub use server::{Client, Server, ServerEvent, listen_and_serve};
 pub use session::{CloseReport, Events, SessionEvent, SessionState, SessionStats};

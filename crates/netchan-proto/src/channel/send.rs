@@ -476,11 +476,16 @@ impl SendHalf {
         if w.received > self.committed() || w.taken > w.received {
             return Err(Violation("window reports values that were not sent"));
         }
-        let before = (self.received, self.taken, self.available());
+        let before = self.standing();
         self.received = self.received.max(w.received);
         self.credit.raise(w.limit, w.limit_bytes);
         self.settle(w.taken);
-        Ok(before != (self.received, self.taken, self.available()))
+        Ok(before != self.standing())
+    }
+
+    /// What whoever waits may wait for.
+    const fn standing(&self) -> (u64, u64, u64, bool) {
+        (self.received, self.taken, self.credit.limit(), self.credit.has_bytes())
     }
 
     fn settle(&mut self, taken: u64) {

@@ -139,10 +139,24 @@ impl Hosted {
     /// # Errors
     /// The number is not the sender's next, or lies beyond its lease.
     pub fn push(&mut self, key: SenderKey, seq: u64, bytes: Bytes) -> Result<(), Violation> {
+        self.push_marked(key, seq, bytes, false)
+    }
+
+    /// As [`Self::push`], for a value that may have been received before, in a session that was lost (`CHAN-10`).
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_marked(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        bytes: Bytes,
+        redelivered: bool,
+    ) -> Result<(), Violation> {
         let ticket = self.queue.next_ticket();
         if self.senders.push(key, seq, ticket, &mut self.effects)? == Admission::Queued {
             self.held_bytes += bytes.len() as u64;
-            self.queue.push(key, seq, bytes);
+            self.queue.push(key, seq, bytes, redelivered);
         }
         self.settle();
         Ok(())

@@ -27,9 +27,9 @@ impl Queue {
         self.fresh.next_place()
     }
 
-    pub(super) fn push(&mut self, origin: SenderKey, seq: u64, bytes: Bytes) {
+    pub(super) fn push(&mut self, origin: SenderKey, seq: u64, bytes: Bytes, redelivered: bool) {
         let ticket = self.next_ticket();
-        self.fresh.join(Item { ticket, origin, seq, bytes, redelivered: false });
+        self.fresh.join(Item { ticket, origin, seq, bytes, redelivered });
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {

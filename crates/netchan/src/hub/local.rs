@@ -306,7 +306,7 @@ impl Hub {
         &self,
         cx: Option<&Context<'_>>,
         ticket: &mut Option<Ticket>,
-    ) -> Poll<Option<(Bytes, Peer)>> {
+    ) -> Poll<Option<(Bytes, Peer, bool)>> {
         self.run_pumping(|state, kicks| {
             let ahead = state.local.receivers.ahead_of(*ticket);
             if state.local.values.len() <= ahead {
@@ -324,7 +324,7 @@ impl Hub {
                 state.local.received += 1;
                 // More may wait here than the policy takes at once.
                 state.demand_up_to(state.local.receivers.len() as u64);
-                return Poll::Ready(Some((item.bytes, peer)));
+                return Poll::Ready(Some((item.bytes, peer, item.redelivered)));
             }
             if state.finished && state.local.values.is_empty() {
                 state.local.receivers.leave(ticket);

@@ -68,8 +68,8 @@ struct RemoteReceiver {
     /// The credit, and the taken values, that the policy has been told of.
     limit: u64,
     taken: u64,
-    /// Values that are this receiver's and wait for its byte window.
-    pending: VecDeque<Bytes>,
+    /// Values that are this receiver's and wait for its byte window, and whether each may have been received before.
+    pending: VecDeque<(Bytes, bool)>,
 }
 
 #[derive(Default)]
@@ -255,7 +255,7 @@ impl HubState {
                 }
                 Effect::Deliver { to, item } => {
                     if let Some(receiver) = self.receivers.get_mut(&to) {
-                        receiver.pending.push_back(item.bytes);
+                        receiver.pending.push_back((item.bytes, item.redelivered));
                         self.send_pending(to, kicks);
                     }
                 }
@@ -316,8 +316,13 @@ impl HubState {
         let mut too_large = false;
         {
             let mut state = chan.state.lock();
-            while let Some(bytes) = receiver.pending.front() {
-                match state.half.push(|item| item.share(bytes.clone())) {
+            while let Some((bytes, redelivered)) = receiver.pending.front() {
+                let pushed = if *redelivered {
+                    state.half.push_redelivered(|item| item.share(bytes.clone()))
+                } else {
+                    state.half.push(|item| item.share(bytes.clone()))
+                };
+                match pushed {
                     Ok(_) => _ = receiver.pending.pop_front(),
                     Err(PushError::Full | PushError::Closed) => break,
                     Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {

@@ -62,12 +62,15 @@ impl Hub {
     pub(crate) fn values_arrived(&self, key: SenderKey, chan: &Arc<RecvChan>) {
         self.run(|state| {
             loop {
-                let next = chan.state.lock().half.hand_over();
-                let Some((seq, bytes)) = next else { break };
+                let next = {
+                    let mut state = chan.state.lock();
+                    state.half.hand_over().map(|(seq, bytes)| (seq, bytes, state.half.took_redelivered()))
+                };
+                let Some((seq, bytes, redelivered)) = next else { break };
                 if let Some(sender) = state.senders.get_mut(&key) {
                     sender.pushed += 1;
                 }
-                if let Err(violation) = state.hosted.push(key, seq, bytes) {
+                if let Err(violation) = state.hosted.push_marked(key, seq, bytes, redelivered) {
                     tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.stop(reason);

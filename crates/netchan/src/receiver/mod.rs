@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use parking_lot::Mutex;
 
-use self::op::RecvOp;
+use self::op::{RecvOp, Taken};
 use crate::codec::{Codec, DecodeContext, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
 use crate::hub::Hub;
@@ -78,6 +78,19 @@ pub struct ReceiverStats {
     pub waiting: u64,
 }
 
+/// A value that was received, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received<T> {
+    /// The value.
+    pub value: T,
+    /// Who sent it.
+    pub peer: Peer,
+    /// It may have been received before: a receiver of the hosted channel held it and did not take it, as far as is known,
+    /// or its sender lost its session and sent it again ([`LossPolicy::Resend`](crate::LossPolicy::Resend)).
+    pub redelivered: bool,
+}
+
 impl<T: Send + 'static> Receiver<T> {
     pub(crate) fn wire(handle: RecvHandle, codec: Arc<dyn Codec<T>>) -> Self {
         let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
@@ -121,8 +134,24 @@ impl<T: Send + 'static> Receiver<T> {
     /// # Cancel safety
     /// As [`recv`](Self::recv).
     pub async fn recv_from(&self) -> Result<Option<(T, Peer)>, RecvError> {
-        let received = RecvOp::new(self).await?;
-        Ok(received.map(|(value, peer)| (value, peer.unwrap_or_else(|| self.peer()))))
+        Ok(self.recv_message().await?.map(|received| (received.value, received.peer)))
+    }
+
+    /// As [`recv`](Self::recv), and says what is known of the value: who sent it, and whether it may have been received
+    /// before.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_message(&self) -> Result<Option<Received<T>>, RecvError> {
+        let taken = RecvOp::new(self).await?;
+        Ok(taken.map(|Taken { value, peer, redelivered }| Received {
+            value,
+            peer: peer.unwrap_or_else(|| self.peer()),
+            redelivered,
+        }))
     }
 
     /// Receives up to `limit` values into `values`, waiting for the first; 0 once the channel is closed and drained, or if
@@ -164,7 +193,7 @@ impl<T: Send + 'static> Receiver<T> {
     /// waiting `recv` unless [`ChannelOptions::prefetch`](crate::ChannelOptions::prefetch) says so.
     pub fn try_recv(&self) -> Result<Option<T>, TryRecvError> {
         match RecvOp::new(self).now() {
-            Poll::Ready(Ok(received)) => Ok(received.map(|(value, _)| value)),
+            Poll::Ready(Ok(received)) => Ok(received.map(|taken| taken.value)),
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Pending => Err(TryRecvError::Empty),
         }
@@ -221,7 +250,7 @@ impl<T: Send + 'static> Receiver<T> {
         let mut op = RecvOp::resumed(self, polling.take());
         let result = Pin::new(&mut op).poll(cx);
         *polling = op.suspend();
-        result.map(|received| received.map(|received| received.map(|(value, _)| value)))
+        result.map(|received| received.map(|received| received.map(|taken| taken.value)))
     }
 
     /// Closes the channel from this end, for every clone; what has not been received is dropped, and the sender's end is

@@ -17,7 +17,15 @@ use crate::reentry::{self, Busy};
 use crate::session::{RecvChan, RecvState};
 use crate::wait::Ticket;
 
-type Received<T> = Result<Option<(T, Option<Peer>)>, RecvError>;
+/// A value and what is known of it.
+pub(super) struct Taken<T> {
+    pub(super) value: T,
+    /// Who sent it, where that is not the peer of the channel.
+    pub(super) peer: Option<Peer>,
+    pub(super) redelivered: bool,
+}
+
+type Received<T> = Result<Option<Taken<T>>, RecvError>;
 
 /// A receive under way. Dropped, it leaves the queue and passes its turn on.
 pub(super) struct RecvOp<'a, T> {
@@ -120,7 +128,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
         let budget = ready!(coop::poll_proceed(cx));
         let result = ready!(self.0.poll_op(Some(cx)));
         budget.made_progress();
-        Poll::Ready(result.map(|received| received.map(|(value, _)| value)))
+        Poll::Ready(result.map(|received| received.map(|taken| taken.value)))
     }
 }
 
@@ -149,6 +157,7 @@ fn poll_wire<T: 'static>(
             let _busy = Busy::under(&chan.state);
             state.half.take().map(|payload| shared.decode(payload))
         };
+        let redelivered = state.half.took_redelivered();
         if !state.receivers.is_empty() && state.half.ended().is_some() {
             // That was the last value: nothing else would tell the others.
             state.receivers.wake_all();
@@ -162,7 +171,9 @@ fn poll_wire<T: 'static>(
         if urgency > Urgency::None {
             chan.report(urgency);
         }
-        return Poll::Ready(value.transpose().map(|value| value.map(|value| (value, None))));
+        return Poll::Ready(
+            value.transpose().map(|value| value.map(|value| Taken { value, peer: None, redelivered })),
+        );
     }
     if let Some(outcome) = over(&state) {
         state.receivers.leave(ticket);
@@ -230,8 +241,9 @@ fn poll_hub<T: 'static>(
     ticket: &mut Option<Ticket>,
 ) -> Poll<Received<T>> {
     match ready!(hub.poll_recv(cx, ticket)) {
-        Some((bytes, peer)) => {
-            Poll::Ready(shared.decode(Payload::Owned(bytes)).map(|value| Some((value, Some(peer)))))
+        Some((bytes, peer, redelivered)) => {
+            let value = shared.decode(Payload::Owned(bytes));
+            Poll::Ready(value.map(|value| Some(Taken { value, peer: Some(peer), redelivered })))
         }
         None => Poll::Ready(Ok(None)),
     }

@@ -235,6 +235,8 @@ impl super::SendState {
                 }
             }
         }
+        // Those who wait asked in a session that is over.
+        self.half.want(self.senders.len() as u64);
         if let Some(reason) = self.owed.close.take() {
             self.half.close(reason);
         }
