@@ -72,6 +72,18 @@ fn a_reordered_result_is_found() {
 }
 
 #[test]
+fn connections_that_are_cut_change_nothing() {
+    let (code, json) = findings(&["--cut", "5"]);
+    assert_eq!(code, Some(0), "{json}");
+    for fault in ["lost", "duplicated", "reordered", "wrong"] {
+        assert_eq!(json[fault], 0, "{fault}");
+    }
+    assert_eq!(json["cuts"], 20, "each of four workers five times");
+    assert_eq!(json["resumes"], 20);
+    assert!(json["values_replayed"].as_u64().unwrap() > 0, "{json}");
+}
+
+#[test]
 fn a_single_worker_does_everything() {
     let (code, json) = findings(&["--workers", "1"]);
     assert_eq!(code, Some(0), "{json}");

@@ -256,6 +256,68 @@ fn key_5_resume_needs_the_secret_and_changes_the_keys() {
     check_link(&mut ours.keys, &mut theirs.keys);
 }
 
+/// What the holder of these keys seals for the control channel and, as its opener, for a channel of its own.
+fn sealed(keys: &mut LinkKeys, open_frame: &[u8]) -> [Vec<u8>; 2] {
+    let channel = ChannelId(1);
+    let secret = keys.own_chain.step(open_frame).secret(Direction::FromClient);
+    keys.sealer.add_channel(channel, secret).expect("a new channel");
+    [ChannelId::CONTROL, channel].map(|channel| {
+        let mut out = SealBuf::new(256);
+        keys.sealer.seal(channel, b"the same plaintext", &[], 0, &mut out).expect("there is room");
+        out.filled().to_vec()
+    })
+}
+
+/// Whether the holder of these keys opens a record of `channel`.
+fn opens(keys: &mut LinkKeys, channel: ChannelId, open_frame: &[u8], record: &[u8]) -> bool {
+    if channel != ChannelId::CONTROL {
+        let secret = keys.peer_chain.step(open_frame).secret(Direction::FromClient);
+        keys.opener.add_channel(channel, secret).expect("a new channel");
+    }
+    match keys.opener.peek(record) {
+        Ok(Peek::Record { plaintext_len, .. }) => {
+            keys.opener.open(record, &mut vec![0; plaintext_len]).is_ok()
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn key_5_the_keys_of_a_resumed_link_share_nothing_with_those_before() {
+    const OPEN: &[u8] = b"the same OPEN frame on both links";
+    let world = World::new();
+    let (mut old, mut old_server) = establish(&mut start(&world.client()), &mut world.server(), usize::MAX);
+    let kept = old.keys.resume_secret.clone();
+    let mut settings = world.client();
+    let session_id = old.accepted.session_id;
+    settings.resume = Some(ResumeFrom { session_id, last_epoch: Epoch(1), secret: kept.clone() });
+    let (mut client, mut server) = (start(&settings), world.server());
+    pump(&mut client, &mut server, usize::MAX).expect("paused");
+    let proof = server.poll_hello().expect("Hello").prove(&kept);
+    server.accept(accepted(), proof).expect("polled");
+    pump(&mut client, &mut server, usize::MAX).expect("Welcome");
+    let mut new = client.poll_established().expect("client");
+    let mut new_server = server.poll_established().expect("server");
+    assert!(new.accepted.resumed);
+
+    assert_ne!(old.keys.own_confirm, new.keys.own_confirm);
+    assert_ne!(old.keys.peer_confirm, new.keys.peer_confirm);
+    let exporter = [9; 48];
+    assert_ne!(kept.proof(&exporter), new.keys.resume_secret.proof(&exporter));
+    let [old_control, old_data] = sealed(&mut old.keys, OPEN);
+    let [new_control, new_data] = sealed(&mut new.keys, OPEN);
+    // Ciphertext and tag of the same plaintext, number and channel.
+    assert_ne!(old_control[8..], new_control[8..]);
+    assert_ne!(old_data[8..], new_data[8..]);
+    let (control, data) = (ChannelId::CONTROL, ChannelId(1));
+    assert!(!opens(&mut new_server.keys, control, OPEN, &old_control));
+    assert!(!opens(&mut old_server.keys, control, OPEN, &new_control));
+    assert!(opens(&mut new_server.keys, control, OPEN, &new_control));
+    assert!(opens(&mut old_server.keys, control, OPEN, &old_control));
+    assert!(!opens(&mut new_server.keys, data, OPEN, &old_data));
+    assert!(opens(&mut old_server.keys, data, OPEN, &old_data));
+}
+
 #[test]
 fn key_5_a_server_cannot_resume_another_session_than_was_asked_for() {
     let world = World::new();

@@ -65,7 +65,7 @@ pub use options::{ChannelOptions, LossPolicy};
 pub use peer::Peer;
 pub use receiver::{Received, Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
-pub use server::{Client, Server, ServerEvent, listen_and_serve};
+pub use server::{Client, Server, ServerEvent, ServerStats, listen_and_serve};
 pub use session::{CloseReport, Events, SessionEvent, SessionState, SessionStats};
 pub use ticket::Ticket;
 

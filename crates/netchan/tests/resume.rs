@@ -115,3 +115,117 @@ async fn a_cut_at_any_place_of_either_direction_is_invisible() -> Anything {
     }
     Ok(())
 }
+
+/// Links are replaced, and keys renewed, all the time: nobody notices.
+#[tokio::test]
+async fn a_link_is_replaced_while_values_pass() -> Anything {
+    let mut config = Config::default();
+    config.renew_bytes = 200_000;
+    config.rekey.records = 7;
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let (to, values) = server.channel::<Vec<u8>>("up", 16)?;
+    let session = dial(server.ticket(), config).await?;
+    let (mut events, mut server_events) = (session.events(), server.events());
+    let (up, down) = (session.sender::<Vec<u8>>("up").await?, session.receiver::<Vec<u8>>("up").await?);
+    drop(to);
+    let sending = async {
+        for n in 0..20_000_u32 {
+            up.send(n.to_be_bytes().repeat(50)).await.unwrap();
+        }
+        up.flush().await.unwrap();
+    };
+    // Both ends receive from the channel: each gets rising numbers, and together they get all.
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let take = async |receiver: &netchan::Receiver<Vec<u8>>| {
+        let mut last = None;
+        while count.load(std::sync::atomic::Ordering::SeqCst) < 20_000 {
+            let Ok(received) = receiver.recv_timeout(Duration::from_millis(200)).await else { continue };
+            let value = received.unwrap();
+            let n = u32::from_be_bytes(*value.first_chunk().unwrap());
+            assert_eq!(value, n.to_be_bytes().repeat(50));
+            assert!(last < Some(n), "{last:?} before {n}");
+            last = Some(n);
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    };
+    within("everything", async { tokio::join!(sending, take(&values), take(&down)) }).await;
+    assert_eq!(count.into_inner(), 20_000);
+    assert!(session.stats().resumes >= 5, "{:?}", session.stats());
+    session.close(DEADLINE).await?;
+    while let Some(event) = events.recv().await {
+        assert!(!matches!(event, SessionEvent::Suspended { .. } | SessionEvent::Resumed), "{event}");
+    }
+    let last = within("the server's word", async {
+        loop {
+            match server_events.recv().await.map(|event| event.event) {
+                Some(SessionEvent::Connected) => {}
+                other => break other,
+            }
+        }
+    });
+    assert!(matches!(last.await, Some(SessionEvent::Gone(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_link_is_replaced_when_its_time_is_over() -> Anything {
+    let mut config = Config::default();
+    config.renew_after = Duration::from_millis(20);
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let values = server.receiver::<u32>("values", 4)?;
+    let session = dial(server.ticket(), config).await?;
+    let sender = session.sender::<u32>("values").await?;
+    let mut n = 0;
+    while session.stats().resumes < 5 {
+        within("send", sender.send(n)).await?;
+        assert_eq!(within("recv", values.recv()).await?, Some(n));
+        n += 1;
+    }
+    assert_eq!(session.state(), SessionState::Connected);
+    session.close(DEADLINE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn control_operations_in_flight_survive_a_cut() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let mut events = session.events();
+    for round in 0..20_u32 {
+        let name = format!("channel-{round}");
+        // Opened, offered, accepted, used, withdrawn and closed, with a cut somewhere in between.
+        let work = async {
+            let (sender, receiver) = tokio::join!(session.sender::<u32>(&name), async {
+                server.recv().await.unwrap().unwrap().accept_receiver::<u32>(0).await
+            });
+            let (sender, receiver) = (sender.unwrap(), receiver.unwrap());
+            let timeout = sender.send_timeout(1, Duration::from_millis(1)).await;
+            let sending = tokio::spawn(async move {
+                sender.send(2).await.unwrap();
+                sender.close_with(netchan::CloseReason::new(300, "done"));
+            });
+            let mut got = Vec::new();
+            while let Some(value) = receiver.recv().await.unwrap() {
+                got.push(value);
+            }
+            sending.await.unwrap();
+            let taken = match timeout {
+                Ok(()) => true,
+                Err(netchan::SendTimeoutError::Timeout(_)) => false,
+                Err(netchan::SendTimeoutError::InDoubt(doubt)) => doubt.outcome().await.is_ok(),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(got, if taken { vec![1, 2] } else { vec![2] });
+            assert_eq!(receiver.close_reason().map(|reason| reason.code), Some(300));
+        };
+        let cutting = async {
+            tokio::time::sleep(Duration::from_micros(u64::from(round) * 150)).await;
+            proxy.cut_now();
+        };
+        within("a round", async { tokio::join!(work, cutting) }).await;
+        within("resumed", async { while events.recv().await != Some(SessionEvent::Resumed) {} }).await;
+    }
+    session.close(DEADLINE).await?;
+    Ok(())
+}

@@ -6,6 +6,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::audit::{Audit, Findings};
 use super::crew::Crew;
+use super::cut::Cutter;
 use super::net::Receiver;
 use super::progress::Progress;
 use super::task::Done;
@@ -23,6 +24,7 @@ pub(super) struct Collected {
     pub(super) findings: Findings,
     pub(super) last_arrival: Instant,
     pub(super) crew: Crew,
+    pub(super) cutter: Option<Cutter>,
 }
 
 /// Counts results until all workers have left and the channel is drained. It does not stop at the expected number:
@@ -32,6 +34,7 @@ pub(super) async fn collect(
     mut crew: Crew,
     tasks: u64,
     progress: Progress,
+    cutter: Option<Cutter>,
 ) -> Collected {
     let mut audit = Audit::new(tasks, progress.workers());
     let mut last_arrival = Instant::now();
@@ -61,6 +64,9 @@ pub(super) async fn collect(
             Ok(Some(done)) => {
                 last_arrival = Instant::now();
                 audit.arrive(&done);
+                if let Some(cutter) = &cutter {
+                    cutter.progress(audit.results(), tasks);
+                }
                 progress.show(audit.results(), done.worker, audit.results_of(done.worker));
             }
             Ok(None) => {
@@ -76,5 +82,5 @@ pub(super) async fn collect(
         }
     }
     progress.clear();
-    Collected { findings: audit.findings(), last_arrival, crew }
+    Collected { findings: audit.findings(), last_arrival, crew, cutter }
 }

@@ -28,6 +28,8 @@ pub(super) struct Crew {
 struct Member {
     encryption: Option<(String, String)>,
     planted: bool,
+    resumes: u64,
+    values_replayed: u64,
     ended: bool,
 }
 
@@ -44,22 +46,21 @@ enum What {
 }
 
 impl Crew {
-    /// Starts the processes and gives each its order.
+    /// Starts a process for each ticket and gives it its order.
     pub(super) fn start(
-        ticket: &str,
-        workers: usize,
+        tickets: &[String],
         slow: Option<usize>,
         plant: Option<Plant>,
     ) -> Result<Self, Failure> {
         let (sender, events) = mpsc::unbounded_channel();
         let mut watchers = JoinSet::new();
-        for worker in 0..workers {
+        for (worker, ticket) in tickets.iter().enumerate() {
             let effort = if slow == Some(worker) { SLOWNESS } else { 1 };
             let plant = plant.filter(|_| worker == 0);
-            let order = Order { ticket: ticket.to_string(), worker, effort, plant };
+            let order = Order { ticket: ticket.clone(), worker, effort, plant };
             watchers.spawn(watch(Subprocess::start("demo-worker")?, order, sender.clone()));
         }
-        let workers = std::iter::repeat_with(Member::default).take(workers).collect();
+        let workers = tickets.iter().map(|_| Member::default()).collect();
         Ok(Self { events, watchers, workers, faults: Vec::new() })
     }
 
@@ -94,7 +95,10 @@ impl Crew {
             What::Told(News::Ready { key_exchange, cipher }) => {
                 member.encryption = Some((key_exchange, cipher))
             }
-            What::Told(News::Finished { planted }) => member.planted = planted,
+            What::Told(News::Finished { planted, resumes, values_replayed }) => {
+                member.planted = planted;
+                (member.resumes, member.values_replayed) = (resumes, values_replayed);
+            }
             What::Ended(outcome) => {
                 member.ended = true;
                 self.faults.extend(outcome.err().map(|why| format!("worker {} {why}", worker + 1)));
@@ -126,6 +130,12 @@ impl Crew {
             problems.push("worker 1 got too few tasks to plant the fault".into());
         }
         problems
+    }
+
+    /// How often the workers' sessions went on over another connection, and how many values they sent again for that.
+    pub(super) fn resumed(&self) -> (u64, u64) {
+        let resumes = self.workers.iter().map(|member| member.resumes).sum();
+        (resumes, self.workers.iter().map(|member| member.values_replayed).sum())
     }
 
     /// The key exchange and the cipher in use (all of them, should workers differ).

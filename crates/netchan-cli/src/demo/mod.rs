@@ -4,6 +4,7 @@
 mod audit;
 mod collector;
 mod crew;
+mod cut;
 mod net;
 mod progress;
 mod report;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use collector::Collected;
 use crew::Crew;
+use cut::Cutter;
 use net::{Hosted, Sender};
 use progress::Progress;
 use report::Report;
@@ -34,6 +36,9 @@ pub(crate) struct Options {
     /// How many worker processes to start; the last is ten times slower if there are several
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+    /// Reset every worker's connection N times from outside, in the middle of a record
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    cut: u64,
     /// Print the findings as one JSON object on the last line
     #[arg(long)]
     json: bool,
@@ -65,15 +70,23 @@ impl Options {
 pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     let workers = usize::from(options.workers);
     let hosted = Hosted::host().await?;
-    let mut crew = Crew::start(&hosted.ticket(), workers, options.slow_worker(), options.plant)?;
+    let (cutter, tickets) = match options.cut {
+        0 => (None, vec![hosted.ticket(); workers]),
+        cuts => {
+            let (cutter, addresses) = Cutter::start(hosted.address()?, workers, cuts).await?;
+            let tickets = addresses.into_iter().map(|address| hosted.ticket_by_way_of(address));
+            (Some(cutter), tickets.collect::<Result<_, _>>()?)
+        }
+    };
+    let mut crew = Crew::start(&tickets, options.slow_worker(), options.plant)?;
     crew.all_ready().await?;
 
     let started = Instant::now();
     let feeder = tokio::spawn(feed(hosted.tasks.clone(), options.tasks));
     let progress = Progress::new(options.tasks, workers, options.slow_worker());
     // Recomputing is work, so the collector runs as a task like any other, not in the thread that started it.
-    let collecting = collector::collect(hosted.results.clone(), crew, options.tasks, progress);
-    let Collected { findings, last_arrival, crew } = tokio::spawn(collecting).await?;
+    let collecting = collector::collect(hosted.results.clone(), crew, options.tasks, progress, cutter);
+    let Collected { findings, last_arrival, crew, cutter } = tokio::spawn(collecting).await?;
 
     let mut problems = crew.problems(options.plant);
     if !feeder.is_finished() {
@@ -87,9 +100,12 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
         }
     }
     let (key_exchange, cipher) = crew.encryption();
+    let replayed_here = hosted.values_replayed();
     if let Err(e) = hosted.shutdown(SHUTDOWN_DEADLINE).await {
         problems.push(format!("the server did not shut down cleanly: {e}"));
     }
+    problems.extend(cutter.as_ref().and_then(Cutter::problem));
+    let (resumes, replayed_there) = crew.resumed();
 
     let report = Report {
         findings,
@@ -97,6 +113,9 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
         elapsed: last_arrival.saturating_duration_since(started),
         key_exchange,
         cipher,
+        cuts: cutter.as_ref().map_or(0, Cutter::cuts),
+        resumes,
+        values_replayed: replayed_here + replayed_there,
         problems,
     };
     print!("{}", report.table());

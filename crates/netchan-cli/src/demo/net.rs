@@ -1,7 +1,9 @@
 //! The demo's use of netchan: everything else in it is ordinary code.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use netchan::address::Address;
 use netchan::{Config, Server, Session};
 pub(super) use netchan::{Receiver, Sender};
 
@@ -35,6 +37,23 @@ impl Hosted {
         self.server.ticket().to_string()
     }
 
+    /// Where the server listens.
+    pub(super) fn address(&self) -> Result<SocketAddr, Failure> {
+        let address = self.server.addresses().first().and_then(|address| address.host_port());
+        let (host, port) = address.ok_or("the server has no address")?;
+        Ok(SocketAddr::new(host.parse()?, port))
+    }
+
+    /// The ticket for who is to go through another address.
+    pub(super) fn ticket_by_way_of(&self, address: SocketAddr) -> Result<String, Failure> {
+        Ok(self.server.ticket().clone().with_addresses(vec![Address::from(address)])?.to_string())
+    }
+
+    /// Values that the server sent again because a connection was lost before they arrived.
+    pub(super) fn values_replayed(&self) -> u64 {
+        self.server.stats().values_replayed
+    }
+
     pub(super) async fn shutdown(self, deadline: Duration) -> Result<(), Failure> {
         self.server.shutdown(deadline).await?;
         Ok(())
@@ -62,6 +81,12 @@ impl Dialled {
 
     pub(super) fn cipher(&self) -> String {
         self.session.cipher().to_string()
+    }
+
+    /// How often the session went on over another connection, and how many values it sent again for that.
+    pub(super) fn resumed(&self) -> (u64, u64) {
+        let stats = self.session.stats();
+        (stats.resumes, stats.values_replayed)
     }
 
     /// Leaves once everything sent has arrived.

@@ -16,6 +16,10 @@ pub(super) struct Report {
     pub(super) elapsed: Duration,
     pub(super) key_exchange: String,
     pub(super) cipher: String,
+    /// Connections that were cut from outside, sessions that went on over another, and values that were sent again for that.
+    pub(super) cuts: u64,
+    pub(super) resumes: u64,
+    pub(super) values_replayed: u64,
     /// What went wrong beside the counts.
     pub(super) problems: Vec<String>,
 }
@@ -58,6 +62,11 @@ impl Report {
             }
             rows.push(row);
         }
+        if self.cuts > 0 {
+            let figures =
+                [("cuts", self.cuts), ("resumes", self.resumes), ("replayed", self.values_replayed)];
+            rows.extend(figures.map(|(name, count)| vec![name.to_string(), grouped(count)]));
+        }
         let verdict = if self.ok() { "every task was done once and in order" } else { "FAILED" };
         format!(
             "{}rate          {} results/s in {:.2} s\nkey exchange  {}\ncipher        {}\n{verdict}\n",
@@ -96,6 +105,9 @@ impl Report {
             "seconds": self.elapsed.as_secs_f64(),
             "key_exchange": self.key_exchange,
             "cipher": self.cipher,
+            "cuts": self.cuts,
+            "resumes": self.resumes,
+            "values_replayed": self.values_replayed,
             "problems": self.problems,
             "ok": self.ok(),
         })
@@ -118,6 +130,9 @@ mod tests {
             elapsed: Duration::from_millis(500),
             key_exchange: "X25519MLKEM768".into(),
             cipher: "AES-256-GCM".into(),
+            cuts: 0,
+            resumes: 0,
+            values_replayed: 0,
             problems: Vec::new(),
         }
     }

@@ -28,8 +28,9 @@ pub(super) struct Order {
 pub(super) enum News {
     /// Dialled, both channels open.
     Ready { key_exchange: String, cipher: String },
-    /// No more tasks, everything delivered. `planted`: the fault that was asked for has happened.
-    Finished { planted: bool },
+    /// No more tasks, everything delivered. `planted`: the fault that was asked for has happened. The rest is what the
+    /// session has been through.
+    Finished { planted: bool, resumes: u64, values_replayed: u64 },
 }
 
 /// The whole life of a worker.
@@ -55,8 +56,9 @@ async fn serve(order: Order) -> Result<(), Failure> {
     if let Some(done) = saboteur.held {
         dialled.results.send(done).await?;
     }
+    let (resumes, values_replayed) = dialled.resumed();
     dialled.close(CLOSE_DEADLINE).await?;
-    child::answer(&News::Finished { planted: saboteur.planted })
+    child::answer(&News::Finished { planted: saboteur.planted, resumes, values_replayed })
 }
 
 /// Plants one fault among the results, at the first chance; without one it passes everything on.

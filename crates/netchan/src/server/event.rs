@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::peer::Peer;
-use crate::session::{Lossy, SessionCore, SessionEvent, SessionState};
+use crate::session::{Lossy, SessionCore, SessionEvent, SessionState, SessionStats};
 
 /// Something that happened to a client's session. Comes after the data that was received from it before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,26 @@ pub struct ServerEvent {
     pub peer: Peer,
     /// What happened.
     pub event: SessionEvent,
+}
+
+/// What a server's sessions have been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Sessions so far.
+    pub sessions: u64,
+    /// Links that took the place of one that was lost, or that had served its time.
+    pub resumes: u64,
+    /// Values that this end sealed again because a link was lost before the client had them.
+    pub values_replayed: u64,
+}
+
+impl ServerStats {
+    pub(super) fn add(&mut self, session: SessionStats) {
+        self.sessions += 1;
+        self.resumes += session.resumes;
+        self.values_replayed += session.values_replayed;
+    }
 }
 
 impl ServerEvent {

@@ -180,7 +180,10 @@ impl Upper for ServerCore {
         let peer = core.peer();
         tracing::info!(%peer, %end, "client gone");
         if let Some(session_id) = peer.session_id() {
-            self.sessions.lock().remove(&session_id);
+            let removed = self.sessions.lock().remove(&session_id);
+            if removed.is_some() {
+                self.past.lock().add(core.stats());
+            }
         }
         self.note_resumed(core);
         self.publish(core, SessionEvent::Gone(end.clone()));

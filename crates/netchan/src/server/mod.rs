@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::client::Client;
-pub use self::event::ServerEvent;
+pub use self::event::{ServerEvent, ServerStats};
 use self::suspended::Suspended;
 use crate::address::Address;
 use crate::codec::Message;
@@ -81,6 +81,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         sessions: Mutex::default(),
         suspended: Mutex::default(),
         events: Publisher::new(),
+        past: Mutex::default(),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),
         config,
@@ -100,6 +101,8 @@ struct ServerCore {
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
     suspended: Mutex<Suspended>,
     events: Publisher<ServerEvent>,
+    /// Over the sessions that have ended.
+    past: Mutex<ServerStats>,
     offers: OfferQueue,
     closing: watch::Sender<bool>,
 }
@@ -235,9 +238,15 @@ impl Server {
     /// What happens to clients from here on, starting with those that are here now.
     #[must_use]
     pub fn events(&self) -> Events<ServerEvent> {
-        self.core
-            .events
-            .subscribe(|| self.core.sessions().iter().map(|core| ServerEvent::now(core)).collect())
+        self.core.events.subscribe(|| self.core.sessions().iter().map(ServerEvent::now).collect())
+    }
+
+    /// What the server's sessions have been through, those included that have ended.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let mut stats = *self.core.past.lock();
+        self.core.sessions().iter().for_each(|core| stats.add(core.stats()));
+        stats
     }
 
     /// Who is here now, those included whose connection is gone and whose session waits for another.

@@ -20,7 +20,7 @@ use super::recv_chan::GiveBack;
 use super::state::{SessionEvent, SessionState};
 use super::{Links, SessionCore, phase, redial};
 use crate::error::SessionEnd;
-use crate::transport::LinkReader;
+use crate::transport::{LinkReader, LinkWriter};
 
 /// Reads in a row before consumers get their turn.
 const READS_MAX: usize = 4;
@@ -61,12 +61,16 @@ struct Reading {
     /// When a client replaces the link.
     renew_at: Option<Instant>,
     shut_down: bool,
+    /// The link that this one replaces, if that was in good order. It stays open until this one is confirmed: else the peer
+    /// could see its end first, and take it for a loss.
+    previous: Option<(LinkReader, LinkWriter)>,
 }
 
 pub(crate) struct Driver {
     core: Arc<SessionCore>,
     first: Option<Box<NewLink>>,
     link: Option<Reading>,
+    previous: Option<(LinkReader, LinkWriter)>,
     redialing: Option<JoinHandle<()>>,
     goodbye_at: Option<Instant>,
     /// When a session without a link is given up.
@@ -83,6 +87,7 @@ impl Driver {
             core,
             first: Some(Box::new(first)),
             link: None,
+            previous: None,
             redialing: None,
             goodbye_at: None,
             give_up_at: None,
@@ -210,6 +215,7 @@ impl Driver {
             check_at: now + core.limits.keepalive_idle,
             renew_at: renews.then(|| now + core.limits.renew_after),
             shut_down: false,
+            previous: self.previous.take(),
         });
         let flusher = tokio::spawn(Flusher::new(&core).run());
         let turn = loop {
@@ -218,8 +224,11 @@ impl Driver {
                 turn => break turn,
             }
         };
-        self.link = None;
-        core.detach();
+        let link = self.link.take();
+        let writer = core.detach();
+        if let (Turn::Replaced(_), Some(link), Some(writer)) = (&turn, link, writer) {
+            self.previous = Some((link.reader, writer));
+        }
         // Only its own panic could be reported here, and that has been said.
         _ = flusher.await;
         turn
@@ -388,6 +397,9 @@ impl Driver {
     /// Asks a silent peer for a sign of life, gives a dead link up, and replaces one that has served its time.
     fn keep_alive(&mut self, now: Instant) -> Result<(), Turn> {
         let Some(link) = &mut self.link else { return Ok(()) };
+        if link.previous.is_some() && self.core.control.lock().is_confirmed() {
+            link.previous = None;
+        }
         let limits = &self.core.limits;
         if now >= link.check_at {
             let silent = now.saturating_duration_since(link.heard);

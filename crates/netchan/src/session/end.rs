@@ -191,11 +191,14 @@ impl SessionCore {
         let reopening = std::mem::take(&mut *self.reopening.lock());
         for chan in table.into_values().chain(reopening) {
             match chan {
-                Chan::Send(chan) => chan.ended(end),
+                Chan::Send(chan) => {
+                    self.note_replayed(&chan);
+                    chan.ended(end);
+                }
                 Chan::Recv(chan) => chan.ended(end),
             }
         }
-        self.drop_link();
+        drop(self.take_link());
         self.ready.lock().clear();
         self.idle.lock().clear();
         self.drop_openings(end);

@@ -282,16 +282,16 @@ impl SessionCore {
         });
     }
 
-    /// Nothing more is written to the link, even while the program keeps its handles; its flusher ends.
-    pub(super) fn drop_link(self: &Arc<Self>) {
+    /// Nothing more is written to the link, even while the program keeps its handles; its flusher ends. A link of the
+    /// program's own may do anything when it is dropped: not under a lock.
+    pub(super) fn take_link(self: &Arc<Self>) -> Option<LinkWriter> {
         let link = self.with_writer(|writer| {
             writer.waker = Waker::noop().clone();
             (writer.blocked, writer.more) = (false, false);
             writer.link.take()
         });
-        // A link of the program's own may do anything when it is dropped: not under the lock.
-        drop(link);
         self.wake_flusher();
+        link.map(|link| link.stream)
     }
 
     /// For the driver: sees to news that were not worth a write so far.

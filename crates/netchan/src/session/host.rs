@@ -159,6 +159,7 @@ impl SessionCore {
         let chan = self.table.lock().remove(&id);
         match chan {
             Some(Chan::Send(chan)) => {
+                self.note_replayed(&chan);
                 chan.writable_locally();
                 chan.detach_hub();
             }

@@ -121,8 +121,8 @@ impl SessionCore {
 
     /// The link is gone, or is to be replaced: nothing is read from it or written to it any more, and every half notes where
     /// it stands.
-    pub(super) fn detach(self: &Arc<Self>) {
-        self.drop_link();
+    pub(super) fn detach(self: &Arc<Self>) -> Option<LinkWriter> {
+        let writer = self.take_link();
         self.control.lock().detach();
         for chan in self.channels() {
             match chan {
@@ -130,6 +130,7 @@ impl SessionCore {
                 Chan::Recv(chan) => chan.detach(),
             }
         }
+        writer
     }
 
     /// Puts a link in place. The driver reads it from here on.

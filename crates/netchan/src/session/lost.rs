@@ -65,7 +65,10 @@ impl SessionCore {
         for chan in table.into_values() {
             chan.queued().store(false, Ordering::SeqCst);
             match &chan {
-                Chan::Send(sender) if !sender.waits_for_reopening() => sender.ended(end),
+                Chan::Send(sender) if !sender.waits_for_reopening() => {
+                    self.note_replayed(sender);
+                    sender.ended(end);
+                }
                 Chan::Recv(receiver) if !receiver.waits_for_reopening() => receiver.ended(end),
                 _ => self.reopening.lock().push(chan),
             }
@@ -122,7 +125,8 @@ impl SessionCore {
     }
 
     fn ask_again(self: &Arc<Self>, opening: Opening) {
-        if let Err((opening, error)) = self.ask(opening) {
+        if let Err(failed) = self.ask(opening) {
+            let (opening, error) = *failed;
             opening.asker.failed(self, super::OpenFailure::Here(error));
         }
     }

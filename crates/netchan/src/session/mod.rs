@@ -277,6 +277,12 @@ impl SessionCore {
         }
     }
 
+    /// Keeps what a channel that goes has been through.
+    fn note_replayed(&self, chan: &SendChan) {
+        let replayed = crate::patience::lock(&chan.state).half.replayed();
+        self.replayed.fetch_add(replayed, Ordering::Relaxed);
+    }
+
     /// Calls `f` with the record of a server's session; `None` at a client.
     pub(crate) fn with_server_links<R>(&self, f: impl FnOnce(&mut ServerLinks) -> R) -> Option<R> {
         match &mut *self.links.lock() {

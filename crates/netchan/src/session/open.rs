@@ -120,7 +120,7 @@ impl SessionCore {
         let (answer, answered) = oneshot::channel();
         let caller = self.callers.fetch_add(1, Ordering::Relaxed);
         let asker = Asker::Caller(caller, answer);
-        self.ask(Opening { spec, asker }).map_err(|(_, error)| OpenFailure::Here(error))?;
+        self.ask(Opening { spec, asker }).map_err(|failed| OpenFailure::Here(failed.1))?;
         let abandon = Abandon { core: self, caller };
         if self.end.get().is_some() {
             return Err(OpenFailure::Lost(lost()));
@@ -135,7 +135,7 @@ impl SessionCore {
     }
 
     /// Asks the peer for a channel.
-    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<(), (Opening, OpenError)> {
+    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<(), Box<(Opening, OpenError)>> {
         {
             let mut control = self.control.lock();
             let spec = &opening.spec;
@@ -151,7 +151,7 @@ impl SessionCore {
             };
             let id = match control.open(request) {
                 Ok(id) => id,
-                Err(error) => return Err((opening, error)),
+                Err(error) => return Err(Box::new((opening, error))),
             };
             // Registered before the answer can be read: the driver needs the control lock for that.
             self.opening.lock().insert(id, opening);
