@@ -309,3 +309,35 @@ fn chan_5_long_messages_do_not_hold_up_other_channels() {
     pair.pump();
     assert_eq!(get(&pair.server.end, long), Some(1));
 }
+
+#[test]
+fn chan_10_values_from_a_lost_session_say_so() {
+    let mut pair = Pair::new(6);
+    let id = pair.client.end.open("again", OpenFlow::OpenerSends);
+    pair.pump();
+    let open = pair.server.end.take_incoming().expect("offered");
+    assert!(pair.server.end.accept(&open, Mode::Credit, 8));
+    pair.pump();
+    pair.client.end.send(id, |half| {
+        for (number, again) in [(0, false), (1, true), (2, true), (3, false), (4, true)] {
+            let bytes = value(number, if number == 4 { 70_000 } else { 20 });
+            let pushed = if again {
+                half.push_redelivered(|item| item.extend(&bytes))
+            } else {
+                half.push(|item| item.extend(&bytes))
+            };
+            pushed.expect("there is credit");
+        }
+    });
+    // What the link loses says so as well when it comes again.
+    pair.write();
+    pair.cut();
+    pair.attach();
+    pair.pump();
+    pair.server.end.recv(id, |half| {
+        for (expected, again) in [(0, false), (1, true), (2, true), (3, false), (4, true)] {
+            let got = half.take().map(|payload| number(payload.as_slice()));
+            assert_eq!((got, half.took_redelivered()), (Some(expected), again));
+        }
+    });
+}

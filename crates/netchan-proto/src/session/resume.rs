@@ -1,4 +1,4 @@
-//! What lets a session go on over a new link: who may, and which link counts.
+//! What lets a session go on over a new link: who may, and which link counts (`SESS-14`).
 //!
 //! Each end keeps the resume secret of the newest epoch that it knows both ends have. A server gives a new epoch to every
 //! proven Hello, commits it when the client confirms, and keeps the one before until the client has shown that it heard of

@@ -152,14 +152,14 @@ impl Hub {
     }
 
     /// A remote receiver's link is gone. What it may have keeps waiting for it; what has not left for it, and what it waits
-    /// for, goes to others. It asks again when it is back, behind them.
+    /// for, goes to others. It asks again when it is back, behind them (`HOST-22`).
     pub(crate) fn suspend_receiver(&self, key: ReceiverKey) {
         self.run(|state| {
             let Some(receiver) = state.receivers.get_mut(&key) else { return };
             let unsent = receiver.pending.len() as u64;
             receiver.pending.clear();
             let cancelled = state.hosted.cancel_demand(key, u64::MAX);
-            receiver.limit -= cancelled + unsent;
+            receiver.limit = receiver.limit.saturating_sub(cancelled + unsent);
             let held = state.hosted.in_flight_of(key) as u64;
             if unsent > 0 && state.hosted.give_back(key, held.saturating_sub(unsent)).is_err() {
                 tracing::warn!(channel = %self.name, "what was to be sent was not there");

@@ -71,10 +71,13 @@ pub(crate) struct Driver {
     first: Option<Box<NewLink>>,
     link: Option<Reading>,
     previous: Option<(LinkReader, LinkWriter)>,
+    /// Links in a row that were lost before they were confirmed: the pauses go on growing.
+    unconfirmed: u32,
     redialing: Option<JoinHandle<()>>,
     goodbye_at: Option<Instant>,
-    /// When a session without a link is given up.
+    /// When a session without a link is given up (`SESS-18`), and when it was to be before its last link.
     give_up_at: Option<Instant>,
+    lost_at_most: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// When to see whether news still wait, and when to give buffers back.
     tick_at: Option<Instant>,
@@ -88,9 +91,11 @@ impl Driver {
             first: Some(Box::new(first)),
             link: None,
             previous: None,
+            unconfirmed: 0,
             redialing: None,
             goodbye_at: None,
             give_up_at: None,
+            lost_at_most: None,
             timer: Box::pin(tokio::time::sleep(PARK_AFTER)),
             tick_at: None,
             park_at: None,
@@ -145,7 +150,11 @@ impl Driver {
             core.board.set(SessionState::Suspended);
             core.board.publish(SessionEvent::Suspended { reason });
         }
-        self.give_up_at = Some(Instant::now() + core.limits.session_lifetime);
+        self.unconfirmed = if core.coming.lock().is_some() { self.unconfirmed.saturating_add(1) } else { 0 };
+        // A link that came to nothing buys the session no time.
+        let give_up_at = Instant::now() + core.limits.session_lifetime;
+        self.give_up_at = self.lost_at_most.filter(|_| self.unconfirmed > 0).or(Some(give_up_at));
+        self.lost_at_most = self.give_up_at;
         self.redial(core.resume_from(), false);
         Ok(())
     }
@@ -165,7 +174,8 @@ impl Driver {
     fn redial(&mut self, resume: Option<netchan_proto::crypto::ResumeFrom>, at_once: bool) {
         self.stop_redialing();
         if let Some(relink) = &self.core.redial {
-            let attempt = redial::run(Arc::clone(&self.core), Arc::clone(relink), resume, at_once);
+            let attempt =
+                redial::run(Arc::clone(&self.core), Arc::clone(relink), resume, at_once, self.unconfirmed);
             self.redialing = Some(tokio::spawn(attempt));
         }
     }

@@ -199,6 +199,7 @@ impl SessionCore {
             }
         }
         drop(self.take_link());
+        self.drop_arrival();
         self.ready.lock().clear();
         self.idle.lock().clear();
         self.drop_openings(end);

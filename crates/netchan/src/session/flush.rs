@@ -26,6 +26,16 @@ pub(super) struct Writer {
     link: Option<OutLink>,
     /// Which link it is, counted from 1.
     number: u64,
+    progress: Progress,
+}
+
+struct OutLink {
+    half: WriteHalf,
+    stream: LinkWriter,
+}
+
+/// How far writing to a link has come.
+struct Progress {
     /// The flusher's: whoever finds the link full leaves the rest to it.
     waker: Waker,
     blocked: bool,
@@ -36,23 +46,9 @@ pub(super) struct Writer {
     failed: Option<String>,
 }
 
-struct OutLink {
-    half: WriteHalf,
-    stream: LinkWriter,
-}
-
-impl Writer {
-    /// Without a link.
-    pub(super) fn new() -> Self {
-        Self {
-            link: None,
-            number: 0,
-            waker: Waker::noop().clone(),
-            blocked: false,
-            more: false,
-            unflushed: false,
-            failed: None,
-        }
+impl Progress {
+    fn new() -> Self {
+        Self { waker: Waker::noop().clone(), blocked: false, more: false, unflushed: false, failed: None }
     }
 
     fn fail(&mut self, core: &SessionCore, why: impl std::fmt::Display) {
@@ -62,17 +58,7 @@ impl Writer {
         core.wake_driver();
     }
 
-    fn write(&mut self, core: &Arc<SessionCore>) {
-        self.more = false;
-        if self.failed.is_some() {
-            return;
-        }
-        let Some(mut link) = self.link.take() else { return };
-        self.write_to(core, &mut link);
-        self.link = Some(link);
-    }
-
-    fn write_to(&mut self, core: &Arc<SessionCore>, link: &mut OutLink) {
+    fn write(&mut self, core: &Arc<SessionCore>, link: &mut OutLink) {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         self.blocked = false;
@@ -106,6 +92,20 @@ impl Writer {
                 Poll::Ready(Err(error)) => self.fail(core, error),
                 Poll::Pending => self.blocked = true,
             }
+        }
+    }
+}
+
+impl Writer {
+    /// Without a link.
+    pub(super) fn new() -> Self {
+        Self { link: None, number: 0, progress: Progress::new() }
+    }
+
+    fn write(&mut self, core: &Arc<SessionCore>) {
+        self.progress.more = false;
+        if let (Some(link), None) = (&mut self.link, &self.progress.failed) {
+            self.progress.write(core, link);
         }
     }
 }
@@ -173,7 +173,7 @@ impl Drop for FailOnDrop<'_> {
         let Flusher { core, link_number } = self.0;
         core.with_writer(|writer| {
             if writer.number == *link_number && writer.link.is_some() {
-                writer.fail(core, "the task that writes has ended");
+                writer.progress.fail(core, "the task that writes has ended");
             }
         });
     }
@@ -201,7 +201,7 @@ impl SessionCore {
             let Some(mut writer) = self.writer.try_lock() else { return };
             self.flush_again.store(false, Ordering::SeqCst);
             writer.write(self);
-            let more = writer.more;
+            let more = writer.progress.more;
             drop(writer);
             fence(Ordering::SeqCst);
             if more {
@@ -234,17 +234,17 @@ impl SessionCore {
                 if link_number != writer.number {
                     return Err(Unwritten);
                 }
-                if !writer.waker.will_wake(waker) {
-                    writer.waker.clone_from(waker);
+                if !writer.progress.waker.will_wake(waker) {
+                    writer.progress.waker.clone_from(waker);
                 }
             }
             self.flush_again.store(false, Ordering::SeqCst);
             writer.write(self);
-            match &writer.failed {
+            match &writer.progress.failed {
                 Some(_) => Err(Unwritten),
                 None if writer.link.is_none() => Err(Unwritten),
-                None if writer.blocked => Ok(Written::Blocked),
-                None if writer.more => Ok(Written::More),
+                None if writer.progress.blocked => Ok(Written::Blocked),
+                None if writer.progress.more => Ok(Written::More),
                 None => Ok(Written::All),
             }
         })
@@ -254,12 +254,12 @@ impl SessionCore {
     pub(super) fn write_failure(self: &Arc<Self>) -> Option<String> {
         // The lock may be held for as long as a system call takes.
         let failed = self.write_failed.load(Ordering::SeqCst);
-        if failed { self.with_writer(|writer| writer.failed.clone()) } else { None }
+        if failed { self.with_writer(|writer| writer.progress.failed.clone()) } else { None }
     }
 
     /// Whether nothing waits to be written, here or for the link.
     pub(super) fn is_written(self: &Arc<Self>) -> bool {
-        let blocked = self.with_writer(|writer| writer.blocked);
+        let blocked = self.with_writer(|writer| writer.progress.blocked);
         !blocked && !self.has_output()
     }
 
@@ -276,8 +276,7 @@ impl SessionCore {
         self.with_writer(|writer| {
             writer.link = Some(OutLink { half, stream });
             writer.number += 1;
-            writer.failed = None;
-            (writer.blocked, writer.more, writer.unflushed) = (false, false, false);
+            writer.progress = Progress::new();
             self.write_failed.store(false, Ordering::SeqCst);
         });
     }
@@ -286,8 +285,7 @@ impl SessionCore {
     /// program's own may do anything when it is dropped: not under a lock.
     pub(super) fn take_link(self: &Arc<Self>) -> Option<LinkWriter> {
         let link = self.with_writer(|writer| {
-            writer.waker = Waker::noop().clone();
-            (writer.blocked, writer.more) = (false, false);
+            writer.progress = Progress::new();
             writer.link.take()
         });
         self.wake_flusher();

@@ -105,6 +105,15 @@ impl SessionCore {
         *self.arrival.lock() = Some(arrival);
         self.arrived.store(true, Ordering::SeqCst);
         self.wake_driver();
+        if self.end.get().is_some() {
+            // Nobody looks any more, and a link would stay open for as long as the program keeps its handles.
+            self.drop_arrival();
+        }
+    }
+
+    pub(super) fn drop_arrival(&self) {
+        let arrival = self.arrival.lock().take();
+        drop(arrival);
     }
 
     /// A link that the client has confirmed takes the place of this session's, if it has any.

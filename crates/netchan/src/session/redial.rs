@@ -35,14 +35,16 @@ pub(crate) trait Relink: Send + Sync + 'static {
     fn connect(&self, resume: Option<ResumeFrom>) -> BoxFuture<'_, Result<NewLink, NoLink>>;
 }
 
-/// Tries until there is a link, or certainly none; tells the driver. `at_once` leaves the first pause out.
+/// Tries until there is a link, or certainly none; tells the driver. `at_once` leaves the first pause out; `attempts` have been
+/// made already.
 pub(super) async fn run(
     core: Arc<SessionCore>,
     relink: Arc<dyn Relink>,
     resume: Option<ResumeFrom>,
     at_once: bool,
+    attempts: u32,
 ) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff { attempts };
     if !at_once {
         tokio::time::sleep(backoff.next()).await;
     }
