@@ -162,6 +162,14 @@ impl Hosted {
         Ok(())
     }
 
+    /// The sender's next number was used up by an offer that never came, because it was withdrawn on its way (`CHAN-9`).
+    ///
+    /// # Errors
+    /// It is not the sender's next, or the channel is buffered.
+    pub fn skip(&mut self, key: SenderKey, seq: u64) -> Result<(), Violation> {
+        self.senders.skip(key, seq)
+    }
+
     /// A send of a C = 0 channel was dropped: takes its offer back if nobody holds it (`HOST-17`). May be repeated.
     ///
     /// # Errors

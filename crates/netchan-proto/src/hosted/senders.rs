@@ -183,6 +183,21 @@ impl Senders {
         Ok(Admission::Queued)
     }
 
+    /// Number `seq` will not come.
+    pub(super) fn skip(&mut self, key: SenderKey, seq: u64) -> Result<(), Violation> {
+        let rendezvous = self.is_rendezvous();
+        let sender = self.live(key).ok_or(Violation::UnknownSender)?;
+        let lease = &mut sender.lease;
+        if !rendezvous || seq != lease.pushed || !lease.all_settled() {
+            return Err(Violation::OutOfSequence);
+        }
+        lease.limit += 1;
+        lease.push();
+        lease.progress.settle(seq);
+        sender.offer = Offer::Withdrawn;
+        Ok(())
+    }
+
     /// Also returns the ticket of an offer that must leave the queue.
     pub(super) fn withdraw(
         &mut self,

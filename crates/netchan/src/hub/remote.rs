@@ -5,12 +5,21 @@ use std::sync::Arc;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::flow::Urgency;
-use netchan_proto::hosted::{ReceiverKey, SenderKey, Withdraw};
+use netchan_proto::hosted::{ReceiverKey, SenderKey, Violation, Withdraw};
 use netchan_proto::session::close_code;
 
-use super::{Hub, Kick, RemoteReceiver, RemoteSender};
+use super::{Hub, HubState, Kick, RemoteReceiver, RemoteSender};
 use crate::error::CloseReason;
 use crate::session::{RecvChan, SendChan};
+
+impl HubState {
+    /// Numbers below `seq` that have not come were used up by offers withdrawn on their way.
+    fn skip_to(&mut self, key: SenderKey, seq: u64) -> Result<(), Violation> {
+        let Some(sender) = self.senders.get_mut(&key) else { return Ok(()) };
+        let from = std::mem::replace(&mut sender.pushed, seq + 1);
+        (from..seq).try_for_each(|skipped| self.hosted.skip(key, skipped))
+    }
+}
 
 impl Hub {
     /// A place for a remote sender; `None` once the channel is closed.
@@ -67,10 +76,10 @@ impl Hub {
                     state.half.hand_over().map(|(seq, bytes)| (seq, bytes, state.half.took_redelivered()))
                 };
                 let Some((seq, bytes, redelivered)) = next else { break };
-                if let Some(sender) = state.senders.get_mut(&key) {
-                    sender.pushed += 1;
-                }
-                if let Err(violation) = state.hosted.push_marked(key, seq, bytes, redelivered) {
+                let skipped = state.skip_to(key, seq);
+                let pushed =
+                    skipped.and_then(|()| state.hosted.push_marked(key, seq, bytes, redelivered));
+                if let Err(violation) = pushed {
                     tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.stop(reason);

@@ -1,0 +1,432 @@
+//! The auditor: told what programs asked for and what they saw, and nothing else, it judges whether the promises held.
+//!
+//! Numbers in brackets are the invariants of the reliability plan: I1 no loss, I2 no duplicate, I3 order, I4 nothing from
+//! elsewhere, I5 an outcome for every send, I10 what was sent before a close arrives before its end, I11 the capacity law.
+
+use std::collections::BTreeMap;
+
+use crate::value::Value;
+
+/// What became of a send, as its program was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It was asked for.
+    Asked,
+    /// It completed.
+    Completed,
+    /// It was taken back: nobody saw it and nobody will.
+    Withdrawn,
+    /// The channel or its session ended, and the value certainly did not arrive.
+    Undelivered,
+    /// The channel or its session ended, and the value may have arrived.
+    InDoubt,
+    /// The program died with its process, and asks no more.
+    Orphaned,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    fate: Fate,
+    /// Who received it, in order.
+    receivers: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Receiver {
+    /// The highest number received from each sender.
+    last: BTreeMap<u32, u64>,
+    /// Its session was lost: what it had taken last may not have been heard of.
+    lost: bool,
+    ended: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Channel {
+    capacity: u64,
+    /// One sender, one receiver: the end comes behind everything.
+    direct: bool,
+    senders: BTreeMap<u32, Vec<Sent>>,
+    receivers: BTreeMap<u32, Receiver>,
+    /// By sender: completed, not received, not reported as unsettled.
+    outstanding: BTreeMap<u32, u64>,
+    /// Its server's process ended, and it with it.
+    dead: bool,
+}
+
+/// What was found, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Values that completed and never arrived, nor were reported.
+    pub lost: u64,
+    /// Values that arrived more often than they may, or although they were reported as not arrived.
+    pub duplicated: u64,
+    /// Values that arrived behind a later one of the same sender.
+    pub reordered: u64,
+    /// Sends without an outcome, and what never came to rest.
+    pub stuck: u64,
+    /// Everything else that must not be.
+    pub wrong: u64,
+    /// What was found first, in words.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.stuck + self.wrong == 0
+    }
+}
+
+/// Notes kept of one run: the first faults say most.
+const NOTES_MAX: usize = 8;
+
+/// The auditor of one run.
+#[derive(Debug, Default)]
+pub struct Audit {
+    channels: BTreeMap<u32, Channel>,
+    findings: Findings,
+    received: u64,
+    rendezvous: u64,
+    withdrawals: u64,
+    ends: u64,
+}
+
+impl Audit {
+    fn note(&mut self, text: String) {
+        if self.findings.notes.len() < NOTES_MAX {
+            self.findings.notes.push(text);
+        }
+    }
+
+    /// Something that must not be, whatever was promised: a violation among honest peers, say.
+    pub fn wrong(&mut self, text: impl Into<String>) {
+        self.findings.wrong += 1;
+        self.note(text.into());
+    }
+
+    /// Something that never came to rest.
+    pub fn stuck(&mut self, text: impl Into<String>) {
+        self.findings.stuck += 1;
+        self.note(text.into());
+    }
+
+    /// A channel comes into being.
+    pub fn channel(&mut self, chan: u32, capacity: u64, direct: bool) {
+        self.channels.insert(chan, Channel { capacity, direct, ..Channel::default() });
+    }
+
+    /// The server's process ended, and what it hosted and sent with it.
+    pub fn died(&mut self, chan: u32) {
+        if let Some(channel) = self.channels.get_mut(&chan) {
+            channel.dead = true;
+        }
+    }
+
+    /// A program asks for a send; numbers of one sender rise by one.
+    pub fn asked(&mut self, chan: u32, sender: u32, number: u64) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        let sent = channel.senders.entry(sender).or_default();
+        assert_eq!(sent.len() as u64, number, "the simulation numbers its values");
+        sent.push(Sent { fate: Fate::Asked, receivers: Vec::new() });
+    }
+
+    fn settle(&mut self, chan: u32, sender: u32, number: u64, fate: Fate) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        let capacity = channel.capacity;
+        let Some(sent) = channel.senders.get_mut(&sender).and_then(|sent| sent.get_mut(number as usize))
+        else {
+            return self
+                .wrong(format!("channel {chan}: an outcome for {number} of {sender}, which was not asked"));
+        };
+        let (before, arrived) = (sent.fate, !sent.receivers.is_empty());
+        sent.fate = fate;
+        match (before, fate) {
+            (Fate::Asked, Fate::Completed) => {
+                if !arrived {
+                    *channel.outstanding.entry(sender).or_default() += 1;
+                    if capacity == 0 {
+                        // I11: a rendezvous.
+                        self.wrong(format!(
+                            "channel {chan}: {number} of {sender} completed before it was received"
+                        ));
+                    }
+                }
+                self.rendezvous += u64::from(capacity == 0);
+            }
+            (Fate::Completed, Fate::Undelivered | Fate::InDoubt) => {
+                *channel.outstanding.entry(sender).or_default() -= u64::from(!arrived);
+            }
+            (Fate::Asked, _) => {}
+            (before, _) => {
+                self.wrong(format!("channel {chan}: {number} of {sender} was {before:?}, then {fate:?}"));
+            }
+        }
+        if arrived && matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
+            self.findings.duplicated += 1;
+            self.note(format!("channel {chan}: {number} of {sender} was received, and reported as {fate:?}"));
+        }
+    }
+
+    /// A send completed.
+    pub fn completed(&mut self, chan: u32, sender: u32, number: u64) {
+        self.settle(chan, sender, number, Fate::Completed);
+    }
+
+    /// A send was taken back.
+    pub fn withdrawn(&mut self, chan: u32, sender: u32, number: u64) {
+        self.withdrawals += 1;
+        self.settle(chan, sender, number, Fate::Withdrawn);
+    }
+
+    /// A value came back at the end of its channel or session.
+    pub fn unsettled(&mut self, chan: u32, sender: u32, number: u64, in_doubt: bool) {
+        let fate = if in_doubt { Fate::InDoubt } else { Fate::Undelivered };
+        self.settle(chan, sender, number, fate);
+    }
+
+    /// The sending program died with its process.
+    pub fn sender_died(&mut self, chan: u32, sender: u32) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        for sent in channel.senders.get_mut(&sender).into_iter().flatten() {
+            if matches!(sent.fate, Fate::Asked | Fate::Completed) {
+                sent.fate = Fate::Orphaned;
+            }
+        }
+        channel.outstanding.remove(&sender);
+    }
+
+    /// A receiver's session is over as its server sees it: what it took last may be given to another.
+    pub fn receiver_lost(&mut self, chan: u32, receiver: u32) {
+        if let Some(channel) = self.channels.get_mut(&chan) {
+            channel.receivers.entry(receiver).or_default().lost = true;
+        }
+    }
+
+    /// A program's `recv` returned these bytes.
+    pub fn received(&mut self, chan: u32, receiver: u32, bytes: &[u8], redelivered: bool) {
+        self.received += 1;
+        let Some(value) = Value::parse(bytes).filter(|value| value.chan == chan) else {
+            // I4
+            return self.wrong(format!("channel {chan}: receiver {receiver} got what was not sent there"));
+        };
+        let Value { sender, number, .. } = value;
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        let Some(sent) = channel.senders.get_mut(&sender).and_then(|sent| sent.get_mut(number as usize))
+        else {
+            return self.wrong(format!("channel {chan}: {number} of {sender} was received and not sent"));
+        };
+        // I2: once, unless who had it before may not have been heard of.
+        let lost = |receiver: &u32| channel.receivers.get(receiver).is_some_and(|receiver| receiver.lost);
+        let again = !sent.receivers.iter().all(lost);
+        let first = sent.receivers.is_empty();
+        sent.receivers.push(receiver);
+        let fate = sent.fate;
+        if first && fate == Fate::Completed {
+            *channel.outstanding.entry(sender).or_default() -= 1;
+        }
+        let seen = channel.receivers.entry(receiver).or_default();
+        let after_end = seen.ended;
+        let behind = seen.last.get(&sender).is_some_and(|last| *last >= number);
+        let last = seen.last.entry(sender).or_default();
+        *last = (*last).max(number);
+        if again {
+            self.findings.duplicated += 1;
+            self.note(format!("channel {chan}: {number} of {sender} was received again, by {receiver}"));
+        } else if behind && !redelivered {
+            self.findings.reordered += 1;
+            self.note(format!("channel {chan}: {number} of {sender} was received behind a later one"));
+        }
+        if matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
+            self.findings.duplicated += 1;
+            self.note(format!("channel {chan}: {number} of {sender} was received after it was {fate:?}"));
+        }
+        if after_end {
+            self.wrong(format!("channel {chan}: {number} of {sender} was received after the end"));
+        }
+    }
+
+    /// A program's `recv` found the end. `orderly`: the sender closed, nobody stopped, and no session was lost.
+    pub fn ended(&mut self, chan: u32, receiver: u32, orderly: bool) {
+        self.ends += 1;
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        channel.receivers.entry(receiver).or_default().ended = true;
+        if !(orderly && channel.direct) {
+            return;
+        }
+        // I10
+        let missing = channel.senders.values().flatten();
+        let missing =
+            missing.filter(|sent| sent.fate == Fate::Completed && sent.receivers.is_empty()).count();
+        if missing > 0 {
+            self.findings.lost += missing as u64;
+            self.note(format!("channel {chan}: its end came before {missing} values that were sent"));
+        }
+    }
+
+    /// The capacity law, which holds at every moment over the senders that the channel serves (I11). `overdraft` is what
+    /// suspended sessions had committed under leases that were lent again.
+    pub fn capacity_law(&mut self, chan: u32, overdraft: u64, active: &[u32]) {
+        let Some(channel) = self.channels.get(&chan) else { return };
+        let capacity = channel.capacity;
+        let outstanding: u64 = active.iter().filter_map(|sender| channel.outstanding.get(sender)).sum();
+        if !channel.dead && outstanding > capacity + overdraft {
+            self.wrong(format!(
+                "channel {chan}: {outstanding} sends completed and were not received, with capacity {capacity} \
+                 and overdraft {overdraft}"
+            ));
+        }
+    }
+
+    /// Everything is over: what is missing?
+    #[must_use]
+    pub fn finish(mut self) -> (Findings, Figures) {
+        let channels = std::mem::take(&mut self.channels);
+        for (chan, channel) in &channels {
+            for (sender, sent) in &channel.senders {
+                for (number, sent) in sent.iter().enumerate() {
+                    match sent.fate {
+                        Fate::Asked => {
+                            self.stuck(format!("channel {chan}: {number} of {sender} has no outcome"));
+                        }
+                        Fate::Completed if sent.receivers.is_empty() => {
+                            self.findings.lost += 1;
+                            self.note(format!("channel {chan}: {number} of {sender} is lost"));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        let figures = Figures {
+            values: self.received,
+            rendezvous: self.rendezvous,
+            withdrawals: self.withdrawals,
+            ends: self.ends,
+        };
+        (self.findings, figures)
+    }
+}
+
+/// How much was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Values received.
+    pub values: u64,
+    /// Sends completed on channels of capacity 0.
+    pub rendezvous: u64,
+    /// Sends taken back.
+    pub withdrawals: u64,
+    /// Ends that receivers were told of.
+    pub ends: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(capacity: u64) -> Audit {
+        let mut audit = Audit::default();
+        audit.channel(1, capacity, true);
+        audit
+    }
+
+    fn send(audit: &mut Audit, number: u64) -> Vec<u8> {
+        audit.asked(1, 7, number);
+        audit.completed(1, 7, number);
+        Value { chan: 1, sender: 7, number }.bytes(30)
+    }
+
+    #[test]
+    fn a_good_history_is_clean() {
+        let mut audit = one(2);
+        for number in 0..5 {
+            let bytes = send(&mut audit, number);
+            audit.capacity_law(1, 0, &[7]);
+            audit.received(1, 9, &bytes, false);
+        }
+        audit.ended(1, 9, true);
+        let (findings, figures) = audit.finish();
+        assert!(findings.clean(), "{findings:?}");
+        assert_eq!(figures, Figures { values: 5, ends: 1, ..Figures::default() });
+    }
+
+    #[test]
+    fn a_loss_is_found_at_the_end_of_the_channel_and_of_the_run() {
+        let mut audit = one(2);
+        _ = send(&mut audit, 0);
+        audit.ended(1, 9, true);
+        assert_eq!(audit.finish().0.lost, 2);
+    }
+
+    #[test]
+    fn a_duplicate_is_found_unless_the_first_receiver_is_lost() {
+        let mut audit = one(2);
+        let bytes = send(&mut audit, 0);
+        audit.received(1, 9, &bytes, false);
+        audit.received(1, 9, &bytes, true);
+        assert_eq!(audit.findings.duplicated, 1);
+        let mut audit = one(2);
+        let bytes = send(&mut audit, 0);
+        audit.received(1, 9, &bytes, false);
+        audit.receiver_lost(1, 9);
+        audit.received(1, 8, &bytes, true);
+        assert!(audit.finish().0.clean());
+    }
+
+    #[test]
+    fn an_order_that_falls_is_found() {
+        let mut audit = one(2);
+        let values = [send(&mut audit, 0), send(&mut audit, 1)];
+        audit.received(1, 9, &values[1], false);
+        audit.received(1, 9, &values[0], false);
+        assert_eq!(audit.finish().0.reordered, 1);
+    }
+
+    #[test]
+    fn what_was_never_sent_or_is_damaged_is_found() {
+        let mut audit = one(2);
+        audit.received(1, 9, &Value { chan: 1, sender: 7, number: 0 }.bytes(30), false);
+        audit.received(1, 9, &Value { chan: 2, sender: 7, number: 0 }.bytes(30), false);
+        let mut damaged = send(&mut audit, 0);
+        damaged[20] ^= 1;
+        audit.received(1, 9, &damaged, false);
+        assert_eq!(audit.finish().0.wrong, 3);
+    }
+
+    #[test]
+    fn the_capacity_law_is_kept_to_the_unit() {
+        let mut audit = one(2);
+        for number in 0..2 {
+            _ = send(&mut audit, number);
+        }
+        audit.capacity_law(1, 0, &[7]);
+        assert_eq!(audit.findings.wrong, 0);
+        _ = send(&mut audit, 2);
+        audit.capacity_law(1, 1, &[7]);
+        assert_eq!(audit.findings.wrong, 0);
+        audit.capacity_law(1, 0, &[7]);
+        assert_eq!(audit.findings.wrong, 1);
+        let mut rendezvous = one(0);
+        _ = send(&mut rendezvous, 0);
+        assert_eq!(rendezvous.findings.wrong, 1, "completed before it was received");
+    }
+
+    #[test]
+    fn outcomes_that_contradict_what_was_seen_are_found() {
+        for withdrawn in [true, false] {
+            let mut audit = one(0);
+            audit.asked(1, 7, 0);
+            audit.received(1, 9, &Value { chan: 1, sender: 7, number: 0 }.bytes(30), false);
+            if withdrawn {
+                audit.withdrawn(1, 7, 0);
+            } else {
+                audit.unsettled(1, 7, 0, false);
+            }
+            assert_eq!(audit.finish().0.duplicated, 1);
+        }
+        let mut audit = one(0);
+        audit.asked(1, 7, 0);
+        assert_eq!(audit.finish().0.stuck, 1, "a send without an outcome");
+    }
+}

@@ -1,0 +1,529 @@
+//! The server: lets clients in, lets them go on with their sessions, hosts channels, and is restarted now and then.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use netchan_proto::channel::CloseReason;
+use netchan_proto::crypto::handshake::stub::InsecureStub;
+use netchan_proto::crypto::{Accepted, Aead, Fingerprint, Handshake, PeerHello, ProvenResume, RefusalCode};
+use netchan_proto::id::{Epoch, Incarnation, SessionId, Side};
+use netchan_proto::session::{Event, LinkControlKeys, ReadHalf, ServerLinks, WriteHalf, begin};
+use netchan_proto::wire::{Mode, Open, OpenFlow, RefuseCode};
+use rand::Rng;
+
+use crate::client::{direct, parse_direct};
+use crate::context::{Context, Shake};
+use crate::end::{End, MESSAGE_BYTES_MAX};
+use crate::hub::{Hub, LOCAL};
+use crate::link::{Gone, Link, Parts};
+use crate::programs::{RecvProgram, SendProgram};
+use crate::wire::{At, Read};
+
+/// A handshake, and a confirmation, must be done within so long.
+const HANDSHAKE_MILLIS: u64 = 5_000;
+
+struct Session {
+    end: Rc<End>,
+    links: ServerLinks,
+    link: Option<Link>,
+    senders: Vec<SendProgram>,
+    receivers: Vec<RecvProgram>,
+    apart_since: Option<u64>,
+    /// The client has shown that it heard of the newest epoch.
+    acknowledged: bool,
+    /// The highest epoch that was given to a link.
+    highest: Epoch,
+    opened: u32,
+}
+
+enum Stage {
+    Handshake(Box<InsecureStub>, Vec<u8>),
+    /// A resumed link that the client has not confirmed.
+    Unconfirmed(Box<Unconfirmed>),
+}
+
+struct Unconfirmed {
+    session_id: SessionId,
+    epoch: Epoch,
+    control: LinkControlKeys,
+    write: WriteHalf,
+    read: ReadHalf,
+}
+
+struct Knock {
+    wire: u64,
+    stage: Stage,
+    begun: u64,
+}
+
+/// The server's process.
+pub struct Server {
+    incarnation: Incarnation,
+    sessions: BTreeMap<SessionId, Session>,
+    knocks: Vec<Knock>,
+    /// What it hosts.
+    pub hubs: Vec<Hub>,
+}
+
+impl Server {
+    /// A server that has just started.
+    pub fn new(context: &mut Context) -> Self {
+        let incarnation = Incarnation(context.rng.random());
+        let hubs = (0..context.rng.random_range(1..4))
+            .map(|_| {
+                let capacity = [0, 1, 2, 4][context.rng.random_range(0..4)];
+                let chan = context.chan(capacity, false);
+                let total = if context.rng.random_bool(0.5) { context.rng.random_range(1..15) } else { 0 };
+                Hub::new(chan, capacity, total, context.rng.random_bool(0.4))
+            })
+            .collect();
+        Self { incarnation, sessions: BTreeMap::new(), knocks: Vec::new(), hubs }
+    }
+
+    /// Number and capacity of what is hosted.
+    #[must_use]
+    pub fn hosted(&self) -> Vec<(u32, u64)> {
+        self.hubs.iter().filter(|hub| !hub.is_closed()).map(|hub| (hub.chan, hub.capacity)).collect()
+    }
+
+    /// A connection has come in.
+    pub fn accept(&mut self, context: &Context, wire: u64) {
+        let stage = Stage::Handshake(Box::new(context.server_stub(wire)), Vec::new());
+        self.knocks.push(Knock { wire, stage, begun: context.now });
+    }
+
+    /// The process ends, with all that was in it.
+    pub fn kill(self, context: &mut Context) {
+        for session in self.sessions.values() {
+            for program in &session.senders {
+                context.audit.sender_died(program.chan, program.sender);
+                context.audit.died(program.chan);
+            }
+            for program in &session.receivers {
+                context.audit.died(program.chan);
+            }
+        }
+        for hub in &self.hubs {
+            context.audit.sender_died(hub.chan, hub.local_sender());
+            context.audit.died(hub.chan);
+        }
+        for wire in context.wires.values_mut() {
+            wire.cut_now();
+        }
+    }
+
+    /// Whether everything has come to rest.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.hubs.iter().all(Hub::is_finished)
+            && self.sessions.values().all(|session| {
+                session.senders.iter().all(|program| program.done)
+                    && session.receivers.iter().all(|program| program.done)
+            })
+    }
+
+    /// What still waits.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let hubs: Vec<_> = self.hubs.iter().filter(|hub| !hub.is_finished()).map(|hub| hub.chan).collect();
+        let programs: Vec<_> = self
+            .sessions
+            .values()
+            .map(|session| {
+                let senders: Vec<_> = session.senders.iter().filter(|program| !program.done).collect();
+                let receivers: Vec<_> = session.receivers.iter().filter(|program| !program.done).collect();
+                format!("{:?} {senders:?} {receivers:?}", session.link.as_ref().map(|link| link.wire))
+            })
+            .collect();
+        format!("server: hubs {hubs:?} not finished; {programs:?}")
+    }
+
+    /// Everything that can be done now. Says whether anything moved.
+    pub fn step(&mut self, context: &mut Context) -> bool {
+        let mut moved = self.knocks(context);
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for session_id in ids {
+            moved |= self.step_session(context, session_id);
+        }
+        let close = context.calm;
+        for hub in &mut self.hubs {
+            moved |= hub.step(&mut context.audit, &mut context.rng, context.calm, close);
+            hub.check_capacity(&mut context.audit);
+        }
+        for session in self.sessions.values_mut() {
+            if let Some(link) = &mut session.link
+                && let Some(wire) = context.wires.get_mut(&link.wire)
+            {
+                moved |= link.write(&session.end, wire, At::Server, context.now, &mut context.rng);
+            }
+        }
+        moved
+    }
+
+    fn knocks(&mut self, context: &mut Context) -> bool {
+        let mut moved = false;
+        for mut knock in std::mem::take(&mut self.knocks) {
+            let late = context.now - knock.begun > HANDSHAKE_MILLIS;
+            let next = match &mut knock.stage {
+                _ if late => Err(()),
+                Stage::Handshake(stub, input) => self.shake(context, knock.wire, stub, input),
+                Stage::Unconfirmed(link) => {
+                    confirm(context, knock.wire, &mut link.read, link.control.peer_confirm()).map(
+                        |confirmed| {
+                            if confirmed { Next::Confirmed } else { Next::Wait }
+                        },
+                    )
+                }
+            };
+            match (next, knock.stage) {
+                (Ok(Next::Wait), stage) => self.knocks.push(Knock { stage, ..knock }),
+                (Ok(Next::Stage(stage)), _) => {
+                    moved = true;
+                    self.knocks.push(Knock { stage, ..knock });
+                }
+                (Ok(Next::Confirmed), Stage::Unconfirmed(link)) => {
+                    moved = true;
+                    self.confirmed(context, knock.wire, *link);
+                }
+                (Ok(Next::Done | Next::Confirmed), _) => moved = true,
+                (Err(()), _) => close(context, knock.wire),
+            }
+        }
+        moved
+    }
+
+    fn shake(
+        &mut self,
+        context: &mut Context,
+        wire: u64,
+        stub: &mut InsecureStub,
+        input: &mut Vec<u8>,
+    ) -> Result<Next, ()> {
+        let shake = context.shake(wire, At::Server, stub, input);
+        if let Some(hello) = stub.poll_hello() {
+            match self.judge(context, &hello) {
+                Ok((accepted, proof)) => stub.accept(accepted, proof).map_err(|_| ())?,
+                Err(code) => stub.refuse(code, "no").map_err(|_| ())?,
+            }
+            // The answer leaves, even if the connection ends behind it.
+            context.shake(wire, At::Server, stub, input);
+        }
+        if let Some(established) = stub.poll_established() {
+            return Ok(self.established(context, wire, established, input));
+        }
+        if stub.is_over() || shake != Shake::Going { Err(()) } else { Ok(Next::Wait) }
+    }
+
+    fn judge(
+        &mut self,
+        context: &mut Context,
+        hello: &PeerHello,
+    ) -> Result<(Accepted, Option<ProvenResume>), RefusalCode> {
+        let accepted = |session_id, epoch| Accepted {
+            session_id,
+            incarnation: self.incarnation,
+            epoch,
+            aead: Aead::Aes256Gcm,
+            resumed: false,
+            message_bytes_max: MESSAGE_BYTES_MAX as u64,
+            channels_max: 64,
+            agent: "simulation".to_owned(),
+        };
+        let Some(resume) = &hello.hello.resume else {
+            return Ok((accepted(SessionId(context.rng.random()), Epoch(0)), None));
+        };
+        let session = self.sessions.get_mut(&resume.session_id).ok_or(RefusalCode::SessionUnknown)?;
+        let newest = session.links.epoch();
+        let (epoch, proof) = session.links.judge(hello).map_err(|_| RefusalCode::SessionUnknown)?;
+        if resume.last_epoch != newest && session.acknowledged {
+            context.audit.wrong("a fenced epoch was accepted");
+        }
+        session.highest = epoch;
+        Ok((accepted(resume.session_id, epoch), Some(proof)))
+    }
+
+    fn established(
+        &mut self,
+        context: &mut Context,
+        wire: u64,
+        established: netchan_proto::crypto::Established,
+        early: &[u8],
+    ) -> Next {
+        let (accepted, owner) = (established.accepted.clone(), established.peer);
+        let Parts { control, halves, secret } = Parts::new(established, early, context.weather.rekey);
+        let (session_id, epoch) = (accepted.session_id, accepted.epoch);
+        if !accepted.resumed {
+            let session = Session::new(session_id, owner, epoch, secret);
+            session.end.control.borrow_mut().attach(control);
+            let mut link = Link::new(wire, halves, context.now);
+            let begun = link.begin(&session.end);
+            self.sessions.insert(session_id, Session { link: Some(link), ..session });
+            if let Err(gone) = begun {
+                self.unlink(context, session_id, &gone);
+            }
+            return Next::Done;
+        }
+        let noted =
+            self.sessions.get_mut(&session_id).map(|session| session.links.established(epoch, secret));
+        if !matches!(noted, Some(Ok(()))) {
+            close(context, wire);
+            return Next::Done;
+        }
+        let (write, read) = halves;
+        Next::Stage(Stage::Unconfirmed(Box::new(Unconfirmed { session_id, epoch, control, write, read })))
+    }
+
+    /// The client has confirmed another link: it takes the place of the last.
+    fn confirmed(&mut self, context: &mut Context, wire: u64, link: Unconfirmed) {
+        let Unconfirmed { session_id, epoch, control, write, read } = link;
+        self.drain(context, session_id);
+        let Some(session) = self.sessions.get_mut(&session_id) else { return close(context, wire) };
+        if session.links.commit(epoch).is_err() {
+            return close(context, wire);
+        }
+        if epoch < session.highest {
+            context.audit.wrong("a link was committed whose place a later one had taken");
+        }
+        session.acknowledged = false;
+        if let Some(old) = session.link.take() {
+            close(context, old.wire);
+        }
+        session.end.detach();
+        session.apart_since = None;
+        for hub in &mut self.hubs {
+            hub.suspend(session_id, &mut context.audit);
+        }
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        begin(&*session.end, control);
+        let mut link = Link::new(wire, (write, read), context.now);
+        let begun = link.begin(&session.end);
+        session.link = Some(link);
+        if let Err(gone) = begun {
+            self.unlink(context, session_id, &gone);
+        }
+    }
+
+    fn unlink(&mut self, context: &mut Context, session_id: SessionId, gone: &Gone) {
+        if let Gone::Fault(fault) = gone {
+            context.audit.wrong(format!("server: {fault}"));
+        }
+        self.drain(context, session_id);
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        if let Some(link) = session.link.take() {
+            context.tell(|| format!("server: link {} is gone: {gone:?}", link.wire));
+            close(context, link.wire);
+        }
+        session.end.detach();
+        session.apart_since = Some(context.now);
+        for hub in &mut self.hubs {
+            hub.suspend(session_id, &mut context.audit);
+        }
+    }
+
+    fn step_session(&mut self, context: &mut Context, session_id: SessionId) -> bool {
+        let mut moved = false;
+        let Some(session) = self.sessions.get_mut(&session_id) else { return false };
+        if let Some(link) = &mut session.link
+            && let Some(wire) = context.wires.get_mut(&link.wire)
+        {
+            match link.read(&session.end, wire, At::Server, context.now, &mut context.rng) {
+                Ok(read) => moved |= read,
+                Err(gone) => {
+                    moved = true;
+                    self.unlink(context, session_id, &gone);
+                }
+            }
+        }
+        let Some(session) = self.sessions.get_mut(&session_id) else { return moved };
+        let lifetime = context.weather.lifetime_millis;
+        if session.apart_since.is_some_and(|since| context.now - since > lifetime) {
+            self.lose(context, session_id);
+            return true;
+        }
+        let end = Rc::clone(&session.end);
+        self.drain(context, session_id);
+        let Some(session) = self.sessions.get_mut(&session_id) else { return moved };
+        if !context.calm && session.opened < 2 && context.rng.random_ratio(1, 40) {
+            session.opened += 1;
+            let capacity = [0, 1, 3][context.rng.random_range(0..3)];
+            let chan = context.chan(capacity, true);
+            let id = end.open(&direct(chan, capacity, 0), OpenFlow::OpenerSends, capacity, 0);
+            let total = context.rng.random_range(1..8);
+            let long = context.weather.long_values;
+            session.senders.push(SendProgram::new(chan, LOCAL, id, total, long, true));
+        }
+        for program in &mut session.senders {
+            moved |= program.step(&end, &mut context.audit, &mut context.rng, context.calm);
+        }
+        for program in &mut session.receivers {
+            moved |= program.step(&end, &mut context.audit, &mut context.rng, context.calm);
+        }
+        if let Err(excess) = end.check_memory() {
+            context.audit.wrong(format!("server: {excess}"));
+        }
+        moved
+    }
+
+    /// Does what follows from what the session has reported: at once in a shell, so before anything else happens to it.
+    fn drain(&mut self, context: &mut Context, session_id: SessionId) {
+        let Some(end) = self.sessions.get(&session_id).map(|session| Rc::clone(&session.end)) else { return };
+        for event in end.take_events() {
+            self.handle(context, session_id, &end, event);
+        }
+    }
+
+    /// Gives up sessions that no client holds any more, as their lifetime would.
+    pub fn give_up_orphans(&mut self, context: &mut Context, held: &[SessionId]) {
+        let orphans: Vec<_> = self.sessions.keys().filter(|id| !held.contains(id)).copied().collect();
+        for session_id in orphans {
+            if self.sessions.get(&session_id).is_some_and(|session| session.link.is_none()) {
+                self.lose(context, session_id);
+            }
+        }
+    }
+
+    fn handle(&mut self, context: &mut Context, session_id: SessionId, end: &Rc<End>, event: Event) {
+        for hub in &mut self.hubs {
+            if hub.handle(session_id, &event, &mut context.audit) {
+                return;
+            }
+        }
+        match event {
+            Event::Acknowledged => {
+                if let Some(session) = self.sessions.get_mut(&session_id) {
+                    session.links.acknowledged();
+                    session.acknowledged = true;
+                }
+            }
+            Event::Incoming(open) => self.incoming(context, session_id, end, &open),
+            Event::Refused(refuse) => {
+                if let Some(session) = self.sessions.get_mut(&session_id) {
+                    session.senders.iter_mut().filter(|p| p.id == refuse.id).for_each(|p| p.done = true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn incoming(&mut self, context: &mut Context, session_id: SessionId, end: &Rc<End>, open: &Open) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let refuse = |code| {
+            _ = end.control.borrow_mut().refuse(open.id, code, "no".to_owned());
+        };
+        if let Some((chan, capacity)) = parse_direct(&open.name) {
+            let mode = if capacity == 0 { Mode::Rendezvous } else { Mode::Credit };
+            if !end.accept(open, mode, capacity) {
+                return;
+            }
+            if open.flow == OpenFlow::OpenerSends {
+                let stop_after = context.rng.random_ratio(1, 6).then(|| context.rng.random_range(0..5));
+                session.receivers.push(RecvProgram::new(chan, LOCAL, open.id, stop_after));
+            } else {
+                let total = open.name.rsplit(':').next().and_then(|total| total.parse().ok()).unwrap_or(0);
+                let long = context.weather.long_values;
+                session.senders.push(SendProgram::new(chan, LOCAL, open.id, total, long, true));
+            }
+            return;
+        }
+        let named = open.name.strip_prefix("h:").and_then(|rest| rest.split_once(':'));
+        let Some((chan, who)) = named else {
+            if open.name == "refused" {
+                refuse(RefuseCode::Declined);
+            }
+            return;
+        };
+        let hub = self.hubs.iter_mut().find(|hub| hub.chan.to_string() == chan && !hub.is_closed());
+        let Some(hub) = hub else { return refuse(RefuseCode::NotAvailable) };
+        if open.flow == OpenFlow::OpenerSends {
+            let mode = if hub.capacity == 0 { Mode::Rendezvous } else { Mode::Lease };
+            if end.accept(open, mode, hub.capacity) {
+                hub.add_sender(session_id, end, open.id, who.parse().unwrap_or(0), &mut context.audit);
+            }
+        } else if end.accept(open, Mode::Demand, hub.capacity) {
+            hub.add_receiver(session_id, end, open.id, who.parse().unwrap_or(0), &mut context.audit);
+        }
+    }
+
+    /// A session is given up.
+    fn lose(&mut self, context: &mut Context, session_id: SessionId) {
+        let Some(mut session) = self.sessions.remove(&session_id) else { return };
+        context.tell(|| "server: a session is given up".to_owned());
+        for program in &mut session.senders {
+            let mut senders = session.end.senders.borrow_mut();
+            match senders.get_mut(&program.id) {
+                Some(half) => {
+                    let closed = half.peer_closed().is_some();
+                    program.settle_up(half, &mut context.audit, closed);
+                }
+                None => {
+                    if let Some(half) = session.end.ended_senders.borrow_mut().get_mut(&program.id) {
+                        program.settle_up(half, &mut context.audit, true);
+                    }
+                }
+            }
+        }
+        for program in &mut session.receivers {
+            let mut receivers = session.end.receivers.borrow_mut();
+            program.lose(receivers.get_mut(&program.id), &mut context.audit);
+        }
+        for hub in &mut self.hubs {
+            hub.lose(session_id, &mut context.audit);
+        }
+        let goodbye = CloseReason::plain();
+        session.end.control.borrow_mut().go_away(goodbye.code, goodbye.reason);
+    }
+}
+
+enum Next {
+    Wait,
+    Stage(Stage),
+    Confirmed,
+    Done,
+}
+
+impl Session {
+    fn new(
+        session_id: SessionId,
+        owner: Fingerprint,
+        epoch: Epoch,
+        secret: netchan_proto::crypto::ResumeSecret,
+    ) -> Self {
+        Self {
+            end: Rc::new(End::new(Side::Server)),
+            links: ServerLinks::new(session_id, owner, epoch, secret),
+            link: None,
+            senders: Vec::new(),
+            receivers: Vec::new(),
+            apart_since: None,
+            acknowledged: false,
+            highest: epoch,
+            opened: 0,
+        }
+    }
+}
+
+/// Waits for a resumed link's CONFIRM.
+fn confirm(context: &mut Context, wire: u64, read: &mut ReadHalf, expected: &[u8; 48]) -> Result<bool, ()> {
+    let Some(link) = context.wires.get_mut(&wire) else { return Err(()) };
+    loop {
+        match read.await_confirm(expected) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(fault) => {
+                context.audit.wrong(format!("server: {fault} before the confirmation"));
+                return Err(());
+            }
+        }
+        match link.read(At::Server, read.space(), context.now, &mut context.rng) {
+            Read::Bytes(0) => return Ok(false),
+            Read::Bytes(count) => read.filled(count),
+            Read::End => return Err(()),
+        }
+    }
+}
+
+fn close(context: &mut Context, wire: u64) {
+    if let Some(wire) = context.wires.get_mut(&wire) {
+        wire.close(At::Server);
+    }
+}
