@@ -5,7 +5,7 @@ use std::rc::Rc;
 use netchan_proto::crypto::handshake::stub::InsecureStub;
 use netchan_proto::crypto::{Fingerprint, Handshake, ResumeFrom};
 use netchan_proto::id::Side;
-use netchan_proto::session::{ClientLinks, Event};
+use netchan_proto::session::{ClientLinks, Event, Host};
 use netchan_proto::wire::{Mode, OpenFlow};
 use rand::Rng;
 
@@ -49,6 +49,8 @@ pub struct Client {
     attempts: Vec<Attempt>,
     senders: Vec<SendProgram>,
     receivers: Vec<RecvProgram>,
+    /// Channels whose lease is wanted back.
+    recalled: Vec<netchan_proto::id::ChannelId>,
     /// Opened, and to be given up unanswered.
     abandons: Vec<netchan_proto::id::ChannelId>,
     /// What it could have resumed from before.
@@ -74,6 +76,7 @@ impl Client {
             attempts: Vec::new(),
             senders: Vec::new(),
             receivers: Vec::new(),
+            recalled: Vec::new(),
             abandons: Vec::new(),
             stale: None,
             dial_at: 0,
@@ -96,7 +99,8 @@ impl Client {
         let senders: Vec<_> = self.senders.iter().filter(|program| !program.done).collect();
         let receivers: Vec<_> = self.receivers.iter().filter(|program| !program.done).collect();
         let link = self.link.as_ref().map(|link| link.wire);
-        format!("client {} on {link:?}: {senders:?} {receivers:?}", self.index)
+        let halves = (self.end.senders.borrow(), self.end.receivers.borrow());
+        format!("client {} on {link:?}: {senders:?} {receivers:?} {:?} {:?}", self.index, halves.0, halves.1)
     }
 
     fn name(&self) -> u32 {
@@ -164,6 +168,10 @@ impl Client {
         }
         for program in &mut self.receivers {
             moved |= program.step(&self.end, &mut context.audit, &mut context.rng, context.calm);
+        }
+        // They have had their moment to use what they were granted.
+        for id in std::mem::take(&mut self.recalled) {
+            _ = self.end.with_send(id, |half| half.answer_recall());
         }
         if let Err(excess) = self.end.check_memory() {
             context.audit.wrong(format!("client {}: {excess}", self.index));
@@ -305,6 +313,7 @@ impl Client {
 
     fn handle_events(&mut self, context: &mut Context) {
         for event in self.end.take_events() {
+            context.tell(|| format!("client {}: {event:?}", self.index));
             match event {
                 Event::Confirmed => {
                     let before = self.resume_from();
@@ -329,11 +338,7 @@ impl Client {
                     self.senders.iter_mut().filter(|p| p.id == id).for_each(|program| program.done = true);
                     self.receivers.iter_mut().filter(|p| p.id == id).for_each(|program| program.done = true);
                 }
-                Event::RecallDeferred(id) => {
-                    if let Some(half) = self.end.senders.borrow_mut().get_mut(&id) {
-                        half.answer_recall();
-                    }
-                }
+                Event::RecallDeferred(id) => self.recalled.push(id),
                 _ => {}
             }
         }

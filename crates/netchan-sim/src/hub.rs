@@ -115,6 +115,12 @@ impl Hub {
         audit.capacity_law(self.chan, self.hosted.overdraft(), &active);
     }
 
+    /// How it stands.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{} {:?}", self.chan, self.hosted)
+    }
+
     /// Whether the channel has come to its end.
     #[must_use]
     pub const fn is_finished(&self) -> bool {

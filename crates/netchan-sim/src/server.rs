@@ -125,14 +125,16 @@ impl Server {
     /// What still waits.
     #[must_use]
     pub fn describe(&self) -> String {
-        let hubs: Vec<_> = self.hubs.iter().filter(|hub| !hub.is_finished()).map(|hub| hub.chan).collect();
+        let hubs: Vec<_> = self.hubs.iter().filter(|hub| !hub.is_finished()).map(Hub::describe).collect();
         let programs: Vec<_> = self
             .sessions
             .values()
             .map(|session| {
                 let senders: Vec<_> = session.senders.iter().filter(|program| !program.done).collect();
                 let receivers: Vec<_> = session.receivers.iter().filter(|program| !program.done).collect();
-                format!("{:?} {senders:?} {receivers:?}", session.link.as_ref().map(|link| link.wire))
+                let halves = (session.end.senders.borrow(), session.end.receivers.borrow());
+                let wire = session.link.as_ref().map(|link| link.wire);
+                format!("{wire:?} {senders:?} {receivers:?} {:?} {:?}", halves.0, halves.1)
             })
             .collect();
         format!("server: hubs {hubs:?} not finished; {programs:?}")
@@ -368,6 +370,7 @@ impl Server {
     fn drain(&mut self, context: &mut Context, session_id: SessionId) {
         let Some(end) = self.sessions.get(&session_id).map(|session| Rc::clone(&session.end)) else { return };
         for event in end.take_events() {
+            context.tell(|| format!("server, {session_id}: {event:?}"));
             self.handle(context, session_id, &end, event);
         }
     }

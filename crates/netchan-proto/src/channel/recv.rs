@@ -168,10 +168,11 @@ impl RecvHalf {
         self.peer_close.as_ref().map(|(_, reason, _)| reason)
     }
 
-    /// Whether both ends are done and the channel can be forgotten.
+    /// Whether both ends are done and the channel can be forgotten. A close that was said on a link that was lost is said
+    /// again first.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.close_sent && self.peer_close.is_some()
+        self.close_sent && !self.close_due && self.peer_close.is_some()
     }
 
     // ---- taking ----

@@ -263,10 +263,11 @@ impl SendHalf {
         self.peer_close.as_ref()
     }
 
-    /// Whether both ends are done and the channel can be forgotten.
+    /// Whether both ends are done and the channel can be forgotten. A close that was said on a link that was lost is said
+    /// again first.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.close_sent && self.peer_close.is_some()
+        self.close_sent && !self.close_due && self.peer_close.is_some()
     }
 
     /// How many values were sealed again because a link was cut before the peer had them.
