@@ -10,5 +10,6 @@ pub mod flow;
 pub mod hosted;
 pub mod id;
 pub mod limits;
+pub mod planted;
 pub mod session;
 pub mod wire;

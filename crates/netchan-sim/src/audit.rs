@@ -141,6 +141,9 @@ impl Audit {
         };
         let (before, arrived) = (sent.fate, !sent.receivers.is_empty());
         sent.fate = fate;
+        // Who is lost may have taken it, and nobody heard of that: as far as can be known, nobody has it.
+        let lost = |name: &u32| channel.receivers.get(name).is_some_and(|receiver| receiver.lost);
+        let known = !sent.receivers.iter().all(lost);
         match (before, fate) {
             (Fate::Asked, Fate::Completed) => {
                 if !arrived {
@@ -162,7 +165,7 @@ impl Audit {
                 self.wrong(format!("channel {chan}: {number} of {sender} was {before:?}, then {fate:?}"));
             }
         }
-        if arrived && matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
+        if known && matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
             self.findings.duplicated += 1;
             self.note(format!("channel {chan}: {number} of {sender} was received, and reported as {fate:?}"));
         }

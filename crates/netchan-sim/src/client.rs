@@ -93,6 +93,17 @@ impl Client {
         self.senders.iter().all(|program| program.done) && self.receivers.iter().all(|program| program.done)
     }
 
+    /// Whether every sender is done but those that stay until then.
+    #[must_use]
+    pub fn has_sent(&self) -> bool {
+        self.senders.iter().all(|program| program.done || program.lingers)
+    }
+
+    /// Everyone has sent: nobody stays.
+    pub fn last_call(&mut self) {
+        self.senders.iter_mut().for_each(|program| program.lingers = false);
+    }
+
     /// What its programs still wait for.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -379,7 +390,9 @@ impl Client {
                 let sender = name * 10 + self.opened;
                 let id = self.end.open(&format!("h:{chan}:{sender}"), OpenFlow::OpenerSends, 0, 0);
                 let patient = context.rng.random_bool(0.5);
-                self.senders.push(SendProgram::new(chan, sender, id, total, long, patient));
+                let mut program = SendProgram::new(chan, sender, id, total, long, patient);
+                program.lingers = context.rng.random_ratio(1, 3);
+                self.senders.push(program);
             }
             8..11 if !hubs.is_empty() => {
                 let (chan, _) = *pick(context, hubs);

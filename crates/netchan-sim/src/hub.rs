@@ -133,6 +133,12 @@ impl Hub {
         self.senders.values().any(|sender| sender.remote.is_some()) || self.local.next < self.local.total
     }
 
+    /// Whether the server's own program has sent what it had.
+    #[must_use]
+    pub const fn has_sent(&self) -> bool {
+        self.local.next >= self.local.total
+    }
+
     /// Whether it takes no more openers.
     #[must_use]
     pub const fn is_closed(&self) -> bool {

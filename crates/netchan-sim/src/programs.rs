@@ -27,6 +27,8 @@ pub struct SendProgram {
     out: Option<(u64, u64, bool)>,
     reserved: u64,
     patient: bool,
+    /// It stays, with what credit it holds, until everyone else has sent: others must get that credit all the same.
+    pub lingers: bool,
     /// There is nothing more to do.
     pub done: bool,
 }
@@ -40,7 +42,19 @@ impl SendProgram {
     /// A program for a channel that has been asked for.
     #[must_use]
     pub fn new(chan: u32, sender: u32, id: ChannelId, total: u64, long: bool, patient: bool) -> Self {
-        Self { chan, sender, id, total, next: 0, long, out: None, reserved: 0, patient, done: false }
+        Self {
+            chan,
+            sender,
+            id,
+            total,
+            next: 0,
+            long,
+            out: None,
+            reserved: 0,
+            patient,
+            lingers: false,
+            done: false,
+        }
     }
 
     /// Does what can be done now. Says whether anything was.
@@ -91,13 +105,16 @@ impl SendProgram {
             moved = true;
         }
         let blocked = self.next < self.total && half.available() == 0;
-        half.want(if blocked { rng.random_range(1..3) } else { 0 });
+        // One that stays asks now and then for what it then does not need, as a send does that is dropped.
+        let idly = self.lingers && self.next == self.total && rng.random_ratio(1, 3);
+        half.want(if blocked || idly { rng.random_range(1..3) } else { 0 });
         if rng.random_ratio(1, 10) {
             half.request_report();
         }
         if self.next == self.total
             && self.reserved == 0
             && half.closed().is_none()
+            && !self.lingers
             && (calm || rng.random_bool(0.2))
         {
             half.close(CloseReason::plain());

@@ -122,6 +122,13 @@ impl Server {
             })
     }
 
+    /// Whether its own programs have sent what they had.
+    #[must_use]
+    pub fn has_sent(&self) -> bool {
+        self.hubs.iter().all(Hub::has_sent)
+            && self.sessions.values().flat_map(|session| &session.senders).all(|program| program.done)
+    }
+
     /// What still waits.
     #[must_use]
     pub fn describe(&self) -> String {

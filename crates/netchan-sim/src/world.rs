@@ -71,6 +71,9 @@ impl World {
             let held: Vec<_> =
                 self.clients.iter().filter_map(|client| Some(client.resume_from()?.session_id)).collect();
             self.server.give_up_orphans(&mut self.context, &held);
+            if self.server.has_sent() && self.clients.iter().all(Client::has_sent) {
+                self.clients.iter_mut().for_each(Client::last_call);
+            }
             self.context.now += if moved { self.context.rng.random_range(1..5) } else { 100 };
         }
         let hash = self.context.hash() ^ self.context.rng.random::<u64>();
@@ -115,6 +118,9 @@ impl World {
     }
 
     fn faults(&mut self) {
+        if self.context.weather.quiet && !self.context.rng.random_ratio(1, 15) {
+            return;
+        }
         if self.context.rng.random_ratio(1, 60) {
             self.break_one("cuts at once");
         }

@@ -14,6 +14,7 @@ use super::item::Payload;
 use crate::flow::{Urgency, Violation, Window, WindowKind};
 use crate::id::ChannelId;
 use crate::limits::DEMAND_UNITS_MAX;
+use crate::planted::{self, Mutant};
 use crate::wire::{
     Body, Close, DataHeader, Frame, Pos, Recall, WindowUpdate, Yield, count_items, split_item,
 };
@@ -154,7 +155,8 @@ impl RecvHalf {
         }
         match &self.peer_close {
             Some((final_seq, reason, reset))
-                if self.ready() == 0 && (*reset || self.handed >= *final_seq) =>
+                if planted::is(Mutant::EndBeforeData)
+                    || self.ready() == 0 && (*reset || self.handed >= *final_seq) =>
             {
                 Some(reason)
             }
@@ -353,6 +355,7 @@ impl RecvHalf {
         buffer.truncate(start + body_len);
         let arrival = match header.body {
             Body::Items if start > 0 => Err(Violation("a message was left unfinished")),
+            Body::Items if planted::is(Mutant::NoDuplicateCheck) => self.receive_items(buffer, 0),
             Body::Items => self.receive_items(buffer, expected - header.first_seq),
             Body::Fragment { .. } if header.first_seq < expected => nothing,
             Body::Fragment { total, offset } => {
@@ -445,6 +448,9 @@ impl RecvHalf {
         // What has not arrived is still on its way, in part perhaps, or was lost with a link.
         let arrived = self.arrived.next().map(|payload| payload.as_slice().len() as u64);
         self.window.void(arrived);
+        if planted::is(Mutant::DoubleGrantAfterWithdraw) {
+            self.window.void(None);
+        }
         self.partial = None;
         self.handed = self.window.taken();
         self.last_withdrawn = Some(seq);
@@ -528,7 +534,9 @@ impl RecvHalf {
 
     /// The link is gone: a message that was on its way comes again from its first fragment.
     pub fn detach(&mut self) {
-        self.partial = None;
+        if !planted::is(Mutant::PartialSurvivesCut) {
+            self.partial = None;
+        }
         if self.kind() == WindowKind::Lease {
             self.synced = false;
             self.recall_due = false;

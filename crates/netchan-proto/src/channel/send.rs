@@ -10,6 +10,7 @@ use super::retained::{AppendError, Record, Retained};
 use super::{CloseReason, close_code};
 use crate::flow::{Credit, Violation};
 use crate::id::ChannelId;
+use crate::planted::{self, Mutant};
 use crate::wire::{Accept, Close, Frame, Mode, Pos, Recall, WindowUpdate, Yield};
 
 /// What a sending end starts with.
@@ -355,6 +356,10 @@ impl SendHalf {
         )?;
         self.credit.commit(len as u64);
         self.answer_when_used();
+        if planted::is(Mutant::RetainedDroppedAtCapacity) && self.committed() - self.taken >= self.capacity {
+            self.retained.close_batch();
+            self.retained.release(self.taken + 1);
+        }
         if self.mode == Mode::Rendezvous {
             self.offer = Offer::Out(seq);
         }
@@ -480,7 +485,7 @@ impl SendHalf {
         let before = self.standing();
         self.received = self.received.max(w.received);
         self.credit.raise(w.limit, w.limit_bytes);
-        self.settle(w.taken);
+        self.settle(if planted::is(Mutant::AcknowledgedEarly) { w.received } else { w.taken });
         Ok(before != self.standing())
     }
 
@@ -675,6 +680,9 @@ impl SendHalf {
         self.deferred = None;
         self.yield_due = None;
         self.want = 0;
+        if planted::is(Mutant::LeaseKeptAcrossCut) {
+            return self.credit.committed() + self.credit.reserved();
+        }
         self.credit.recall(0)
     }
 
@@ -712,7 +720,10 @@ impl SendHalf {
             pos.next_expected
         };
         self.replayed += self.sealed_high.saturating_sub(resume_at.max(self.taken));
-        self.retained.restart(resume_at);
+        self.retained.restart(resume_at + u64::from(planted::is(Mutant::OffByOneAtResume)));
+        if planted::is(Mutant::SequenceReusedAfterResume) && resume_at > 0 && resume_at == self.committed() {
+            self.credit.uncommit(0);
+        }
         if behind && self.mode == Mode::Demand {
             self.yield_due = Some(self.make_yield());
         }
@@ -720,8 +731,10 @@ impl SendHalf {
         self.want(self.waiting);
         self.poll_due = self.received < self.committed();
         self.want_due = self.want > self.credit.limit();
-        self.withdraw_due = matches!(self.offer, Offer::Withdrawing(_));
-        self.close_due = self.closing.is_some() || self.peer_close.is_some();
+        self.withdraw_due =
+            matches!(self.offer, Offer::Withdrawing(_)) && !planted::is(Mutant::WithdrawLostAcrossCut);
+        self.close_due =
+            (self.closing.is_some() || self.peer_close.is_some()) && !planted::is(Mutant::CloseLostAcrossCut);
         Ok(())
     }
 

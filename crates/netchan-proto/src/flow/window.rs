@@ -4,6 +4,7 @@
 //! the sender's answer to a recall; every limit that is sent is `taken + capacity` or what a hosted channel leased.
 
 use super::Violation;
+use crate::planted::{self, Mutant};
 
 /// What determines the item limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,6 +253,7 @@ impl Window {
         self.told_taken = self.taken;
         self.granted = self.granted.max(self.target);
         self.granted_bytes = self.granted_bytes.max(self.limit_bytes());
-        (self.received, self.taken, self.granted, self.granted_bytes)
+        let taken = if planted::is(Mutant::TakenAtArrival) { self.received } else { self.taken };
+        (self.received, taken, self.granted, self.granted_bytes)
     }
 }

@@ -3,6 +3,7 @@
 use super::SenderKey;
 use super::lease::{Lease, Standing};
 use super::line::Line;
+use crate::planted::{self, Mutant};
 
 /// Counts what is lent, and keeps the lines of those who wait for credit and those who sit on it.
 ///
@@ -98,7 +99,7 @@ impl Pool {
 
     /// Whom to recall next: the one idle longest, while what is due back does not cover what is wanted (`HOST-10`).
     pub(super) fn next_recall(&self) -> Option<SenderKey> {
-        if self.free() > 0 || self.turns.len() == 0 {
+        if self.free() > 0 || self.turns.len() == 0 || planted::is(Mutant::LeaseNeverRecalled) {
             return None;
         }
         let short = self.wanted + self.overdraft;

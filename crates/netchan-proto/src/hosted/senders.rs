@@ -6,6 +6,7 @@ use super::lease::Lease;
 use super::pool::Pool;
 use super::{Effect, SenderKey, Violation, Withdraw};
 use crate::limits::CAPACITY_ITEMS_MAX;
+use crate::planted::{self, Mutant};
 
 /// The newest value of a sender where the capacity is 0; there is never more than one that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +287,9 @@ impl Senders {
             return;
         };
         sender.lease.progress.settle(seq);
-        self.pool.restore(1);
+        if !(planted::is(Mutant::LeakedCredit) && seq % 3 == 2) {
+            self.pool.restore(1);
+        }
         if sender.gone {
             if self.forget_if_done(key) {
                 effects.push_back(Effect::Forgotten { sender: key });

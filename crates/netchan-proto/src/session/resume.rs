@@ -6,6 +6,7 @@
 
 use crate::crypto::{Accepted, Fingerprint, PeerHello, ProvenResume, ResumeFrom, ResumeSecret};
 use crate::id::{Epoch, Incarnation, SessionId};
+use crate::planted::{self, Mutant};
 
 /// Why a client may not go on with a session. For the audit: toward the client all are one answer (`SESS-15`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +133,9 @@ impl ServerLinks {
     /// # Errors
     /// [`Superseded`] when a later Hello was let in meanwhile: that link must not be used.
     pub fn commit(&mut self, epoch: Epoch) -> Result<(), Superseded> {
-        let pending = self.pending.take_if(|pending| pending.epoch == epoch).ok_or(Superseded)?;
+        let newest =
+            |pending: &mut Pending| pending.epoch == epoch || planted::is(Mutant::StaleEpochAccepted);
+        let pending = self.pending.take_if(newest).ok_or(Superseded)?;
         let secret = pending.secret.ok_or(Superseded)?;
         self.newest = Kept { epoch, secret };
         self.previous = Some(pending.proven);
@@ -142,7 +145,9 @@ impl ServerLinks {
     /// The client has said something behind the newest link's CONFIRM, so it has this end's: it will not fall back
     /// (`SESS-16`).
     pub fn acknowledged(&mut self) {
-        self.previous = None;
+        if !planted::is(Mutant::OldSecretAcceptedTwice) {
+            self.previous = None;
+        }
     }
 }
 

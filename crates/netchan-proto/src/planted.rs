@@ -1,0 +1,90 @@
+//! Bugs planted on purpose, for the simulation to find: a checker that cannot fail proves nothing.
+//!
+//! Only with the feature `planted`, which nothing that ships enables, can one be made active, and then for one thread at a
+//! time. Without the feature every question about one is answered "no" by the compiler.
+
+/// A bug, as small as one that a tired programmer makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A receiving end keeps values that it has already.
+    NoDuplicateCheck,
+    /// Values count as taken when they arrive.
+    TakenAtArrival,
+    /// A sending end takes what has arrived for taken.
+    AcknowledgedEarly,
+    /// A sending end goes on one value too late.
+    OffByOneAtResume,
+    /// A CLOSE that was lost with a link is not said again.
+    CloseLostAcrossCut,
+    /// A server commits a link whose place a later one has taken.
+    StaleEpochAccepted,
+    /// A withdrawn offer uses up two numbers.
+    DoubleGrantAfterWithdraw,
+    /// After a resume a number is given to two values.
+    SequenceReusedAfterResume,
+    /// Some credit does not come back to a hosted channel.
+    LeakedCredit,
+    /// Credit that lies idle is not asked back.
+    LeaseNeverRecalled,
+    /// A sending end that is full lets go of its oldest value.
+    RetainedDroppedAtCapacity,
+    /// The resume secret of the epoch before is accepted for ever.
+    OldSecretAcceptedTwice,
+    /// A receiver hears of the end before it has taken what came before.
+    EndBeforeData,
+    /// A part of a message is kept over a cut, and the whole comes again.
+    PartialSurvivesCut,
+    /// A WITHDRAW that was lost with a link is not said again.
+    WithdrawLostAcrossCut,
+    /// Frames that were queued for a link are sent on the next one too.
+    FramesSurviveCut,
+    /// A leased sender keeps credit that its server has lent to others.
+    LeaseKeptAcrossCut,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::NoDuplicateCheck,
+        Self::TakenAtArrival,
+        Self::AcknowledgedEarly,
+        Self::OffByOneAtResume,
+        Self::CloseLostAcrossCut,
+        Self::StaleEpochAccepted,
+        Self::DoubleGrantAfterWithdraw,
+        Self::SequenceReusedAfterResume,
+        Self::LeakedCredit,
+        Self::LeaseNeverRecalled,
+        Self::RetainedDroppedAtCapacity,
+        Self::OldSecretAcceptedTwice,
+        Self::EndBeforeData,
+        Self::PartialSurvivesCut,
+        Self::WithdrawLostAcrossCut,
+        Self::FramesSurviveCut,
+        Self::LeaseKeptAcrossCut,
+    ];
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Makes a bug active in this thread, or none.
+#[cfg(feature = "planted")]
+pub fn plant(mutant: Option<Mutant>) {
+    ACTIVE.set(mutant);
+}
+
+/// Whether this bug is active.
+#[cfg(feature = "planted")]
+pub(crate) fn is(mutant: Mutant) -> bool {
+    ACTIVE.get() == Some(mutant)
+}
+
+/// Whether this bug is active.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub(crate) const fn is(_: Mutant) -> bool {
+    false
+}
