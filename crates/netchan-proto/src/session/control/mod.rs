@@ -3,16 +3,15 @@
 //! Invariants: an id is used once; every channel this end opened is in `channels` until both ends have closed it; what
 //! must survive a cut is state here or in a half, never only a queued frame.
 
+mod peer;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::announced::Announced;
-use super::{Event, close_code};
-use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret, confirm_matches};
-use crate::flow::Violation;
+use super::close_code;
+use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret};
 use crate::id::{ChannelId, Direction, Side};
-use crate::limits::{
-    ANNOUNCED_MAX, CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX,
-};
+use crate::limits::{CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX};
 use crate::planted::{self, Mutant};
 use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Refuse, RefuseCode};
 
@@ -161,7 +160,7 @@ impl Control {
     }
 
     /// As [`Control::attach`] and CONFIRM in one, on a link whose peer has confirmed already (`SESS-16`).
-    pub(super) fn attach_confirmed(&mut self, keys: LinkControlKeys) -> Vec<ChannelId> {
+    pub(in crate::session) fn attach_confirmed(&mut self, keys: LinkControlKeys) -> Vec<ChannelId> {
         self.attach(keys);
         self.confirmed = true;
         self.begin_resync()
@@ -255,7 +254,7 @@ impl Control {
     }
 
     /// Forgets a channel that both ends have closed; `last` is remembered for a peer that may not have heard it.
-    pub(super) fn forget(&mut self, id: ChannelId, last: Close) {
+    pub(in crate::session) fn forget(&mut self, id: ChannelId, last: Close) {
         if self.remove(id) {
             self.remember(id, Frame::Close(last));
         }
@@ -272,12 +271,12 @@ impl Control {
     }
 
     /// Forgotten channels whose sealing keys are to be erased.
-    pub(super) fn take_stale_sealing(&mut self) -> Vec<ChannelId> {
+    pub(in crate::session) fn take_stale_sealing(&mut self) -> Vec<ChannelId> {
         std::mem::take(&mut self.stale_sealing)
     }
 
     /// Forgotten channels whose opening keys are to be erased.
-    pub(super) fn take_stale_opening(&mut self) -> Vec<ChannelId> {
+    pub(in crate::session) fn take_stale_opening(&mut self) -> Vec<ChannelId> {
         std::mem::take(&mut self.stale_opening)
     }
 
@@ -302,7 +301,7 @@ impl Control {
     }
 
     /// Queues a frame about a channel, such as its position.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(in crate::session) fn push(&mut self, frame: Frame) {
         self.outbox.push_back(frame);
     }
 
@@ -354,7 +353,7 @@ impl Control {
     }
 
     /// What comes behind everything else that is said on a new link.
-    pub(super) fn end_resync(&mut self) {
+    pub(in crate::session) fn end_resync(&mut self) {
         if let Some((code, reason)) = self.farewell.take() {
             self.outbox.push_back(Frame::GoAway { code, reason });
         }
@@ -402,153 +401,10 @@ impl Control {
         entry.keys.as_ref().filter(|_| sends).map(|keys| keys.secret(Direction::from(sender)))
     }
 
-    /// Handles a frame that concerns the session as a whole (`SESS-5`).
-    pub(super) fn handle(&mut self, frame: Frame) -> Result<Option<Event>, Violation> {
-        match frame {
-            Frame::Open(open) => self.handle_open(open),
-            Frame::Accept(accept) => self.handle_accept(accept),
-            Frame::Refuse(refuse) => self.handle_refuse(refuse),
-            Frame::Announce(announce) => self.handle_announce(announce),
-            Frame::Ping { nonce } => {
-                self.outbox.push_back(Frame::Pong { nonce });
-                Ok(None)
-            }
-            Frame::Pong { nonce } => Ok(Some(Event::Pong { nonce })),
-            Frame::GoAway { code, reason } => Ok(Some(Event::GoAway { code, reason })),
-            _ => Ok(None),
-        }
-    }
-
     /// Bytes of frames that wait because the link does not take them.
     #[must_use]
     pub fn backlog_frames(&self) -> usize {
         self.outbox.len()
-    }
-
-    /// Handles CONFIRM and starts to say where everything stands, in one step: a channel opened in between would be said
-    /// twice, and steps the key chain twice.
-    pub(super) fn handle_confirm(&mut self, mac: &[u8; 48]) -> Result<Vec<ChannelId>, Violation> {
-        if self.confirmed || !confirm_matches(&self.peer_confirm, mac) {
-            return Err(Violation("wrong confirmation"));
-        }
-        self.confirmed = true;
-        Ok(self.begin_resync())
-    }
-
-    /// Whether this is the first that the peer says behind its confirmation on this link.
-    pub(super) fn note_acknowledged(&mut self) -> bool {
-        !std::mem::replace(&mut self.acknowledged, true)
-    }
-
-    /// The newest of a name holds, and one that says nothing new is not told (`SESS-5`).
-    fn handle_announce(&mut self, announce: Announce) -> Result<Option<Event>, Violation> {
-        let known = self.heard.get(&announce.name);
-        if known == Some(&announce) || (known.is_none() && !announce.hosted) {
-            return Ok(None);
-        }
-        if announce.hosted {
-            if known.is_none() && self.heard.len() >= ANNOUNCED_MAX {
-                return Err(Violation("announces more channels than may be hosted"));
-            }
-            self.heard.insert(announce.name.clone(), announce.clone());
-        } else {
-            self.heard.remove(&announce.name);
-        }
-        Ok(Some(Event::Announced(announce)))
-    }
-
-    fn handle_open(&mut self, open: Open) -> Result<Option<Event>, Violation> {
-        let id = open.id;
-        if id.opener() == self.side {
-            return Err(Violation("open with an id of this end"));
-        }
-        let chain = self.peer_chain.as_mut().ok_or(Violation("open without a link"))?;
-        let keys = chain.step(&Frame::Open(open.clone()).to_vec());
-        if let Some(entry) = self.channels.get_mut(&id) {
-            if entry.open != open {
-                return Err(Violation("open repeated with other contents"));
-            }
-            entry.keys = Some(keys);
-            if let State::Live(accept) = &entry.state {
-                self.outbox.push_back(Frame::Accept(accept.clone()));
-            }
-            return Ok(None);
-        }
-        if id.0 <= self.highest_peer {
-            let last = self.graves.get(&id).cloned().unwrap_or_else(|| gone(id));
-            self.outbox.push_back(last);
-            return Ok(None);
-        }
-        self.highest_peer = id.0;
-        let full = self.channels.len() >= self.limits.channels_max;
-        if full || self.offered >= self.limits.offers_pending_max {
-            let reason = if full {
-                format!("the session already has {} channels", self.limits.channels_max)
-            } else {
-                format!("{} channels wait for an answer already", self.limits.offers_pending_max)
-            };
-            self.bury(id, Frame::Refuse(Refuse { id, code: RefuseCode::LimitReached, reason }));
-            return Ok(None);
-        }
-        self.offered += 1;
-        self.channels.insert(id, Entry { open: open.clone(), state: State::Offered, keys: Some(keys) });
-        Ok(Some(Event::Incoming(open)))
-    }
-
-    fn handle_accept(&mut self, accept: Accept) -> Result<Option<Event>, Violation> {
-        let Some(entry) = self.channels.get_mut(&accept.id) else {
-            return self.check_known(accept.id).map(|()| None);
-        };
-        if accept.id.opener() != self.side {
-            return Err(Violation("accept of a channel that was not opened here"));
-        }
-        match entry.state {
-            State::Opening => {
-                entry.state = State::Live(accept.clone());
-                Ok(Some(Event::Opened { open: entry.open.clone(), accept }))
-            }
-            State::Abandoned | State::Live(_) => Ok(None),
-            State::Offered => Err(Violation("accept of an offer")),
-        }
-    }
-
-    fn handle_refuse(&mut self, refuse: Refuse) -> Result<Option<Event>, Violation> {
-        match self.channels.get(&refuse.id).map(|entry| &entry.state) {
-            Some(State::Opening) => {
-                self.remove(refuse.id);
-                Ok(Some(Event::Refused(refuse)))
-            }
-            Some(State::Abandoned) => {
-                self.remove(refuse.id);
-                Ok(None)
-            }
-            Some(_) => Err(Violation("refusal of a channel that is open")),
-            None => self.check_known(refuse.id).map(|()| None),
-        }
-    }
-
-    /// Handles CLOSE or RESET of a channel that has no half here.
-    pub(super) fn handle_close(&mut self, close: &Close) -> Result<Option<Event>, Violation> {
-        let id = close.id;
-        match self.channels.get(&id).map(|entry| &entry.state) {
-            Some(State::Opening) => {
-                self.remove(id);
-                let (code, reason) = (RefuseCode::NotAvailable, close.reason.clone());
-                Ok(Some(Event::Refused(Refuse { id, code, reason })))
-            }
-            Some(State::Abandoned) => {
-                self.remove(id);
-                Ok(None)
-            }
-            Some(State::Offered) => {
-                // The opener gave up: the offer is void, and its opener hears that this end knows.
-                self.remove(id);
-                self.offered -= 1;
-                self.bury(id, gone(id));
-                Ok(Some(Event::OfferExpired(id)))
-            }
-            Some(State::Live(_)) | None => self.check_known(id).map(|()| None),
-        }
     }
 
     /// Whether an offer still waits for its answer.
@@ -556,31 +412,6 @@ impl Control {
     pub fn is_offered(&self, id: ChannelId) -> bool {
         self.channels.get(&id).is_some_and(|entry| matches!(entry.state, State::Offered))
     }
-
-    /// Answers a position of a channel that has no half here: it ended while the peer was away.
-    pub(super) fn handle_lost_pos(&mut self, id: ChannelId) -> Result<(), Violation> {
-        self.check_known(id)?;
-        if !self.channels.contains_key(&id) {
-            let last = self.graves.get(&id).cloned().unwrap_or_else(|| gone(id));
-            self.outbox.push_back(last);
-        }
-        Ok(())
-    }
-
-    /// A frame about a channel that is gone is old news; about one that never was, a violation (`SESS-12`).
-    pub(super) fn check_known(&self, id: ChannelId) -> Result<(), Violation> {
-        let known = if id.opener() == self.side {
-            self.next_id.is_none_or(|next| id < next)
-        } else {
-            id.0 <= self.highest_peer
-        };
-        if known { Ok(()) } else { Err(Violation("frame for a channel that was never opened")) }
-    }
-}
-
-fn gone(id: ChannelId) -> Frame {
-    let reason = "the channel had come to its end".to_owned();
-    Frame::Close(Close { id, final_seq: 0, code: close_code::GONE, reason })
 }
 
 /// The part of a link's keys that the control object needs.

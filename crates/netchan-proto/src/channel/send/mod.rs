@@ -1,0 +1,471 @@
+//! The sending end of a channel.
+//!
+//! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
+//! while `synced`, that is, after the peer's position on this link is known.
+
+mod link;
+mod peer;
+
+use std::collections::VecDeque;
+
+use super::CloseReason;
+use super::item::{ItemBuf, Payload};
+use super::retained::{AppendError, Retained};
+use crate::flow::Credit;
+use crate::id::ChannelId;
+use crate::planted::{self, Mutant};
+use crate::wire::{Accept, Mode, Recall, Yield};
+
+/// What a sending end starts with.
+#[derive(Clone, Debug)]
+pub struct SendOptions {
+    /// How leave to send is obtained.
+    pub mode: Mode,
+    /// The channel's capacity.
+    pub capacity: u64,
+    /// Bytes that may be sent at once.
+    pub limit_bytes: u64,
+    /// The longest message.
+    pub message_bytes_max: usize,
+}
+
+impl SendOptions {
+    /// From the peer's answer to an OPEN.
+    #[must_use]
+    pub const fn accepted(accept: &Accept, message_bytes_max: usize) -> Self {
+        Self {
+            mode: accept.mode,
+            capacity: accept.capacity,
+            limit_bytes: accept.limit_bytes,
+            message_bytes_max,
+        }
+    }
+}
+
+/// A value was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed<R> {
+    /// Its number.
+    pub seq: u64,
+    /// A whole record waits for the link.
+    pub full: bool,
+    /// What the encoder returned.
+    pub value: R,
+}
+
+/// A value was not committed; the channel is as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushError<E> {
+    /// No credit now.
+    Full,
+    /// The channel is closed.
+    Closed,
+    /// The encoded value is longer than a message may be.
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The codec failed.
+    Encode(E),
+}
+
+/// What came of taking an offer back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It had not left; nobody will see it.
+    Withdrawn,
+    /// The peer has been asked; the outcome comes with a WITHDRAWN.
+    Asked,
+    /// It was taken.
+    Taken,
+}
+
+/// A value that is not known taken when its channel ends.
+#[derive(Debug)]
+pub struct Unsettled<'a> {
+    /// Its number.
+    pub seq: u64,
+    /// It may have reached the peer; false is certain.
+    pub in_doubt: bool,
+    /// The encoded value.
+    pub payload: Payload<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    None,
+    Out(u64),
+    Withdrawing(u64),
+}
+
+/// The sending end of a channel.
+#[derive(Debug)]
+pub struct SendHalf {
+    id: ChannelId,
+    mode: Mode,
+    capacity: u64,
+    message_bytes_max: usize,
+    credit: Credit,
+    generation: u32,
+    received: u64,
+    taken: u64,
+    retained: Retained,
+    /// Those among them that may have been received before, in a session that was lost.
+    redelivered: VecDeque<u64>,
+    sealed_high: u64,
+    /// Values that were sealed again after a cut.
+    replayed: u64,
+    synced: bool,
+    poll_due: bool,
+    waiting: u64,
+    want: u64,
+    want_due: bool,
+    yield_due: Option<Yield>,
+    rewind_asked: Option<Recall>,
+    /// A recall that met credit which waiting sends are about to use, and how far they may go before it is answered.
+    deferred: Option<(Recall, u64)>,
+    offer: Offer,
+    /// The last offer whose withdrawal the peer confirmed.
+    withdrawn: Option<u64>,
+    withdraw_due: bool,
+    /// Nothing may be sent for now, whatever the credit.
+    held: bool,
+    closing: Option<(CloseReason, bool)>,
+    close_due: bool,
+    close_sent: bool,
+    peer_close: Option<CloseReason>,
+}
+
+impl SendHalf {
+    /// The sending end of channel `id`.
+    #[must_use]
+    pub fn new(id: ChannelId, options: &SendOptions) -> Self {
+        let limit = if options.mode == Mode::Credit { options.capacity } else { 0 };
+        Self {
+            id,
+            mode: options.mode,
+            capacity: options.capacity,
+            message_bytes_max: options.message_bytes_max.min(u32::MAX as usize),
+            credit: Credit::new(limit, options.limit_bytes),
+            generation: 0,
+            received: 0,
+            taken: 0,
+            retained: Retained::default(),
+            redelivered: VecDeque::new(),
+            sealed_high: 0,
+            replayed: 0,
+            synced: true,
+            poll_due: false,
+            waiting: 0,
+            want: 0,
+            want_due: false,
+            yield_due: None,
+            rewind_asked: None,
+            deferred: None,
+            offer: Offer::None,
+            withdrawn: None,
+            withdraw_due: false,
+            held: false,
+            closing: None,
+            close_due: false,
+            close_sent: false,
+            peer_close: None,
+        }
+    }
+
+    /// The channel.
+    #[must_use]
+    pub const fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// How leave to send is obtained.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The channel's capacity.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// How many values have been committed.
+    #[must_use]
+    pub const fn committed(&self) -> u64 {
+        self.credit.committed()
+    }
+
+    /// How many bytes have been committed.
+    #[must_use]
+    pub const fn committed_bytes(&self) -> u64 {
+        self.credit.committed_bytes()
+    }
+
+    /// Every value numbered below this has reached the peer.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Every value numbered below this has been taken by the peer.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The credit's limit: values numbered below it may be committed.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.credit.limit()
+    }
+
+    /// How many values may be committed right now.
+    #[must_use]
+    pub const fn available(&self) -> u64 {
+        match (self.mode, self.offer) {
+            _ if self.held || !self.credit.has_bytes() => 0,
+            (Mode::Rendezvous, Offer::None) => 1,
+            (Mode::Rendezvous, _) => 0,
+            _ => self.credit.items(),
+        }
+    }
+
+    /// Holds everything back that would be sent from now on, or lets it go.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether everything is held back.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether the capacity is 0.
+    #[must_use]
+    pub fn is_rendezvous(&self) -> bool {
+        self.mode == Mode::Rendezvous
+    }
+
+    /// Why this end closed the channel, if it did.
+    #[must_use]
+    pub fn closing(&self) -> Option<&CloseReason> {
+        self.closing.as_ref().map(|(reason, _)| reason)
+    }
+
+    /// Whether the channel takes no more values, and why.
+    #[must_use]
+    pub fn closed(&self) -> Option<&CloseReason> {
+        self.peer_close.as_ref().or(self.closing.as_ref().map(|(reason, _)| reason))
+    }
+
+    /// Why the peer ended the channel, if it did.
+    #[must_use]
+    pub const fn peer_closed(&self) -> Option<&CloseReason> {
+        self.peer_close.as_ref()
+    }
+
+    /// Whether both ends are done and the channel can be forgotten. A close that was said on a link that was lost is said
+    /// again first.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.close_sent && !self.close_due && self.peer_close.is_some()
+    }
+
+    /// How many values were sealed again because a link was cut before the peer had them.
+    #[must_use]
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Bytes retained.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        self.retained.held_bytes()
+    }
+
+    /// Gives the buffers of an idle channel back. To be called now and then; says whether the channel was not idle since.
+    pub fn park(&mut self) -> bool {
+        self.retained.park()
+    }
+
+    /// Commits one value, encoded straight into the open batch (`CHAN-1`, `CHAN-4`).
+    ///
+    /// # Errors
+    /// [`PushError`]; the channel is then as it was. If `encode` panics, too.
+    #[inline]
+    pub fn push<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        if self.closed().is_some() {
+            return Err(PushError::Closed);
+        }
+        if self.available() == 0 {
+            return Err(PushError::Full);
+        }
+        self.append(encode)
+    }
+
+    /// As [`SendHalf::push`], for a value that may have been received before, in a session that was lost: the receiver is
+    /// told so (`CHAN-10`).
+    ///
+    /// # Errors
+    /// As [`SendHalf::push`].
+    pub fn push_redelivered<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        // The word stands behind a whole record, so such a value has one of its own.
+        self.retained.close_batch();
+        let pushed = self.push(encode)?;
+        self.retained.close_batch();
+        self.redelivered.push_back(pushed.seq);
+        Ok(pushed)
+    }
+
+    /// Commits one value on a unit that [`SendHalf::reserve`] set aside; the unit is used up or given back.
+    ///
+    /// A unit is one of item credit. When the bytes have run out since, the value waits here for more of them (`FLOW-5`).
+    ///
+    /// # Errors
+    /// [`PushError`], never [`PushError::Full`].
+    pub fn push_reserved<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        self.credit.release();
+        if self.peer_close.is_some() || self.close_sent {
+            return Err(PushError::Closed);
+        }
+        self.append(encode)
+    }
+
+    fn append<R, E>(
+        &mut self,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        let (seq, first_byte) = (self.credit.committed(), self.credit.committed_bytes());
+        if !self.credit.has_bytes() {
+            self.retained.close_batch();
+        }
+        let (len, value) = self.retained.append(seq, first_byte, self.message_bytes_max, encode).map_err(
+            |error| match error {
+                AppendError::TooLarge { bytes_max } => PushError::TooLarge { bytes_max },
+                AppendError::Encode(error) => PushError::Encode(error),
+            },
+        )?;
+        self.credit.commit(len as u64);
+        self.answer_when_used();
+        if planted::is(Mutant::RetainedDroppedAtCapacity) && self.committed() - self.taken >= self.capacity {
+            self.retained.close_batch();
+            self.retained.release(self.taken + 1);
+        }
+        if self.mode == Mode::Rendezvous {
+            self.offer = Offer::Out(seq);
+        }
+        Ok(Pushed { seq, full: self.retained.has_full_record(), value })
+    }
+
+    /// Sets one unit of credit aside. A rendezvous has none to set aside, and a receive's demand is none to keep.
+    pub fn reserve(&mut self) -> bool {
+        let reserved = matches!(self.mode, Mode::Credit | Mode::Lease)
+            && self.closed().is_none()
+            && !self.held
+            && self.credit.reserve();
+        self.answer_when_used();
+        reserved
+    }
+
+    /// Gives a unit that was set aside back.
+    pub fn release(&mut self) {
+        self.credit.release();
+    }
+
+    /// Says how many sends wait; asks for a lease when they need one, and takes the request back when they do not.
+    pub fn want(&mut self, waiting: u64) {
+        if self.mode != Mode::Lease {
+            return;
+        }
+        self.waiting = waiting;
+        self.answer_when_used();
+        let held = self.credit.committed() + self.credit.reserved();
+        let up_to = held + waiting;
+        let asks = up_to > self.credit.limit() && up_to > self.want;
+        let takes_back = waiting == 0 && self.want > self.credit.limit();
+        if asks || takes_back {
+            self.want = up_to;
+            self.want_due = true;
+        }
+    }
+
+    /// Asks the peer to report its positions at once (`CHAN-8`).
+    pub fn request_report(&mut self) {
+        if self.received < self.committed() || self.taken < self.committed() {
+            self.poll_due = true;
+        }
+    }
+
+    /// Takes the offer `seq` of a rendezvous channel back (`CHAN-9`). When the channel ends before the outcome has come,
+    /// asking again says what it was.
+    pub fn withdraw(&mut self, seq: u64) -> Withdrawal {
+        match self.offer {
+            Offer::Out(out) if out == seq && self.sealed_high <= seq => {
+                let bytes = self.retained.truncate(seq);
+                self.credit.uncommit(bytes);
+                self.offer = Offer::None;
+                Withdrawal::Withdrawn
+            }
+            Offer::Out(out) if out == seq => {
+                self.offer = Offer::Withdrawing(seq);
+                self.withdraw_due = true;
+                Withdrawal::Asked
+            }
+            Offer::Withdrawing(out) if out == seq => Withdrawal::Asked,
+            _ if self.withdrawn == Some(seq) => Withdrawal::Withdrawn,
+            // The channel has ended, and the peer's count says that it did not take the offer.
+            _ if seq >= self.taken => Withdrawal::Withdrawn,
+            _ => Withdrawal::Taken,
+        }
+    }
+
+    /// No more values; CLOSE follows the last of them (`CHAN-7`).
+    pub fn close(&mut self, reason: CloseReason) {
+        if self.closing.is_none() && !self.close_sent {
+            self.closing = Some((reason, false));
+            self.close_due = true;
+        }
+    }
+
+    /// Ends the channel at once.
+    pub fn reset(&mut self, reason: CloseReason) {
+        if !self.close_sent {
+            self.closing = Some((reason, true));
+            self.close_due = true;
+        }
+    }
+
+    /// Calls `visit` with every value that is not known taken.
+    pub fn for_each_unsettled(&self, mut visit: impl FnMut(Unsettled<'_>)) {
+        let sealed_high = self.sealed_high;
+        self.retained.for_each_from(self.taken, |seq, payload| {
+            visit(Unsettled { seq, in_doubt: seq < sealed_high, payload });
+        });
+    }
+
+    /// Drops every value that is not known taken, once the channel has ended and they have been visited.
+    pub fn drop_unsettled(&mut self) {
+        self.retained = Retained::default();
+        self.taken = self.committed();
+    }
+
+    /// How many values are not known taken: `(certain, in_doubt)`.
+    #[must_use]
+    pub fn unsettled(&self) -> (u64, u64) {
+        let doubtful = self.sealed_high.saturating_sub(self.taken);
+        let all = self.committed() - self.taken;
+        (all - doubtful.min(all), doubtful.min(all))
+    }
+}
