@@ -95,7 +95,8 @@ impl SendProgram {
             }
             moved = true;
         }
-        if !calm && self.next < self.total && rng.random_ratio(1, 8) && half.reserve() {
+        // A unit does not wait for bytes: several long values would be retained beyond the window.
+        if !calm && !self.long && self.next < self.total && rng.random_ratio(1, 8) && half.reserve() {
             self.reserved += 1;
         }
         while self.next < self.total && half.available() > 0 && (calm || rng.random_bool(0.8)) {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use netchan_proto::channel::CloseReason;
+use netchan_proto::crypto::Fingerprint;
 use netchan_proto::crypto::handshake::stub::InsecureStub;
-use netchan_proto::crypto::{Fingerprint, Handshake};
 use netchan_proto::id::{Epoch, Incarnation, SessionId, Side};
 use netchan_proto::session::{Event, LinkControlKeys, ReadHalf, ServerLinks, WriteHalf};
 use netchan_proto::wire::{Mode, Open, OpenFlow, RefuseCode};
