@@ -401,7 +401,7 @@ impl Driver {
             }
             self.park_at = self.core.park().then(|| now + PARK_AFTER);
         }
-        Ok(self.core.give_back_idle(now.into_std()))
+        Ok(self.core.give_back_idle(now))
     }
 
     /// Asks a silent peer for a sign of life, gives a dead link up, and replaces one that has served its time.
@@ -445,7 +445,7 @@ impl Driver {
             self.goodbye_at,
             self.tick_at,
             self.park_at,
-            give_back.next.map(Instant::from_std),
+            give_back.next,
             link.map(|link| link.check_at),
             link.and_then(|link| link.renew_at),
             self.give_up_at,

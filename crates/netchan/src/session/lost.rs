@@ -199,7 +199,8 @@ impl SendChan {
         self.set_id(half.id());
         state.half = half;
         state.owed = owed;
-        state.pay();
+        // Written below.
+        _ = state.pay();
         state.watchers.wake_all();
         drop(state);
         insert();
@@ -209,10 +210,10 @@ impl SendChan {
 }
 
 impl super::SendState {
-    /// Sends what is owed, as far as there is credit; then others may send.
-    pub(super) fn pay(&mut self) {
+    /// Sends what is owed, as far as there is credit; then others may send. Says whether there may be something to write.
+    pub(super) fn pay(&mut self) -> bool {
         if !self.half.is_held() {
-            return;
+            return false;
         }
         self.half.hold(false);
         while let Some((bytes, in_doubt)) = self.owed.values.front() {
@@ -228,14 +229,14 @@ impl super::SendState {
                     let waiting = (self.owed.values.len() + self.senders.len()) as u64;
                     self.half.want(waiting);
                     self.half.hold(true);
-                    return;
+                    return true;
                 }
                 Err(_) => {
                     // It stays with what `take_unsettled` finds.
                     let why = "a value to be sent again is longer than the server takes now";
                     self.end.get_or_insert_with(|| SessionEnd::Lost(why.to_owned()));
                     self.senders.wake_all();
-                    return;
+                    return true;
                 }
             }
         }
@@ -244,6 +245,7 @@ impl super::SendState {
         if let Some(reason) = self.owed.close.take() {
             self.half.close(reason);
         }
+        true
     }
 }
 

@@ -23,7 +23,7 @@ mod state;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::ResumeFrom;
@@ -32,6 +32,7 @@ use netchan_proto::session::{ClientLinks, Control, ControlLimits, ServerLinks};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) use self::driver::Driver;
 pub use self::end::CloseReport;

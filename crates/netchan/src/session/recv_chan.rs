@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
 
 use netchan_proto::channel::{CloseReason, RecvHalf};
 use netchan_proto::flow::Urgency;
@@ -10,6 +9,7 @@ use netchan_proto::hosted::SenderKey;
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::lost::Reopen;
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};

@@ -110,9 +110,9 @@ impl SendChan {
 
     /// Credit, positions or the end have moved.
     pub(super) fn writable(self: &Arc<Self>) {
-        let (limit, taken, closed) = {
+        let (paid, limit, taken, closed) = {
             let mut state = patience::lock(&self.state);
-            state.pay();
+            let paid = state.pay();
             let available = state.half.available();
             if state.half.closed().is_some() {
                 state.senders.wake_all();
@@ -120,8 +120,11 @@ impl SendChan {
                 state.senders.wake_front(available);
             }
             state.watchers.wake_all();
-            (state.half.limit(), state.half.taken(), state.half.peer_closed().is_some())
+            (paid, state.half.limit(), state.half.taken(), state.half.peer_closed().is_some())
         };
+        if paid {
+            self.kick(true);
+        }
         if let Some((hub, key)) = &self.hub {
             if closed {
                 hub.remove_receiver(*key, taken);
