@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 
 const SEEDS: u64 = 24;
-const PORT: u16 = 1_700;
 const VALUES: u32 = 80;
 
 type Failure = Box<dyn std::error::Error>;
