@@ -65,7 +65,7 @@ pub struct Config {
     pub renew_bytes: u64,
     /// Sessions without a connection that a server keeps, for each client key. Default 1,024: many programs may share a key.
     pub suspended_per_identity_max: usize,
-    /// The same over all keys. Default 4,096.
+    /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
     pub suspended_max: usize,
 }
 
@@ -93,7 +93,7 @@ impl Default for Config {
             renew_after: Duration::from_secs(3_600),
             renew_bytes: 1 << 40,
             suspended_per_identity_max: 1_024,
-            suspended_max: 4_096,
+            suspended_max: 16_384,
         }
     }
 }

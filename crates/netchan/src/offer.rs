@@ -44,17 +44,19 @@ enum What {
 /// A channel that the peer opened toward this end, or hosts for it: to be accepted, refused, or dropped, which declines it.
 pub struct Offer {
     core: Arc<SessionCore>,
+    /// The session's, in which it was offered.
+    life: u64,
     what: What,
     answered: bool,
 }
 
 impl Offer {
     pub(crate) fn opened(core: &Arc<SessionCore>, open: Open) -> Self {
-        Self { core: Arc::clone(core), what: What::Opened(open), answered: false }
+        Self { core: Arc::clone(core), life: core.life(), what: What::Opened(open), answered: false }
     }
 
     pub(crate) fn hosted(core: &Arc<SessionCore>, announce: Announce) -> Self {
-        Self { core: Arc::clone(core), what: What::Hosted(announce), answered: false }
+        Self { core: Arc::clone(core), life: core.life(), what: What::Hosted(announce), answered: false }
     }
 
     /// The channel's name.
@@ -144,7 +146,8 @@ impl Offer {
             }
         };
         self.answered = true;
-        let handle = self.core.accept_recv(&open, capacity as u64).ok_or_else(|| self.expired())?;
+        let handle =
+            self.core.accept_recv(&open, capacity as u64, self.life).ok_or_else(|| self.expired())?;
         Ok(Receiver::wire(handle, options.codec))
     }
 
@@ -180,7 +183,7 @@ impl Offer {
             }
         };
         self.answered = true;
-        let handle = self.core.accept_send(&open).ok_or_else(|| self.expired())?;
+        let handle = self.core.accept_send(&open, self.life).ok_or_else(|| self.expired())?;
         Ok(Sender::wire(handle, options.codec))
     }
 
@@ -193,7 +196,7 @@ impl Offer {
         if let What::Opened(open) = &self.what
             && !self.answered
         {
-            self.core.refuse(open.id, code, reason);
+            self.core.decline(open.id, self.life, code, reason);
         }
         self.answered = true;
     }
@@ -367,7 +370,7 @@ impl Offer {
     /// Whether its opener has given up.
     fn is_stale(&self) -> bool {
         match &self.what {
-            What::Opened(open) => !self.core.is_offered(open.id),
+            What::Opened(open) => !self.core.is_offered(open.id, self.life),
             What::Hosted(_) => self.core.is_closing(),
         }
     }

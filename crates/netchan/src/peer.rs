@@ -1,16 +1,18 @@
 //! Who is at the other end.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use netchan_proto::crypto::Fingerprint;
 use netchan_proto::id::SessionId;
 
 /// Names a peer: by its key, which is who it is, and by its session, which tells two processes with one key apart.
-#[derive(Clone, PartialEq, Eq, Hash)]
+///
+/// Peers are equal if these are, wherever they are: a session that goes on may do so from another address.
+#[derive(Clone)]
 pub struct Peer(Arc<Inner>);
 
-#[derive(PartialEq, Eq, Hash)]
 struct Inner {
     remote: Option<(Fingerprint, SessionId)>,
     address: String,
@@ -48,6 +50,20 @@ impl Peer {
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.0.remote.is_none()
+    }
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.remote == other.0.remote
+    }
+}
+
+impl Eq for Peer {}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.remote.hash(state);
     }
 }
 

@@ -224,7 +224,9 @@ fn every_rule_has_its_row_and_every_row_names_what_exists() {
 fn every_test_that_a_guarantee_names_exists() {
     let guarantees = read(&root().join("docs/GUARANTEES.md"));
     let names = test_names(&sources());
-    let named = guarantees.split('`').skip(1).step_by(2).filter(|token| token.contains("::"));
+    // `Config::…` and the like are of the library.
+    let is_test = |token: &&str| token.contains("::") && !token.starts_with(char::is_uppercase);
+    let named = guarantees.split('`').skip(1).step_by(2).filter(is_test);
     let missing: Vec<_> =
         named.filter(|token| *token != "file::name" && !names_a_test(token, &names)).collect();
     assert!(missing.is_empty(), "{missing:#?}");

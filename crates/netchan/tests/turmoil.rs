@@ -216,8 +216,11 @@ fn partitions_and_held_messages_are_invisible() {
     });
 }
 
+/// What a client was given back.
+type Back = Arc<Mutex<Vec<Unsettled<(u32, u32)>>>>;
+
 /// A client that goes on over lost sessions, and keeps what comes back. What is in doubt is not sent again.
-async fn go_on(ticket: Ticket, back: Arc<Mutex<Vec<Unsettled<(u32, u32)>>>>) -> Result<(), Failure> {
+async fn go_on(ticket: Ticket, back: Back) -> Result<(), Failure> {
     let session = loop {
         match dial(&ticket, config()).await {
             Ok(session) => break session,
@@ -255,7 +258,7 @@ fn a_server_that_crashes_leaves_every_value_in_one_place() {
             let (identity, seen) = (identity.clone(), Arc::clone(&seen));
             move || serve(identity.clone(), Arc::clone(&seen))
         });
-        let back = Arc::new(Mutex::new(Vec::new()));
+        let back = Back::default();
         sim.client("client-0", go_on(ticket(&identity), Arc::clone(&back)));
         let mut crashes = rng.random_range(1..4);
         let mut next = Duration::from_millis(rng.random_range(200..2_000));

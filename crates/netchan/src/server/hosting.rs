@@ -160,6 +160,10 @@ impl Upper for ServerCore {
     }
 
     fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd> {
+        if self.is_closing() {
+            // Nobody is let in any more.
+            return Err(SessionEnd::Disconnected(reason.to_owned()));
+        }
         self.note_suspended(core)?;
         self.publish(core, SessionEvent::Suspended { reason: reason.to_owned() });
         Ok(())

@@ -35,7 +35,7 @@ use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, Events, Publisher, SessionCore};
+use crate::session::{CloseReport, Events, Publisher, SessionCore, SessionState};
 use crate::ticket::{Ticket, advertised_addresses};
 use crate::wait::Ticket as Place;
 
@@ -268,6 +268,13 @@ impl Server {
         // A deadline beyond the end of time is none.
         let end = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(365 * 24 * 3_600));
         self.stop_accepting().await;
+        let mut report = CloseReport::default();
+        // Who has no connection now cannot come back any more: what it held goes to others.
+        for session in self.core.sessions() {
+            if session.state() == SessionState::Suspended {
+                report.add(session.close(Duration::ZERO).await);
+            }
+        }
         let hubs: Vec<_> = self.core.hubs.lock().values().cloned().collect();
         hubs.iter().for_each(|hub| hub.close(CloseReason::new(0, "")));
         for hub in hubs.iter().filter(|hub| hub.access.may_receive) {
@@ -282,7 +289,6 @@ impl Server {
             .into_iter()
             .map(|session| tokio::spawn(async move { session.close(left).await }))
             .collect();
-        let mut report = CloseReport::default();
         for closed in closing {
             if let Ok(closed) = closed.await {
                 report.add(closed);

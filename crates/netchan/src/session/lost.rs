@@ -55,6 +55,7 @@ impl SessionCore {
         let openings: Vec<_> = {
             let mut control = self.control.lock();
             *control = Control::new(control.side(), control_limits(&self.limits));
+            self.life.fetch_add(1, Ordering::SeqCst);
             // Nobody has heard the answer to these: they are asked again.
             self.opening.lock().drain().map(|(_, opening)| opening).collect()
         };

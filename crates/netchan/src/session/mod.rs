@@ -133,6 +133,10 @@ pub(crate) struct SessionCore {
     resumes: AtomicU64,
     /// Values replayed on channels that are gone.
     replayed: AtomicU64,
+    /// The program above has been told of the session.
+    greeted: AtomicBool,
+    /// Counts the sessions that were lost: what was offered in an earlier one means nothing.
+    life: AtomicU64,
     /// At a client: the session is lost, and the one that takes its place has no link yet.
     lost: AtomicBool,
     coming: Mutex<Option<lost::Coming>>,
@@ -203,6 +207,8 @@ impl SessionCore {
             bytes_count: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
+            greeted: AtomicBool::new(false),
+            life: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             coming: Mutex::default(),
             reopening: Mutex::default(),
@@ -231,6 +237,11 @@ impl SessionCore {
         });
         let driver = Driver::new(Arc::clone(&core), link);
         (core, driver)
+    }
+
+    /// Which of the sessions that this core has carried is the present one.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.load(Ordering::SeqCst)
     }
 
     /// Who is at the other end.
@@ -304,9 +315,12 @@ impl SessionCore {
         if let Links::Client(links) = &mut *self.links.lock() {
             links.confirmed();
         }
+        if !self.greeted.swap(true, Ordering::SeqCst) {
+            self.upper.confirmed(self);
+        }
         let coming = self.coming.lock().take();
         match coming {
-            None => self.upper.confirmed(self),
+            None => {}
             Some(lost::Coming::Anew) => {
                 self.board.set(SessionState::Connected);
                 self.board.publish(SessionEvent::Connected);

@@ -156,6 +156,10 @@ impl SessionCore {
             // Registered before the answer can be read: the driver needs the control lock for that.
             self.opening.lock().insert(id, opening);
         }
+        if let Some(end) = self.end.get() {
+            // Nobody will answer, and what stays here would keep the session in memory for good.
+            self.drop_openings(end);
+        }
         self.kick(true, true);
         Ok(())
     }
@@ -269,9 +273,14 @@ impl SessionCore {
         }
     }
 
-    fn answer(self: &Arc<Self>, accept: Accept) -> bool {
+    /// `life` is that of the session in which the channel was offered.
+    fn answer(self: &Arc<Self>, accept: Accept, life: u64) -> bool {
         let id = accept.id;
-        let accepted = self.control.lock().accept(accept);
+        let accepted = {
+            let mut control = self.control.lock();
+            // The next session numbers its channels anew.
+            life == self.life() && control.accept(accept)
+        };
         if !accepted {
             self.table.lock().remove(&id);
         }
@@ -280,7 +289,7 @@ impl SessionCore {
     }
 
     /// Accepts a channel into which this end sends. `None` when its opener has given it up.
-    pub(crate) fn accept_send(self: &Arc<Self>, open: &Open) -> Option<SendHandle> {
+    pub(crate) fn accept_send(self: &Arc<Self>, open: &Open, life: u64) -> Option<SendHandle> {
         let mode = if open.capacity == 0 { Mode::Rendezvous } else { Mode::Credit };
         let options = SendOptions {
             mode,
@@ -291,11 +300,12 @@ impl SessionCore {
         let half = SendHalf::new(open.id, &options);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, None, None);
         let handle = SendHandle::new(chan);
-        self.answer(Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 }).then_some(handle)
+        self.answer(Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 }, life)
+            .then_some(handle)
     }
 
     /// Accepts a channel from which this end receives. `None` when its opener has given it up.
-    pub(crate) fn accept_recv(self: &Arc<Self>, open: &Open, capacity: u64) -> Option<RecvHandle> {
+    pub(crate) fn accept_recv(self: &Arc<Self>, open: &Open, capacity: u64, life: u64) -> Option<RecvHandle> {
         let (mode, kind) = match capacity {
             0 => (Mode::Rendezvous, WindowKind::Rendezvous),
             _ => (Mode::Credit, WindowKind::Fixed { capacity }),
@@ -303,7 +313,7 @@ impl SessionCore {
         let half = RecvHalf::new(open.id, &self.recv_options(kind));
         let handle = RecvHandle::new(self.insert_recv(Arc::from(open.name.as_str()), half, None, None));
         let limit_bytes = self.limits.window_bytes;
-        self.answer(Accept { id: open.id, mode, capacity, limit_bytes }).then_some(handle)
+        self.answer(Accept { id: open.id, mode, capacity, limit_bytes }, life).then_some(handle)
     }
 
     /// Accepts a remote sender into a hosted channel.
@@ -319,7 +329,8 @@ impl SessionCore {
         let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
         hub.attach_sender(key, &chan);
         let limit_bytes = self.limits.window_bytes;
-        if !self.answer(Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes }) {
+        let accept = Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes };
+        if !self.answer(accept, self.life()) {
             hub.remove_remote_sender(key);
         }
         if self.end.get().is_some() {
@@ -342,8 +353,8 @@ impl SessionCore {
         let half = SendHalf::new(open.id, &options);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
         hub.attach_receiver(key, &chan);
-        if !self.answer(Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 })
-        {
+        let accept = Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 };
+        if !self.answer(accept, self.life()) {
             hub.remove_receiver(key, 0);
         }
         if self.end.get().is_some() {
@@ -355,7 +366,17 @@ impl SessionCore {
         self.with_control(|c| c.refuse(id, code, reason.into()));
     }
 
-    pub(crate) fn is_offered(&self, id: ChannelId) -> bool {
-        self.control.lock().is_offered(id)
+    /// As [`refuse`](Self::refuse), for what was offered in the session of that life.
+    pub(crate) fn decline(self: &Arc<Self>, id: ChannelId, life: u64, code: RefuseCode, reason: String) {
+        self.with_control(|c| {
+            if life == self.life() {
+                c.refuse(id, code, reason);
+            }
+        });
+    }
+
+    pub(crate) fn is_offered(&self, id: ChannelId, life: u64) -> bool {
+        let control = self.control.lock();
+        life == self.life() && control.is_offered(id)
     }
 }
