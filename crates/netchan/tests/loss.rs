@@ -325,3 +325,64 @@ async fn a_client_that_cannot_be_reached_holds_up_nobody() -> Anything {
     assert_eq!(within("recv", results.recv()).await?, Some(11));
     Ok(())
 }
+
+/// Whatever is under way on a channel when its session is lost has an outcome, even if the channel goes on.
+#[tokio::test]
+async fn what_is_under_way_at_a_loss_has_an_outcome() -> Anything {
+    let identity = Identity::generate();
+    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let address = first.address();
+    let (values, meet) =
+        (first.server().receiver::<u32>("values", 4)?, first.server().receiver::<u32>("meet", 0)?);
+    let session = dial(first.server().ticket(), Config::default()).await?;
+    let mut events = session.events();
+    let options = || ChannelOptions::<u32>::default().on_loss(LossPolicy::Resend);
+    let sender = session.sender_with::<u32>("values", options()).await?;
+    let meeting = session.sender_with::<u32>("meet", options()).await?;
+    sender.send(1).await?;
+    sender.flush().await?;
+    let place = sender.reserve().await?;
+    std::mem::forget((values, meet));
+    first.kill();
+    until(&mut events, |event| matches!(event, SessionEvent::Suspended { .. })).await;
+    sender.send(2).await?;
+    let acked = {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.send_acked(3).await })
+    };
+    let flushed = {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.flush().await })
+    };
+    let offered = {
+        let meeting = meeting.clone();
+        tokio::spawn(async move { meeting.send(4).await })
+    };
+    // Opened while there is no connection: it is asked for again in the session that follows.
+    let opening = session.sender::<u32>("later");
+    let second = Mortal::start(&address, &identity).await;
+    let values = second.server().receiver::<u32>("values", 4)?;
+    let meet = second.server().receiver::<u32>("meet", 0)?;
+    let later = second.server().receiver::<u32>("later", 4)?;
+    let opened = within("the open", opening).await?;
+    let acked = within("acked", acked).await?;
+    assert!(matches!(acked, Err(SendError::InDoubt { value: 3, .. })), "{acked:?}");
+    let flushed = within("flushed", flushed).await?;
+    assert!(matches!(flushed, Err(netchan::FlushError::Lost(_))), "{flushed:?}");
+    let offered = within("offered", offered).await?;
+    assert!(matches!(offered, Err(SendError::InDoubt { value: 4, .. })), "{offered:?}");
+    assert!(matches!(place.send(9), Err(SendError::Lost { value: 9, .. })), "its place is void");
+    for expected in [(1, true), (2, false), (3, false)] {
+        let received = within("recv", values.recv_message()).await?.ok_or("the end")?;
+        assert_eq!((received.value, received.redelivered), expected);
+    }
+    opened.send(5).await?;
+    assert_eq!(within("recv", later.recv()).await?, Some(5));
+    let sending = tokio::spawn(async move { meeting.send(6).await });
+    assert_eq!(within("recv", meet.recv()).await?, Some(6), "what was in doubt is its sender's business");
+    within("send", sending).await??;
+    sender.send(7).await?;
+    assert_eq!(within("recv", values.recv()).await?, Some(7));
+    session.close(DEADLINE).await?;
+    Ok(())
+}

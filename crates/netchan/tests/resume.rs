@@ -229,3 +229,80 @@ async fn control_operations_in_flight_survive_a_cut() -> Anything {
     session.close(DEADLINE).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn events_come_behind_the_data_received_before_them() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let (sender, receiver) = common::direct::<u32>(&server, &session, 64).await;
+    let (mut events, mut server_events) = (session.events(), server.events());
+    for round in 0..20 {
+        for n in 0..3 {
+            sender.send(round * 3 + n).await?;
+        }
+        sender.flush().await?;
+        proxy.cut_now();
+        let mut seen = 0;
+        while seen < 2 {
+            let event = within("a server's event", server_events.recv()).await.unwrap().event;
+            match event {
+                SessionEvent::Suspended { .. } | SessionEvent::Resumed => {
+                    seen += 1;
+                    assert!(receiver.len() as u32 >= 3, "what came before the event is here when it is told");
+                }
+                _ => {}
+            }
+        }
+        within("resumed", async { while events.recv().await != Some(SessionEvent::Resumed) {} }).await;
+        for n in 0..3 {
+            assert_eq!(receiver.recv().await?, Some(round * 3 + n));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_hosted_is_announced_once_and_what_ended_meanwhile_is_taken_back() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let first = server.receiver::<u32>("first", 1)?;
+    let _second = server.receiver::<u32>("second", 1)?;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let mut events = session.events();
+    let offer = within("an offer", session.recv()).await?.ok_or("no offer")?;
+    assert_eq!(offer.name(), "first");
+    // "second" waits to be received; while nothing passes it ends, and a third begins.
+    proxy.cut();
+    within("suspended", async {
+        while !matches!(events.recv().await, Some(SessionEvent::Suspended { .. })) {}
+    })
+    .await;
+    _second.close();
+    drop(_second);
+    let _third = server.receiver::<u32>("third", 1)?;
+    proxy.resume();
+    within("resumed", async { while events.recv().await != Some(SessionEvent::Resumed) {} }).await;
+    let offer = within("the next offer", session.recv()).await?.ok_or("no offer")?;
+    assert_eq!(offer.name(), "third", "neither the first again, nor the second");
+    drop(first);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_waits_for_nobody_who_cannot_come_back() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let tasks = server.sender::<u32>("tasks", 8)?;
+    let away = dial(proxy.ticket(&server), Config::default()).await?;
+    let receiver = away.receiver_with::<u32>("tasks", netchan::ChannelOptions::default().prefetch(2)).await?;
+    tasks.send(1).await?;
+    common::eventually("prefetched", || receiver.len() == 1).await;
+    proxy.cut();
+    common::eventually("the server knows", || server.clients()[0].state() == SessionState::Suspended).await;
+    let begun = std::time::Instant::now();
+    let report = within("shutdown", server.shutdown(Duration::from_secs(2))).await?;
+    assert_eq!(report.undelivered, 1, "what it held is nobody's: {report}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "the deadline, with slack");
+    Ok(())
+}
