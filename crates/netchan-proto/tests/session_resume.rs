@@ -131,8 +131,12 @@ fn sess_15_a_fenced_epoch_is_refused() {
     client_hears(&mut client, &both);
     server.commit(epoch).expect("the newest");
     client.confirmed();
-    assert!(server.keeps_previous(), "until the client is known to have heard");
-    server.acknowledged();
+    server.acknowledged(Epoch(0));
+    assert!(
+        server.keeps_previous(),
+        "until the client is known to have heard, by what it says on this very link"
+    );
+    server.acknowledged(epoch);
     let late = attempt(2, OWNER, Some(stale));
     assert_eq!(server.judge(&late.hello).unwrap_err(), ResumeRefusal::Fenced);
     let (_, _) = resume(3, &client, &mut server);
@@ -160,7 +164,7 @@ fn sess_16_whatever_is_lost_there_is_an_epoch_that_both_ends_hold() {
         client_hears(&mut client, &both);
         server.commit(epoch).expect("the newest");
         client.confirmed();
-        server.acknowledged();
+        server.acknowledged(epoch);
         assert_eq!((client.epoch(), server.epoch()), (epoch, epoch));
         assert!(!server.keeps_previous());
     }

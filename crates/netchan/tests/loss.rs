@@ -386,3 +386,32 @@ async fn what_is_under_way_at_a_loss_has_an_outcome() -> Anything {
     session.close(DEADLINE).await?;
     Ok(())
 }
+
+/// A server that declines what it does not host yet is asked again.
+#[tokio::test]
+async fn a_name_that_is_declined_at_first_is_asked_for_again() -> Anything {
+    let identity = Identity::generate();
+    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let address = first.address();
+    let values = first.server().receiver::<u32>("values", 4)?;
+    let session = dial(first.server().ticket(), Config::default()).await?;
+    let mut events = session.events();
+    let options = ChannelOptions::<u32>::default().on_loss(LossPolicy::Resend);
+    let sender = session.sender_with::<u32>("values", options).await?;
+    std::mem::forget(values);
+    first.kill();
+    until(&mut events, |event| matches!(event, SessionEvent::Suspended { .. })).await;
+    let sending = tokio::spawn(async move { sender.send(1).await });
+    let second = Mortal::start(&address, &identity).await;
+    for _ in 0..2 {
+        let offer = within("it is asked for", second.server().recv()).await?.ok_or("the end")?;
+        assert_eq!(offer.name(), "values");
+        offer.refuse("not yet");
+    }
+    let values = second.server().receiver::<u32>("values", 4)?;
+    until(&mut events, |event| matches!(event, SessionEvent::Reopened { .. })).await;
+    assert_eq!(within("recv", values.recv()).await?, Some(1));
+    within("send", sending).await??;
+    session.close(DEADLINE).await?;
+    Ok(())
+}

@@ -142,10 +142,10 @@ impl ServerLinks {
         Ok(())
     }
 
-    /// The client has said something behind the newest link's CONFIRM, so it has this end's: it will not fall back
-    /// (`SESS-16`).
-    pub fn acknowledged(&mut self) {
-        if !planted::is(Mutant::OldSecretAcceptedTwice) {
+    /// The client has said something behind the CONFIRM of the link with this epoch. If that is the newest, it has this
+    /// end's, and will not fall back (`SESS-16`); what is still read from an older link says nothing.
+    pub fn acknowledged(&mut self, epoch: Epoch) {
+        if epoch == self.newest.epoch && !planted::is(Mutant::OldSecretAcceptedTwice) {
             self.previous = None;
         }
     }

@@ -260,7 +260,8 @@ impl Server {
         match event {
             Event::Acknowledged => {
                 if let Some(session) = self.sessions.get_mut(&session_id) {
-                    session.links.acknowledged();
+                    let epoch = session.links.epoch();
+                    session.links.acknowledged(epoch);
                     session.acknowledged = true;
                 }
             }

@@ -155,6 +155,7 @@ impl SessionCore {
             .store(self.limits.message_bytes_max.min(link.peer_bytes_max), Ordering::Relaxed);
         self.links_count.fetch_add(1, Ordering::Relaxed);
         self.bytes_count.store(0, Ordering::Relaxed);
+        self.epoch.store(link.accepted.epoch.0, Ordering::SeqCst);
         self.set_link(WriteHalf::new(sealer), writer);
         if confirmed {
             begin(&ShellHost::new(self), control);

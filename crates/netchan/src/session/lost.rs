@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::channel::{CloseReason, RecvHalf, SendHalf};
@@ -15,6 +16,12 @@ use super::{Chan, RecvChan, SendChan, SessionCore, control_limits};
 use crate::error::SessionEnd;
 use crate::options::LossPolicy;
 use crate::patience;
+
+/// The first pause before a channel is opened once more that nobody hosts yet; it doubles.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the next confirmation of a link means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,33 +103,51 @@ impl SessionCore {
     pub(super) fn reopen(self: &Arc<Self>) {
         let ready: Vec<_> = self.reopening.lock().extract_if(.., |chan| !chan.drains()).collect();
         for chan in ready {
-            self.reopen_one(chan);
+            self.reopen_one(chan, 0);
         }
+    }
+
+    /// Nobody there hosts, or takes, the channel yet: asks again in a while.
+    pub(super) fn reopen_later(self: &Arc<Self>, chan: Chan, refusals: u32) {
+        let pause = REOPEN_PAUSE.saturating_mul(1 << (refusals - 1).min(16)).min(REOPEN_PAUSE_MAX);
+        let core = Arc::clone(self);
+        let life = self.life();
+        self.reopening.lock().push(chan.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // Lost once more meanwhile, it is opened with the others; ended, it has been told.
+            if core.life() == life && core.take_reopening(&chan) {
+                core.reopen_one(chan, refusals);
+            }
+        });
+    }
+
+    /// Takes a channel from among those that wait to be opened again. False if it does not wait.
+    fn take_reopening(&self, chan: &Chan) -> bool {
+        let mut reopening = self.reopening.lock();
+        let before = reopening.len();
+        reopening.retain(|other| !other.is(chan));
+        reopening.len() < before
     }
 
     /// The program has taken everything that a receiving end still had from a session that was lost.
     #[cold]
     pub(crate) fn drained(self: &Arc<Self>, chan: &Arc<RecvChan>) {
-        let same = |other: &mut Chan| matches!(other, Chan::Recv(other) if Arc::ptr_eq(other, chan));
-        let waiting: Vec<_> = self.reopening.lock().extract_if(.., same).collect();
-        for chan in waiting {
-            if self.is_lost() {
-                // With the others, when there is a session.
-                self.reopening.lock().push(chan);
-            } else {
-                self.reopen_one(chan);
-            }
+        // While there is no session, it waits with the others.
+        let chan = Chan::Recv(Arc::clone(chan));
+        if !self.is_lost() && self.take_reopening(&chan) {
+            self.reopen_one(chan, 0);
         }
     }
 
     /// Opens one channel again; its end says so if that cannot be.
-    pub(super) fn reopen_one(self: &Arc<Self>, chan: Chan) {
+    pub(super) fn reopen_one(self: &Arc<Self>, chan: Chan, refusals: u32) {
         let reopen = match &chan {
             Chan::Send(chan) => &chan.reopen,
             Chan::Recv(chan) => &chan.reopen,
         };
         let Some(Reopen { spec, .. }) = reopen else { return };
-        self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone()) });
+        self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone(), refusals) });
     }
 
     fn ask_again(self: &Arc<Self>, opening: Opening) {
@@ -150,6 +175,14 @@ impl SessionCore {
 }
 
 impl Chan {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Send(one), Self::Send(other)) => Arc::ptr_eq(one, other),
+            (Self::Recv(one), Self::Recv(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     fn drains(&self) -> bool {
         match self {
             Self::Send(_) => false,

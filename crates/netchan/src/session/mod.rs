@@ -21,13 +21,13 @@ mod send_chan;
 mod state;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::ResumeFrom;
-use netchan_proto::id::{ChannelId, ChannelMap, Side};
+use netchan_proto::id::{ChannelId, ChannelMap, Epoch, Side};
 use netchan_proto::session::{ClientLinks, Control, ControlLimits, ServerLinks};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
@@ -129,6 +129,8 @@ pub(crate) struct SessionCore {
     board: state::Board,
     /// Links so far; bytes read and written over the present one.
     links_count: AtomicU64,
+    /// The present link's.
+    epoch: AtomicU32,
     bytes_count: AtomicU64,
     resumes: AtomicU64,
     /// Values replayed on channels that are gone.
@@ -204,6 +206,7 @@ impl SessionCore {
             arrived: AtomicBool::new(false),
             board: state::Board::new(),
             links_count: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             bytes_count: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
@@ -342,7 +345,7 @@ impl SessionCore {
     /// The peer has this end's confirmation.
     fn acknowledged(&self) {
         if let Links::Server(links) = &mut *self.links.lock() {
-            links.acknowledged();
+            links.acknowledged(Epoch(self.epoch.load(Ordering::SeqCst)));
         }
     }
 

@@ -18,6 +18,10 @@ use crate::error::SessionEnd;
 use crate::hub::Hub;
 use crate::options::LossPolicy;
 
+/// How often a channel that is opened again may be refused because nobody hosts or takes it yet: with the pauses between,
+/// about half a minute after the server's start.
+const REFUSALS_MAX: u32 = 12;
+
 /// Which half is wanted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -62,7 +66,7 @@ impl Opening {
     /// The channel that is to be opened again.
     pub(super) fn chan(&self) -> Option<&Chan> {
         match &self.asker {
-            Asker::Reopening(chan) => Some(chan),
+            Asker::Reopening(chan, _) => Some(chan),
             Asker::Caller(..) => None,
         }
     }
@@ -72,15 +76,21 @@ impl Opening {
 pub(super) enum Asker {
     /// A caller that waits, known by a number of its own: when a session is lost, it is asked for under another id.
     Caller(u64, oneshot::Sender<Result<Opened, OpenFailure>>),
-    /// A channel whose session was lost.
-    Reopening(Chan),
+    /// A channel whose session was lost, and how often it has been refused since.
+    Reopening(Chan, u32),
 }
 
 impl Asker {
-    pub(super) fn failed(self, core: &SessionCore, failure: OpenFailure) {
+    pub(super) fn failed(self, core: &Arc<SessionCore>, failure: OpenFailure) {
         match self {
             Self::Caller(_, answer) => _ = answer.send(Err(failure)),
-            Self::Reopening(chan) => {
+            Self::Reopening(chan, refusals) => {
+                if let OpenFailure::Refused(refuse) = &failure
+                    && matches!(refuse.code, RefuseCode::NotAvailable | RefuseCode::Declined)
+                    && refusals < REFUSALS_MAX
+                {
+                    return core.reopen_later(chan, refusals + 1);
+                }
                 let reason = match failure {
                     OpenFailure::Here(error) => error.to_string(),
                     OpenFailure::Refused(refuse) => format!("{:?}: {}", refuse.code, refuse.reason),
@@ -177,7 +187,7 @@ impl SessionCore {
             };
             RecvHalf::new(open.id, &self.recv_options(kind))
         };
-        if let Some(Opening { asker: Asker::Reopening(chan), spec }) = &opening {
+        if let Some(Opening { asker: Asker::Reopening(chan, _), spec }) = &opening {
             // In the table first, so that what it writes is found there.
             match chan {
                 Chan::Send(sender) => sender.reopened(send_half(), || self.insert(chan.clone())),
@@ -213,7 +223,7 @@ impl SessionCore {
         }
     }
 
-    pub(super) fn refused(&self, refuse: Refuse) {
+    pub(super) fn refused(self: &Arc<Self>, refuse: Refuse) {
         let opening = self.opening.lock().remove(&refuse.id);
         if let Some(opening) = opening {
             opening.asker.failed(self, OpenFailure::Refused(refuse));
@@ -221,7 +231,7 @@ impl SessionCore {
     }
 
     /// The session is over: nobody will answer.
-    pub(super) fn drop_openings(&self, end: &SessionEnd) {
+    pub(super) fn drop_openings(self: &Arc<Self>, end: &SessionEnd) {
         let openings = std::mem::take(&mut *self.opening.lock());
         for opening in openings.into_values() {
             opening.asker.failed(self, OpenFailure::Lost(end.clone()));
