@@ -103,6 +103,9 @@ impl Upper for ClientUpper {
 /// `Session` is itself a channel of channels: [`recv`](Self::recv), and the `Stream`, yield what the server hosts for this
 /// client and what it opens toward it.
 ///
+/// It outlives its connections: when one is lost, another is set up in the background, and every channel goes on where it was
+/// ([`state`](Self::state), [`events`](Self::events)). Sends wait meanwhile, up to the channel's credit.
+///
 /// When the `Session` and every handle opened on it are dropped, what was sent still goes out, and then the session ends;
 /// [`close`](Self::close) does the same, waits for it, and reports what did not arrive.
 pub struct Session {
@@ -168,7 +171,7 @@ impl Session {
     /// this client, later. `None` once the session is closed.
     ///
     /// # Errors
-    /// [`SessionLost`] when the connection broke.
+    /// [`SessionLost`] when the session is over and was not closed in the ordinary way.
     ///
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no channel is lost.
@@ -180,7 +183,7 @@ impl Session {
     /// and ends the session.
     ///
     /// # Errors
-    /// [`SessionLost`] when the connection broke before, so that what was in flight is in doubt;
+    /// [`SessionLost`] when the session was lost before, so that what was in flight is in doubt;
     /// [`Sender::take_unsettled`] has the values.
     ///
     /// # Cancel safety

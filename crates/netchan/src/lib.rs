@@ -22,6 +22,11 @@
 //! receivers ([`Server::sender`], [`Server::receiver`], [`Server::channel`]); an [`Offer`] is a channel that arrives, to be
 //! accepted or refused, because [`Server`] and [`Session`] are themselves channels of channels; and a [`Ticket`] is one
 //! string that holds where a server is, who it is, and the secret that lets a client in.
+//!
+//! A session outlives its connections. When one is cut, falls silent or goes with a sleeping laptop, the client connects again,
+//! proves that the session is its own, and every channel goes on where it was: nothing lost, repeated or reordered. Only when a
+//! server starts anew, or nobody comes for [`Config::session_lifetime`], is a session lost; then [`Sender::take_unsettled`] gives
+//! every value back that is not known to have been taken, or the channel's [`LossPolicy`] sees to them.
 
 pub mod address;
 mod blocking;
