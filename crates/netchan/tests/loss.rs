@@ -267,6 +267,11 @@ async fn limits_on_suspended_sessions_are_told_to_the_client() -> Anything {
     let mine = Config::with_identity(Identity::generate());
     let sessions =
         [dial(proxy.ticket(&server), mine.clone()).await?, dial(proxy.ticket(&server), mine).await?];
+    let _values = server.receiver::<u32>("values", 1)?;
+    for session in &sessions {
+        // Both ends have confirmed it by then.
+        within("open", session.sender::<u32>("values")).await?;
+    }
     let mut events = sessions.each_ref().map(|session| session.events());
     proxy.cut();
     eventually("one is kept", || server.clients().len() == 1).await;

@@ -9,8 +9,11 @@ use common::{Anything, eventually, within};
 use netchan::{Config, RefusalCode, Server, SessionEvent, SessionState, dial, listen_and_serve};
 use netchan_proto::crypto::{
     ClientHandshake, ClientSettings, Established, Handshake, HandshakeError, Hello, LocalKey, ResumeFrom,
+    SealBuf,
 };
+use netchan_proto::id::ChannelId;
 use netchan_proto::session::ClientLinks;
+use netchan_proto::wire::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -69,6 +72,18 @@ async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result<Raw
     }
 }
 
+impl Raw {
+    /// Confirms the link, as a client does before anything else, and waits for the server's confirmation.
+    async fn confirm(&mut self) {
+        let keys = &mut self.established.keys;
+        let frame = Frame::Confirm { mac: keys.own_confirm }.to_vec();
+        let mut record = SealBuf::new(256);
+        keys.sealer.seal(ChannelId::CONTROL, &frame, &[], 0, &mut record).unwrap();
+        self.stream.write_all(record.filled()).await.unwrap();
+        assert!(within("the server's confirmation", self.stream.read(&mut [0; 512])).await.unwrap() > 0);
+    }
+}
+
 fn is_unknown(result: Result<Raw, HandshakeError>) -> bool {
     matches!(result, Err(HandshakeError::Refused { code: RefusalCode::SessionUnknown, .. }))
 }
@@ -76,7 +91,8 @@ fn is_unknown(result: Result<Raw, HandshakeError>) -> bool {
 /// A server, and a session with it whose connection is gone.
 async fn suspended() -> (Server, ClientLinks) {
     let server = listen_and_serve("127.0.0.1:0", Config::default()).await.unwrap();
-    let first = raw(&server, OWNER, None).await.unwrap();
+    let mut first = raw(&server, OWNER, None).await.unwrap();
+    first.confirm().await;
     let links = ClientLinks::new(&first.established.accepted, first.established.keys.resume_secret.clone());
     drop(first.stream);
     eventually("suspended", || {
@@ -165,10 +181,23 @@ async fn sess_18_a_session_is_given_up_at_the_end_of_its_lifetime() -> Anything 
     let mut config = Config::default();
     config.session_lifetime = Duration::from_millis(200);
     let server = listen_and_serve("127.0.0.1:0", config).await?;
-    let first = raw(&server, OWNER, None).await?;
+    let mut first = raw(&server, OWNER, None).await?;
+    first.confirm().await;
     let links = ClientLinks::new(&first.established.accepted, first.established.keys.resume_secret.clone());
     drop(first.stream);
     eventually("given up", || server.clients().is_empty()).await;
     assert!(is_unknown(raw(&server, OWNER, Some(links.resume_from())).await));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_it_confirms_leaves_nothing_behind() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    for _ in 0..5 {
+        let first = raw(&server, OWNER, None).await?;
+        eventually("it is in", || server.clients().len() == 1).await;
+        drop(first);
+        eventually("it is gone", || server.clients().is_empty()).await;
+    }
     Ok(())
 }

@@ -144,6 +144,11 @@ impl Driver {
         if core.limits.session_lifetime.is_zero() {
             return Err(SessionEnd::Disconnected(reason));
         }
+        if core.redial.is_none() && !core.greeted.load(Ordering::SeqCst) {
+            // Nobody has confirmed it, so nothing is lost with it; kept, each attempt that a client gives up would stay for a
+            // lifetime.
+            return Err(SessionEnd::Disconnected(reason));
+        }
         core.upper.suspended(core, &reason)?;
         if core.board.state() != SessionState::Suspended {
             tracing::info!(peer = %core.peer(), %reason, "suspended");

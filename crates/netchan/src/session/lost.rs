@@ -85,7 +85,9 @@ impl SessionCore {
             self.ask_again(opening);
         }
         self.upper.lost(self, end);
-        self.board.publish(SessionEvent::Gone(end.clone()));
+        if self.greeted.load(Ordering::SeqCst) {
+            self.board.publish(SessionEvent::Gone(end.clone()));
+        }
         self.board.set(SessionState::Suspended);
     }
 
