@@ -203,7 +203,8 @@ impl Driver {
                 established.map_err(|error| error.to_string())?;
             }
         }
-        self.redialing = None;
+        // Whoever brought it is done; another attempt would only replace it again.
+        self.stop_redialing();
         self.give_up_at = None;
         let suspended = core.board.state() == SessionState::Suspended;
         let mut coming = core.coming.lock();
