@@ -193,7 +193,7 @@ impl Driver {
 
     /// A new link is here: notes it in the session's record, and says so.
     fn accept(&mut self, link: &NewLink) -> Result<(), String> {
-        let core = &self.core;
+        let core = Arc::clone(&self.core);
         let anew = core.is_lost();
         if let Links::Client(links) = &mut *core.links.lock() {
             if anew {
