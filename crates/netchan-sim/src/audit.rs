@@ -90,6 +90,8 @@ pub struct Audit {
     rendezvous: u64,
     withdrawals: u64,
     ends: u64,
+    /// A program has just ended its channel: a moment for a fault.
+    pub ending: bool,
 }
 
 impl Audit {
@@ -219,9 +221,10 @@ impl Audit {
         else {
             return self.wrong(format!("channel {chan}: {number} of {sender} was received and not sent"));
         };
-        // I2: once, unless who had it before may not have been heard of.
+        // I2: once, but for one whose session was given up: what it had, or still has, is given to another too.
         let lost = |receiver: &u32| channel.receivers.get(receiver).is_some_and(|receiver| receiver.lost);
-        let again = !sent.receivers.iter().all(lost);
+        let again = sent.receivers.contains(&receiver)
+            || (!lost(&receiver) && !sent.receivers.iter().all(lost));
         let first = sent.receivers.is_empty();
         sent.receivers.push(receiver);
         let fate = sent.fate;

@@ -18,9 +18,10 @@ pub struct Counts {
 }
 
 /// Everything that is counted.
-pub const KINDS: [&str; 18] = [
+pub const KINDS: [&str; 19] = [
     "cuts at a byte",
     "cuts at once",
+    "cuts at an end",
     "partial writes",
     "delays",
     "one-way partitions",

@@ -119,6 +119,7 @@ impl SendProgram {
             && (calm || rng.random_bool(0.2))
         {
             half.close(CloseReason::plain());
+            audit.ending = true;
             moved = true;
         }
         moved
@@ -143,7 +144,10 @@ impl SendProgram {
                 self.out = Some((pushed.seq, self.next, false));
                 self.next += 1;
             }
-            None if self.next == self.total && half.closed().is_none() => half.close(CloseReason::plain()),
+            None if self.next == self.total && half.closed().is_none() => {
+                half.close(CloseReason::plain());
+                audit.ending = true;
+            }
             Some((seq, number, false)) if half.taken() > seq => self.resolve(number, false, audit),
             Some((seq, number, asked)) if asked || (!self.patient && !calm && rng.random_ratio(1, 6)) => {
                 match half.withdraw(seq) {
@@ -245,6 +249,7 @@ impl RecvProgram {
         if self.stop_after.is_some_and(|most| self.taken >= most) {
             half.stop(CloseReason { code: 300, reason: "enough".to_owned() });
             self.stopped = true;
+            audit.ending = true;
             return true;
         }
         if matches!(half.kind(), WindowKind::Demand { .. }) {

@@ -8,7 +8,7 @@ use crate::audit::Findings;
 use crate::client::Client;
 use crate::context::{Context, Counts};
 use crate::server::Server;
-use crate::wire::At;
+use crate::wire::{At, Wire};
 
 /// Once faults stop, everything must come to rest within so long (I7).
 const CALM_MILLIS: u64 = 30_000;
@@ -118,14 +118,20 @@ impl World {
     }
 
     fn faults(&mut self) {
+        // What is said last is said over a link that is about to go.
+        if std::mem::take(&mut self.context.audit.ending) && self.context.rng.random_ratio(1, 3) {
+            let ahead = [1, 60, 200, 400][self.context.rng.random_range(0..4)];
+            let ahead = self.context.rng.random_range(0..=ahead);
+            self.break_one("cuts at an end", |wire, to| wire.cut_after(to, ahead));
+        }
         if self.context.weather.quiet && !self.context.rng.random_ratio(1, 15) {
             return;
         }
         if self.context.rng.random_ratio(1, 60) {
-            self.break_one("cuts at once");
+            self.break_one("cuts at once", |wire, _| wire.cut_now());
         }
         if self.context.rng.random_ratio(1, 150) {
-            self.break_one("one-way partitions");
+            self.break_one("one-way partitions", Wire::stall);
         }
         if self.context.rng.random_ratio(1, 100) {
             let step = self.context.rng.random_range(500..12_000);
@@ -171,7 +177,7 @@ impl World {
         }
     }
 
-    fn break_one(&mut self, how: &'static str) {
+    fn break_one(&mut self, how: &'static str, strike: impl FnOnce(&mut Wire, At)) {
         let count = self.context.wires.len();
         if count == 0 {
             return;
@@ -182,11 +188,7 @@ impl World {
         if wire.is_cut() || wire.is_stalled() {
             return;
         }
-        if how == "cuts at once" {
-            wire.cut_now()
-        } else {
-            wire.stall(to)
-        }
+        strike(wire, to);
         self.context.counts.add(how, 1);
     }
 }

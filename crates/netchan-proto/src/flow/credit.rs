@@ -84,7 +84,12 @@ impl Credit {
 
     /// Takes the newest value back: an offer that never left.
     pub const fn uncommit(&mut self, bytes: u64) {
-        self.committed -= 1;
+        self.take_back(1, bytes);
+    }
+
+    /// Takes the newest values back: they never left.
+    pub const fn take_back(&mut self, values: u64, bytes: u64) {
+        self.committed -= values;
         self.committed_bytes -= bytes;
     }
 

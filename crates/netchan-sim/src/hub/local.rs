@@ -33,6 +33,7 @@ impl Hub {
         if close && !self.closed && !self.has_senders() {
             self.closed = true;
             self.hosted.close();
+            audit.ending = true;
             moved = true;
             self.pump(audit);
         }

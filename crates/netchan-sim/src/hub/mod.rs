@@ -203,7 +203,9 @@ impl Hub {
         }
         for (key, receiver) in &mut self.receivers {
             if receiver.remote.session == session {
-                let unsent = receiver.pending.len() as u64;
+                let Remote { end, id, .. } = &receiver.remote;
+                let in_half = end.with_send(*id, |half| half.take_unsent()).unwrap_or(0);
+                let unsent = receiver.pending.len() as u64 + in_half;
                 receiver.pending.clear();
                 receiver.limit -= self.hosted.cancel_demand(*key, u64::MAX) + unsent;
                 let held = self.hosted.in_flight_of(*key) as u64;

@@ -12,8 +12,10 @@ impl RecvHalf {
         if !planted::is(Mutant::PartialSurvivesCut) {
             self.partial = None;
         }
-        // As for a sending end: the peer's position says whether it has to be said again.
-        self.close_due &= !self.close_sent;
+        // As for a sending end: the peer's position says whether it is still due.
+        self.close_due = false;
+        self.awaits_pos = true;
+        self.awaits_close = self.peer_close.is_some();
         if self.kind() == WindowKind::Lease {
             self.synced = false;
             self.recall_due = false;
@@ -24,6 +26,8 @@ impl RecvHalf {
     #[must_use]
     pub fn pos(&mut self) -> Pos {
         let (next_expected, taken, limit, limit_bytes) = self.window.tell();
+        // An offer that ended with the channel was not taken, though its number is used up: the CLOSE says the same.
+        let taken = if self.stopped.is_some() { taken.min(self.last_close().final_seq) } else { taken };
         Pos {
             id: self.id,
             generation: self.generation,
@@ -47,6 +51,7 @@ impl RecvHalf {
         }
         let lease = if self.kind() == WindowKind::Lease { self.take_lease_back(pos)? } else { None };
         self.synced = true;
+        self.awaits_pos = false;
         self.report_due = true;
         self.recall_due = self.recall.is_some();
         self.close_due = self.stopped.is_some() || self.close_sent;
@@ -71,6 +76,12 @@ impl RecvHalf {
         }
         self.window.yielded(pos.limit)?;
         Ok(Some(pos.limit))
+    }
+
+    /// Whether the sender's position on the present link is known.
+    #[must_use]
+    pub const fn is_synced(&self) -> bool {
+        !self.awaits_pos
     }
 
     /// How soon the peer must hear from this end.

@@ -70,6 +70,11 @@ pub struct RecvHalf {
     close_sent: bool,
     /// False from a cut until a leased sender has told what it keeps: what this end grants before would be taken for more.
     synced: bool,
+    /// From a cut until the sender's position on the next link is known.
+    awaits_pos: bool,
+    /// From a cut until the sender, whose CLOSE had arrived, has said it again: until then values may come again, and this
+    /// end needs their key.
+    awaits_close: bool,
 }
 
 impl RecvHalf {
@@ -99,6 +104,8 @@ impl RecvHalf {
             close_due: false,
             close_sent: false,
             synced: true,
+            awaits_pos: false,
+            awaits_close: false,
         }
     }
 
@@ -172,7 +179,7 @@ impl RecvHalf {
     /// again first.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.close_sent && !self.close_due && self.peer_close.is_some()
+        self.close_sent && !self.close_due && self.peer_close.is_some() && !self.awaits_close
     }
 
     /// Takes the next value, still encoded. It counts as taken from now on, whatever becomes of it.

@@ -196,6 +196,7 @@ impl RecvHalf {
     /// # Errors
     /// A [`Violation`] when it closes before its own data.
     pub fn handle_close(&mut self, close: &Close, reset: bool) -> Result<(), Violation> {
+        self.awaits_close = false;
         if self.peer_close.is_some() {
             return Ok(());
         }

@@ -11,8 +11,8 @@ impl SendHalf {
     /// The link is gone: nothing is sealed until the peer's position on the next one is known.
     pub fn detach(&mut self) {
         self.synced = false;
-        // The peer's position says whether it has to be said again: none comes from a peer that has forgotten the channel.
-        self.close_due &= !self.close_sent;
+        // The peer's position says whether it is still due: none comes from a peer that has forgotten the channel.
+        self.close_due = false;
     }
 
     /// This end's position, for a new link. Leased credit that is not in use goes back with it (`SESS-17`).
@@ -93,6 +93,12 @@ impl SendHalf {
         Ok(())
     }
 
+    /// Whether the peer's position on the present link is known.
+    #[must_use]
+    pub const fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// Whether the link has something to take.
     #[must_use]
     pub fn has_output(&self) -> bool {
@@ -126,7 +132,7 @@ impl SendHalf {
 
     fn close_is_ready(&self) -> bool {
         let drained = !self.retained.has_unsent() && self.credit.reserved() == 0;
-        self.close_due && (drained || self.peer_close.is_some() || self.is_resetting())
+        self.close_due && ((drained && !self.held) || self.peer_close.is_some() || self.is_resetting())
     }
 
     /// Writes the control frames that are due. Those that answer a recall come before any data they let through.

@@ -128,12 +128,14 @@ pub struct SendHalf {
     /// The last offer whose withdrawal the peer confirmed.
     withdrawn: Option<u64>,
     withdraw_due: bool,
-    /// Nothing may be sent for now, whatever the credit.
+    /// Nothing may be sent for now, whatever the credit; a close waits too.
     held: bool,
     closing: Option<(CloseReason, bool)>,
     close_due: bool,
     close_sent: bool,
     peer_close: Option<CloseReason>,
+    /// Values numbered below this have been given back to the program.
+    given_back: u64,
 }
 
 impl SendHalf {
@@ -170,6 +172,7 @@ impl SendHalf {
             close_due: false,
             close_sent: false,
             peer_close: None,
+            given_back: 0,
         }
     }
 
@@ -318,9 +321,34 @@ impl SendHalf {
         &mut self,
         encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
     ) -> Result<Pushed<R>, PushError<E>> {
+        if self.closed().is_some() {
+            return Err(PushError::Closed);
+        }
+        self.push_owed(true, encode)
+    }
+
+    /// Commits a value that is owed from a session that was lost, in which it may have been `received`. A close that was
+    /// asked for since comes behind it.
+    ///
+    /// # Errors
+    /// As [`SendHalf::push`].
+    pub fn push_owed<R, E>(
+        &mut self,
+        received: bool,
+        encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
+    ) -> Result<Pushed<R>, PushError<E>> {
+        if self.peer_close.is_some() || self.close_sent {
+            return Err(PushError::Closed);
+        }
+        if self.available() == 0 {
+            return Err(PushError::Full);
+        }
+        if !received {
+            return self.append(encode);
+        }
         // The word stands behind a whole record, so such a value has one of its own.
         self.retained.close_batch();
-        let pushed = self.push(encode)?;
+        let pushed = self.append(encode)?;
         self.retained.close_batch();
         self.redelivered.push_back(pushed.seq);
         Ok(pushed)
@@ -431,6 +459,19 @@ impl SendHalf {
         }
     }
 
+    /// Takes back what has not left for a receiver that cannot be reached, so that it can go to others: how many values
+    /// (`HOST-22`). Their numbers are given again.
+    pub fn take_unsent(&mut self) -> u64 {
+        let first = self.sealed_high.max(self.taken);
+        let count = self.committed() - first;
+        if count > 0 {
+            let bytes = self.retained.truncate(first);
+            self.redelivered.retain(|seq| *seq < first);
+            self.credit.take_back(count, bytes);
+        }
+        count
+    }
+
     /// No more values; CLOSE follows the last of them (`CHAN-7`).
     pub fn close(&mut self, reason: CloseReason) {
         if self.closing.is_none() && !self.close_sent {
@@ -449,23 +490,27 @@ impl SendHalf {
 
     /// Calls `visit` with every value that is not known taken.
     pub fn for_each_unsettled(&self, mut visit: impl FnMut(Unsettled<'_>)) {
-        let sealed_high = self.sealed_high;
         self.retained.for_each_from(self.taken, |seq, payload| {
-            visit(Unsettled { seq, in_doubt: seq < sealed_high, payload });
+            // Nobody in this session can speak for an earlier one.
+            let in_doubt = seq < self.sealed_high || self.redelivered.binary_search(&seq).is_ok();
+            visit(Unsettled { seq, in_doubt, payload });
         });
     }
 
     /// Drops every value that is not known taken, once the channel has ended and they have been visited.
     pub fn drop_unsettled(&mut self) {
         self.retained = Retained::default();
-        self.taken = self.committed();
+        self.redelivered.clear();
+        self.given_back = self.committed();
     }
 
     /// How many values are not known taken: `(certain, in_doubt)`.
     #[must_use]
     pub fn unsettled(&self) -> (u64, u64) {
-        let doubtful = self.sealed_high.saturating_sub(self.taken);
-        let all = self.committed() - self.taken;
-        (all - doubtful.min(all), doubtful.min(all))
+        let first = self.taken.max(self.given_back);
+        let all = self.committed() - first;
+        let sent = self.sealed_high.saturating_sub(first).min(all);
+        let before = self.redelivered.iter().filter(|seq| **seq >= self.sealed_high).count() as u64;
+        (all - sent - before, sent + before)
     }
 }

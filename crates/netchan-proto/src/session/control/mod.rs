@@ -112,8 +112,10 @@ pub struct Control {
     announced: Announced,
     /// What the peer hosts for this end, as it last said.
     heard: BTreeMap<String, Announce>,
-    /// The farewell of an end that has not heard from the other yet.
+    /// This end's farewell, said again on a link that takes the place of the one it was said on.
     farewell: Option<(u16, String)>,
+    /// Frames at the head of the queue that say where everything stands, and answer nothing.
+    resync_left: usize,
 }
 
 impl Control {
@@ -141,6 +143,7 @@ impl Control {
             announced: Announced::default(),
             heard: BTreeMap::new(),
             farewell: None,
+            resync_left: 0,
         }
     }
 
@@ -171,6 +174,7 @@ impl Control {
         if !planted::is(Mutant::FramesSurviveCut) {
             self.outbox.clear();
         }
+        self.resync_left = 0;
         self.own_confirm = None;
         self.confirmed = false;
         self.acknowledged = false;
@@ -293,11 +297,8 @@ impl Control {
 
     /// Ends the session (`SESS-11`).
     pub fn go_away(&mut self, code: u16, reason: String) {
-        if self.confirmed {
-            self.outbox.push_back(Frame::GoAway { code, reason });
-        } else {
-            self.farewell = Some((code, reason));
-        }
+        self.push_if_confirmed(Frame::GoAway { code, reason: reason.clone() });
+        self.farewell = Some((code, reason));
     }
 
     /// Queues a frame about a channel, such as its position.
@@ -354,9 +355,8 @@ impl Control {
 
     /// What comes behind everything else that is said on a new link.
     pub(in crate::session) fn end_resync(&mut self) {
-        if let Some((code, reason)) = self.farewell.take() {
-            self.outbox.push_back(Frame::GoAway { code, reason });
-        }
+        self.outbox.extend(self.farewell.clone().map(|(code, reason)| Frame::GoAway { code, reason }));
+        self.resync_left = self.outbox.len();
     }
 
     /// Writes queued frames, as many as fit one record. An OPEN steps this end's key chain here, in the order in which it
@@ -370,6 +370,7 @@ impl Control {
         }
         while out.len() < RECORD_PLAINTEXT_BYTES_MAX - FRAME_BYTES_MAX {
             let Some(frame) = self.outbox.pop_front() else { break };
+            self.resync_left = self.resync_left.saturating_sub(1);
             let start = out.len();
             frame.write(out);
             if let (Frame::Open(open), Some(chain)) = (&frame, &mut self.own_chain) {
@@ -401,10 +402,11 @@ impl Control {
         entry.keys.as_ref().filter(|_| sends).map(|keys| keys.secret(Direction::from(sender)))
     }
 
-    /// Bytes of frames that wait because the link does not take them.
+    /// Frames that wait because the link does not take them, but for those that say where everything stands: the peer has
+    /// not asked for them.
     #[must_use]
     pub fn backlog_frames(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len().saturating_sub(self.resync_left)
     }
 
     /// Whether an offer still waits for its answer.

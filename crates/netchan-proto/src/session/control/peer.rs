@@ -133,7 +133,9 @@ impl Control {
         let id = close.id;
         match self.channels.get(&id).map(|entry| &entry.state) {
             Some(State::Opening) => {
+                // Accepted and ended while this end had no link: the other end waits for the last word on it.
                 self.remove(id);
+                self.bury(id, never_begun(id));
                 let (code, reason) = (RefuseCode::NotAvailable, close.reason.clone());
                 Ok(Some(Event::Refused(Refuse { id, code, reason })))
             }
@@ -171,6 +173,11 @@ impl Control {
         };
         if known { Ok(()) } else { Err(Violation("frame for a channel that was never opened")) }
     }
+}
+
+fn never_begun(id: ChannelId) -> Frame {
+    let reason = "the channel had ended before its opener heard of it".to_owned();
+    Frame::Close(Close { id, final_seq: 0, code: close_code::ABANDONED, reason })
 }
 
 fn gone(id: ChannelId) -> Frame {
