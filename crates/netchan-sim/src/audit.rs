@@ -223,8 +223,8 @@ impl Audit {
         };
         // I2: once, but for one whose session was given up: what it had, or still has, is given to another too.
         let lost = |receiver: &u32| channel.receivers.get(receiver).is_some_and(|receiver| receiver.lost);
-        let again = sent.receivers.contains(&receiver)
-            || (!lost(&receiver) && !sent.receivers.iter().all(lost));
+        let again =
+            sent.receivers.contains(&receiver) || (!lost(&receiver) && !sent.receivers.iter().all(lost));
         let first = sent.receivers.is_empty();
         sent.receivers.push(receiver);
         let fate = sent.fate;

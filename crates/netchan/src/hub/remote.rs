@@ -165,8 +165,11 @@ impl Hub {
     pub(crate) fn suspend_receiver(&self, key: ReceiverKey) {
         self.run(|state| {
             let Some(receiver) = state.receivers.get_mut(&key) else { return };
-            let unsent = receiver.pending.len() as u64;
+            let mut unsent = receiver.pending.len() as u64;
             receiver.pending.clear();
+            if let Some(chan) = &receiver.chan {
+                unsent += chan.state.lock().half.take_unsent();
+            }
             let cancelled = state.hosted.cancel_demand(key, u64::MAX);
             receiver.limit = receiver.limit.saturating_sub(cancelled + unsent);
             let held = state.hosted.in_flight_of(key) as u64;

@@ -187,7 +187,8 @@ impl<T: Send + 'static> Sender<T> {
     /// Sends a value and waits until the peer's `recv` has taken it.
     ///
     /// # Errors
-    /// [`SendError`], with the value; [`SendError::InDoubt`] when the session ended before the peer said so.
+    /// [`SendError`], with the value; [`SendError::InDoubt`] when the session ended before the peer said so. On a channel
+    /// whose [`LossPolicy`](crate::LossPolicy) is `Resend`, such a value is sent again all the same.
     ///
     /// # Cancel safety
     /// As [`send`](Self::send) until the value is committed; then it is sent, and only the answer is lost.
@@ -284,35 +285,21 @@ impl<T: Send + 'static> Sender<T> {
     /// The values that are not known to have been taken, once the channel has ended; oldest first. The values are decoded
     /// again from what was kept; one that cannot be is left out.
     ///
+    /// Each value comes back once: what a send returned with its error, or still waits to return, is not among them.
+    ///
     /// Before the end, and for a channel hosted here, there are none.
     #[must_use]
     pub fn take_unsettled(&self) -> Vec<Unsettled<T>> {
         let Backend::Wire(handle) = &self.shared.backend else { return Vec::new() };
-        let state = reentry::enter(&handle.0.state);
-        if state.end.is_none() && state.half.peer_closed().is_none() {
-            return Vec::new();
-        }
-        let mut values = Vec::new();
+        // No user code runs under the lock, and two callers share the values out between them.
+        let unsettled = reentry::enter(&handle.0.state).take_unsettled();
         let mut cx = DecodeContext::new(&self.shared.name, self.shared.message_bytes_max);
-        state.half.for_each_unsettled(|unsettled| {
-            if let Ok(value) = self.shared.codec.decode(unsettled.payload, &mut cx) {
-                values.push(if unsettled.in_doubt {
-                    Unsettled::InDoubt(value)
-                } else {
-                    Unsettled::Undelivered(value)
-                });
-            }
-        });
-        let owed = state.owed.iter().map(|(bytes, in_doubt)| (bytes.clone(), in_doubt)).collect::<Vec<_>>();
-        for (bytes, in_doubt) in owed {
+        let mut values = Vec::with_capacity(unsettled.len());
+        for (bytes, in_doubt) in unsettled {
             if let Ok(value) = self.shared.codec.decode(Payload::Owned(bytes), &mut cx) {
                 values.push(if in_doubt { Unsettled::InDoubt(value) } else { Unsettled::Undelivered(value) });
             }
         }
-        drop(state);
-        let mut state = reentry::enter(&handle.0.state);
-        state.half.drop_unsettled();
-        state.owed = Default::default();
         values
     }
 

@@ -133,10 +133,18 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                 let withdrawal = {
                     let mut state = chan.state.lock();
                     if state.life != op.life {
-                        let end = state.lost();
-                        return Err(SendTimeoutError::Send(SendError::InDoubt { value, end }));
+                        let failure = op.lost(&chan, &mut state, seq);
+                        return Err(SendTimeoutError::Send(failure.with(value)));
                     }
-                    state.half.withdraw(seq)
+                    let withdrawal = state.half.withdraw(seq);
+                    let taken = state.half.taken();
+                    if withdrawal == Withdrawal::Asked {
+                        // The value goes back from here, whatever becomes of the offer.
+                        state.claims.give_back(seq, taken);
+                    } else {
+                        state.claims.drop_stake(seq);
+                    }
+                    withdrawal
                 };
                 let life = op.life;
                 chan.kick(true);
@@ -274,6 +282,9 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         };
         let waits = self.acked || state.half.mode() == Mode::Rendezvous;
         self.life = state.life;
+        if waits {
+            state.claims.stake(seq);
+        }
         if waits && self.acked {
             state.half.request_report();
         }
@@ -294,14 +305,18 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     fn poll_out(&mut self, cx: &Context<'_>, chan: &Arc<SendChan>, seq: u64) -> Poll<Result<u64, Failure>> {
         let mut state = chan.state.lock();
         let outcome = if state.life != self.life {
-            Err(Failure::InDoubt(state.lost()))
+            Err(self.lost(chan, &mut state, seq))
         } else if state.half.taken() > seq {
+            state.claims.drop_stake(seq);
             Ok(seq)
-        } else if let Some(end) = &state.end {
-            Err(Failure::InDoubt(end.clone()))
+        } else if state.end.is_some() {
+            Err(self.lost(chan, &mut state, seq))
         } else if let Some(reason) = state.half.peer_closed() {
             // The peer counted what it took when it closed, and this was not among it.
-            Err(Failure::Closed(reason.into()))
+            let failure = Failure::Closed(reason.into());
+            let taken = state.half.taken();
+            state.claims.give_back(seq, taken);
+            Err(failure)
         } else {
             state.watchers.wait(&mut self.watch, cx.waker());
             return Poll::Pending;
@@ -312,6 +327,19 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         state.senders.wake_front(more);
         self.stage = Stage::Done;
         Poll::Ready(outcome)
+    }
+
+    /// The session ended before the fate of the value was known: it goes back, and nobody else gives it back.
+    fn lost(&self, chan: &SendChan, state: &mut SendState, seq: u64) -> Failure {
+        let end = state.lost();
+        if !state.claims.are_of(self.life) {
+            return Failure::InDoubt(end);
+        }
+        let taken = state.half.taken();
+        state.claims.give_back(seq, taken);
+        // An offer has its sender, who knows now; a value is on its way again all the same.
+        let sent_again = state.end.is_none() && chan.resends() && state.half.mode() != Mode::Rendezvous;
+        if sent_again || state.half.may_have_left(seq) { Failure::InDoubt(end) } else { Failure::ended(&end) }
     }
 
     fn poll_hub(&mut self, cx: &Context<'_>, hub: &Arc<Hub>) -> Poll<Result<u64, Failure>> {
@@ -421,6 +449,9 @@ impl<T> Drop for SendOp<'_, T> {
                 }
                 if let Stage::Out(seq) = self.stage {
                     let mut state = handle.0.state.lock();
+                    if state.claims.are_of(self.life) {
+                        state.claims.drop_stake(seq);
+                    }
                     // A value that was committed stays so; an offer is taken back.
                     let current = state.life == self.life;
                     if current && (!self.acked || state.half.mode() == Mode::Rendezvous) {

@@ -169,27 +169,49 @@ pub(super) fn release<T>(sender: &Sender<T>, place: Place) {
     }
 }
 
+/// Whether a place means nothing any more: the channel has been opened anew since.
+pub(super) fn is_void<T>(sender: &Sender<T>, place: Place) -> bool {
+    match &sender.shared.backend {
+        Backend::Wire(handle) => reentry::lock(&handle.0.state).is_some_and(|state| state.life != place.0),
+        Backend::Hub(_) => false,
+    }
+}
+
+/// How many places one caller wants, and what it has of them.
+struct Wanted<'a> {
+    places: usize,
+    held: &'a [Place],
+}
+
+impl Wanted<'_> {
+    const ONE: Wanted<'static> = Wanted { places: 1, held: &[] };
+
+    const fn left(&self) -> usize {
+        self.places - self.held.len()
+    }
+}
+
 /// Sets one place aside; `cx` is `None` for an attempt that does not wait.
 pub(super) fn poll_reserve<T>(
     sender: &Sender<T>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
 ) -> Poll<Result<Place, ReserveError>> {
-    poll_reserve_one_of(sender, cx, ticket, 1)
+    poll_reserve_one_of(sender, cx, ticket, &Wanted::ONE)
 }
 
-/// Sets the first of `wanted` places aside. Who wants several stays at the head of the queue until it has them all: two that
-/// held a part each would wait for each other.
+/// Sets the next of the places `wanted` aside. Who wants several stays at the head of the queue until it has them all: two
+/// that held a part each would wait for each other.
 fn poll_reserve_one_of<T>(
     sender: &Sender<T>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
-    wanted: usize,
+    wanted: &Wanted<'_>,
 ) -> Poll<Result<Place, ReserveError>> {
     match &sender.shared.backend {
         Backend::Wire(handle) => poll_reserve_wire(&handle.0, cx, ticket, wanted),
         Backend::Hub(sender) if sender.hub.capacity() == 0 => Poll::Ready(Err(ReserveError::Rendezvous)),
-        Backend::Hub(sender) => match ready!(sender.hub.poll_reserve(cx, ticket, wanted)) {
+        Backend::Hub(sender) => match ready!(sender.hub.poll_reserve(cx, ticket, wanted.left())) {
             Acquired::Closed(reason) => Poll::Ready(Err(ReserveError::Closed(reason))),
             Acquired::Committed(_) | Acquired::Reserved => Poll::Ready(Ok(Place(0))),
         },
@@ -200,7 +222,7 @@ fn poll_reserve_wire(
     chan: &Arc<SendChan>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
-    wanted: usize,
+    wanted: &Wanted<'_>,
 ) -> Poll<Result<Place, ReserveError>> {
     let Some(mut state) = reentry::lock(&chan.state) else {
         return Poll::Ready(Err(ReserveError::Reentrant));
@@ -213,17 +235,24 @@ fn poll_reserve_wire(
         })
     } else if let Some(reason) = state.half.closed() {
         Some(ReserveError::Closed(reason.into()))
+    } else if wanted.held.iter().any(|place| place.0 != state.life) {
+        // What it has so far went with the session.
+        Some(ReserveError::Lost(state.lost()))
+    } else if state.half.mode() == Mode::Rendezvous {
+        Some(ReserveError::Rendezvous)
     } else {
-        (state.half.mode() == Mode::Rendezvous).then_some(ReserveError::Rendezvous)
+        let capacity = usize::try_from(state.half.capacity()).unwrap_or(usize::MAX);
+        (wanted.places > capacity).then_some(ReserveError::TooMany { places: wanted.places, capacity })
     };
     if let Some(error) = failed {
         state.senders.leave(ticket);
         return Poll::Ready(Err(error));
     }
     let ahead = state.senders.ahead_of(*ticket) as u64;
-    let in_turn = wanted == 1 || ahead == 0;
+    let several = wanted.left() > 1;
+    let in_turn = !several || ahead == 0;
     if state.half.available() > ahead && in_turn && state.half.reserve() {
-        match cx.filter(|_| wanted > 1) {
+        match cx.filter(|_| several) {
             Some(cx) => state.senders.wait(ticket, cx.waker()),
             None => {
                 if state.senders.leave(ticket) {
@@ -299,10 +328,10 @@ pub(super) async fn reserve_many<T: Send + 'static>(
     let mut permits = PermitIterator { sender, places: Vec::new() };
     let mut waiting = Waiting { sender, ticket: None };
     while permits.places.len() < places {
-        let wanted = places - permits.places.len();
+        let wanted = Wanted { places, held: &permits.places };
         let place = poll_fn(|cx| {
             let budget = ready!(coop::poll_proceed(cx));
-            let result = ready!(poll_reserve_one_of(sender, Some(cx), &mut waiting.ticket, wanted));
+            let result = ready!(poll_reserve_one_of(sender, Some(cx), &mut waiting.ticket, &wanted));
             budget.made_progress();
             Poll::Ready(result)
         })

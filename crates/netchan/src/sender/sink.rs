@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_sink::Sink;
 
-use super::permit::{Place, leave_queue, poll_reserve, release, send_reserved};
+use super::permit::{Place, is_void, leave_queue, poll_reserve, release, send_reserved};
 use super::{Backend, Sender};
 use crate::error::{CloseReason, ReserveError, SinkError};
 use crate::transport::BoxFuture;
@@ -37,8 +37,10 @@ impl<T: Send + 'static> Sink<T> for Sender<T> {
             state.offer = None;
             result?;
         }
-        if state.reserved.is_some() {
-            return Poll::Ready(Ok(()));
+        match state.reserved {
+            Some(place) if is_void(&self, place) => state.reserved = None,
+            Some(_) => return Poll::Ready(Ok(())),
+            None => {}
         }
         match ready!(poll_reserve(&self, Some(cx), &mut state.ticket)) {
             Ok(place) => {

@@ -127,20 +127,14 @@ impl SessionCore {
         }
     }
 
-    /// For the driver: once everything sent has arrived, says goodbye.
+    /// For the driver, while there is a link: once everything sent has arrived, says goodbye.
     pub(super) fn linger(self: &Arc<Self>) {
         if self.phase.load(Ordering::SeqCst) != phase::LINGER {
             return;
         }
         let drained = self.all_channels().iter().all(|chan| match chan {
-            Chan::Send(chan) if chan.hub.is_none() => {
-                let mut state = chan.state.lock();
-                let half = &mut state.half;
-                half.received() >= half.committed() || half.peer_closed().is_some()
-            }
-            // What was taken must have been said before the farewell, lest it be given to another.
-            Chan::Recv(chan) => chan.state.lock().half.urgency() == netchan_proto::flow::Urgency::None,
-            Chan::Send(_) => true,
+            Chan::Send(chan) => chan.is_drained(),
+            Chan::Recv(chan) => chan.is_drained(),
         });
         if drained {
             self.say_goodbye(close_code::PLAIN, String::new());
@@ -211,16 +205,20 @@ impl SessionCore {
 
 fn undelivered(chan: &super::SendChan) -> CloseReport {
     let state = chan.state.lock();
+    let (owed, owed_in_doubt) = state.owed.count();
     let half = &state.half;
-    let missing = half.committed() - half.received();
-    if missing == 0 {
-        return CloseReport::default();
-    }
-    let (certain, _) = half.unsettled();
+    let (certain, unsettled_in_doubt) = half.unsettled();
+    // What has arrived in a session that is over counts for nothing.
+    let missing = if half.is_held() && owed + owed_in_doubt == 0 && chan.resends() {
+        certain + unsettled_in_doubt
+    } else {
+        half.committed() - half.received()
+    };
     let undelivered = certain.min(missing);
-    CloseReport {
-        undelivered,
-        in_doubt: missing - undelivered,
-        channels: vec![(chan.name.to_string(), missing)],
-    }
+    let report = CloseReport {
+        undelivered: undelivered + owed,
+        in_doubt: missing - undelivered + owed_in_doubt,
+        channels: vec![(chan.name.to_string(), missing + owed + owed_in_doubt)],
+    };
+    if report.is_complete() { CloseReport::default() } else { report }
 }

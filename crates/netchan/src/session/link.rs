@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netchan_proto::crypto::{Accepted, Established, Sealer};
+use netchan_proto::id::Epoch;
 use netchan_proto::session::{LinkControlKeys, ReadHalf, WriteHalf, begin};
 use tokio::io::AsyncReadExt;
 
@@ -77,6 +78,10 @@ impl NewLink {
         self.secret.clone()
     }
 
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.accepted.epoch
+    }
+
     pub(crate) fn log(&self, what: &'static str) {
         let (key_exchange, cipher) = (self.key_exchange, self.cipher);
         tracing::info!(peer = %self.peer, epoch = self.accepted.epoch.0, key_exchange, cipher, "{what}");
@@ -100,9 +105,13 @@ impl NewLink {
 }
 
 impl SessionCore {
-    /// Leaves something for the driver. What it has not looked at yet is replaced: a newer link fences an older one.
-    pub(super) fn post(&self, arrival: Arrival) {
-        *self.arrival.lock() = Some(arrival);
+    /// Leaves something for the driver, from an attempt that it numbered. What it has not looked at yet is replaced.
+    pub(super) fn post(&self, attempt: u64, arrival: Arrival) {
+        *self.arrival.lock() = Some((attempt, arrival));
+        self.posted();
+    }
+
+    fn posted(&self) {
         self.arrived.store(true, Ordering::SeqCst);
         self.wake_driver();
         if self.end.get().is_some() {
@@ -118,10 +127,19 @@ impl SessionCore {
 
     /// A link that the client has confirmed takes the place of this session's, if it has any.
     pub(crate) fn relink(&self, link: NewLink) {
-        self.post(Arrival::Link(Box::new(link)));
+        {
+            let mut arrival = self.arrival.lock();
+            let newer = |(_, there): &(u64, Arrival)| matches!(there, Arrival::Link(there) if there.epoch() > link.epoch());
+            if arrival.as_ref().is_some_and(newer) {
+                // Two came at once, and this one is fenced.
+                return;
+            }
+            *arrival = Some((0, Arrival::Link(Box::new(link))));
+        }
+        self.posted();
     }
 
-    pub(super) fn take_arrival(&self) -> Option<Arrival> {
+    pub(super) fn take_arrival(&self) -> Option<(u64, Arrival)> {
         if !self.arrived.swap(false, Ordering::SeqCst) {
             return None;
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use netchan_proto::channel::{CloseReason, RecvHalf, SendHalf};
+use netchan_proto::channel::{CloseReason, PushError, RecvHalf, SendHalf, close_code};
 use netchan_proto::session::{ClientLinks, Control};
 
+use super::claims::{Claims, Unsettled};
 use super::link::NewLink;
 use super::open::{Asker, OpenSpec, Opening};
 use super::state::{SessionEvent, SessionState};
@@ -44,14 +44,28 @@ pub(crate) struct Reopen {
 #[derive(Default)]
 pub(crate) struct Owed {
     /// Encoded values, oldest first, and whether each may have been received.
-    values: VecDeque<(Bytes, bool)>,
-    close: Option<CloseReason>,
+    values: VecDeque<Unsettled>,
 }
 
 impl Owed {
-    /// Encoded values, oldest first, and whether each may have been received.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, bool)> {
-        self.values.iter().map(|(bytes, in_doubt)| (bytes, *in_doubt))
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// How many certainly did not arrive, and how many may have.
+    pub(super) fn count(&self) -> (u64, u64) {
+        let in_doubt = self.values.iter().filter(|(_, in_doubt)| *in_doubt).count() as u64;
+        (self.values.len() as u64 - in_doubt, in_doubt)
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Unsettled> {
+        std::mem::take(&mut self.values)
+    }
+}
+
+impl Reopen {
+    fn goes_on(&self) -> bool {
+        self.policy != LossPolicy::Fail
     }
 }
 
@@ -78,17 +92,21 @@ impl SessionCore {
                     sender.ended(end);
                 }
                 Chan::Recv(receiver) if !receiver.waits_for_reopening() => receiver.ended(end),
-                _ => self.reopening.lock().push(chan),
+                _ => self.await_reopening(chan),
             }
         }
         for opening in openings {
             self.ask_again(opening);
         }
         self.upper.lost(self, end);
-        if self.greeted.load(Ordering::SeqCst) {
-            self.board.publish(SessionEvent::Gone(end.clone()));
-        }
-        self.board.set(SessionState::Suspended);
+        let greeted = self.greeted.load(Ordering::SeqCst);
+        let event = greeted.then(|| SessionEvent::Gone(end.clone()));
+        self.board.change(SessionState::Suspended, event);
+    }
+
+    /// Whether a channel is to go on when the session is lost.
+    pub(super) fn outlives_its_session(&self) -> bool {
+        self.all_channels().iter().any(|chan| chan.reopen().is_some_and(Reopen::goes_on))
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -114,7 +132,7 @@ impl SessionCore {
         let pause = REOPEN_PAUSE.saturating_mul(1 << (refusals - 1).min(16)).min(REOPEN_PAUSE_MAX);
         let core = Arc::clone(self);
         let life = self.life();
-        self.reopening.lock().push(chan.clone());
+        self.await_reopening(chan.clone());
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             // Lost once more meanwhile, it is opened with the others; ended, it has been told.
@@ -122,6 +140,16 @@ impl SessionCore {
                 core.reopen_one(chan, refusals);
             }
         });
+    }
+
+    fn await_reopening(&self, chan: Chan) {
+        self.reopening.lock().push(chan.clone());
+        // Whoever ends the session tells those that wait, but may have been here already.
+        if let Some(end) = self.end.get()
+            && self.take_reopening(&chan)
+        {
+            chan.ended(end);
+        }
     }
 
     /// Takes a channel from among those that wait to be opened again. False if it does not wait.
@@ -144,33 +172,33 @@ impl SessionCore {
 
     /// Opens one channel again; its end says so if that cannot be.
     pub(super) fn reopen_one(self: &Arc<Self>, chan: Chan, refusals: u32) {
-        let reopen = match &chan {
-            Chan::Send(chan) => &chan.reopen,
-            Chan::Recv(chan) => &chan.reopen,
-        };
-        let Some(Reopen { spec, .. }) = reopen else { return };
+        let Some(Reopen { spec, .. }) = chan.reopen() else { return };
         self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone(), refusals) });
     }
 
     fn ask_again(self: &Arc<Self>, opening: Opening) {
-        if let Err(failed) = self.ask(opening) {
-            let (opening, error) = *failed;
-            opening.asker.failed(self, super::OpenFailure::Here(error));
+        if opening.asker.has_left() {
+            return;
+        }
+        let reopens = opening.chan().is_some();
+        let life = self.life();
+        match self.ask(opening) {
+            Ok(id) if reopens => _ = tokio::spawn(Arc::clone(self).expect_answer(id, life)),
+            Ok(_) => {}
+            Err(failed) => {
+                let (opening, error) = *failed;
+                opening.asker.failed(self, super::OpenFailure::Here(error));
+            }
         }
     }
 
     /// A channel could not be opened again.
     pub(super) fn not_reopened(&self, chan: &Chan, reason: String) {
         let end = SessionEnd::Lost(format!("not opened again: {reason}"));
+        chan.ended(&end);
         let channel = match chan {
-            Chan::Send(chan) => {
-                chan.ended(&end);
-                chan.name.to_string()
-            }
-            Chan::Recv(chan) => {
-                chan.ended(&end);
-                chan.name.to_string()
-            }
+            Chan::Send(chan) => chan.name.to_string(),
+            Chan::Recv(chan) => chan.name.to_string(),
         };
         self.board.publish(SessionEvent::NotReopened { channel, reason });
     }
@@ -185,6 +213,13 @@ impl Chan {
         }
     }
 
+    fn reopen(&self) -> Option<&Reopen> {
+        match self {
+            Self::Send(chan) => chan.reopen.as_ref(),
+            Self::Recv(chan) => chan.reopen.as_ref(),
+        }
+    }
+
     fn drains(&self) -> bool {
         match self {
             Self::Send(_) => false,
@@ -194,9 +229,14 @@ impl Chan {
 }
 
 impl SendChan {
+    /// Whether what is unsettled when a session is lost is sent again in the next.
+    pub(crate) fn resends(&self) -> bool {
+        self.reopen.as_ref().is_some_and(|reopen| reopen.policy == LossPolicy::Resend)
+    }
+
     /// Whether the channel is to be opened again; then nothing is sent until it has been.
     fn waits_for_reopening(&self) -> bool {
-        let goes_on = self.reopen.as_ref().is_some_and(|reopen| reopen.policy != LossPolicy::Fail);
+        let goes_on = self.reopen.as_ref().is_some_and(Reopen::goes_on);
         let mut state = patience::lock(&self.state);
         let goes_on = goes_on && state.half.peer_closed().is_none() && state.end.is_none();
         if goes_on {
@@ -229,12 +269,16 @@ impl SendChan {
         } else {
             owed.values.clear();
         }
-        owed.close = owed.close.or_else(|| state.half.closing().cloned());
         half.hold(true);
+        if let Some(reason) = state.half.closing() {
+            // Behind what is owed.
+            half.close(reason.clone());
+        }
         self.core.replayed.fetch_add(state.half.replayed(), Ordering::Relaxed);
         self.set_id(half.id());
         state.half = half;
         state.owed = owed;
+        state.claims = Claims::new(state.life);
         // Written below.
         _ = state.pay();
         state.watchers.wake_all();
@@ -254,33 +298,28 @@ impl super::SendState {
         self.half.hold(false);
         while let Some((bytes, in_doubt)) = self.owed.values.front() {
             let bytes = bytes.clone();
-            let pushed = if *in_doubt {
-                self.half.push_redelivered(|item| item.share(bytes))
-            } else {
-                self.half.push(|item| item.share(bytes))
-            };
-            match pushed {
+            match self.half.push_owed(*in_doubt, |item| item.share(bytes)) {
                 Ok(_) => _ = self.owed.values.pop_front(),
-                Err(netchan_proto::channel::PushError::Full) => {
+                Err(PushError::Full) => {
                     let waiting = (self.owed.values.len() + self.senders.len()) as u64;
                     self.half.want(waiting);
                     self.half.hold(true);
                     return true;
                 }
-                Err(_) => {
-                    // It stays with what `take_unsettled` finds.
+                // What is left stays with what `take_unsettled` finds.
+                Err(PushError::Closed) => break,
+                Err(PushError::TooLarge { .. } | PushError::Encode(_)) => {
                     let why = "a value to be sent again is longer than the server takes now";
                     self.end.get_or_insert_with(|| SessionEnd::Lost(why.to_owned()));
+                    self.half.reset(CloseReason { code: close_code::ABANDONED, reason: why.to_owned() });
                     self.senders.wake_all();
+                    self.watchers.wake_all();
                     return true;
                 }
             }
         }
         // Those who wait asked in a session that is over.
         self.half.want(self.senders.len() as u64);
-        if let Some(reason) = self.owed.close.take() {
-            self.half.close(reason);
-        }
         true
     }
 }
@@ -288,7 +327,7 @@ impl super::SendState {
 impl RecvChan {
     /// Whether the channel is to be opened again. One that holds values of its own goes on when they have been taken.
     fn waits_for_reopening(&self) -> bool {
-        let goes_on = self.reopen.as_ref().is_some_and(|reopen| reopen.policy != LossPolicy::Fail);
+        let goes_on = self.reopen.as_ref().is_some_and(Reopen::goes_on);
         let mut state = patience::lock(&self.state);
         let goes_on = goes_on && state.half.peer_closed().is_none() && state.half.ended().is_none();
         if goes_on && state.end.is_none() {

@@ -8,6 +8,8 @@
 //! The reader belongs to the driver task alone and needs no lock. No user code runs but `Serialize` and `Deserialize`
 //! under their own channel's lock.
 
+mod accept;
+mod claims;
 mod driver;
 mod end;
 mod flush;
@@ -48,6 +50,7 @@ pub(crate) use self::state::{Lossy, Publisher};
 use crate::config::SessionLimits;
 use crate::error::SessionEnd;
 use crate::peer::Peer;
+use crate::reentry;
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
@@ -81,6 +84,13 @@ impl Chan {
         match self {
             Self::Send(chan) => chan.id(),
             Self::Recv(chan) => chan.id(),
+        }
+    }
+
+    fn ended(&self, end: &SessionEnd) {
+        match self {
+            Self::Send(chan) => chan.ended(end),
+            Self::Recv(chan) => chan.ended(end),
         }
     }
 
@@ -124,7 +134,7 @@ pub(crate) struct SessionCore {
     links: Mutex<Links>,
     /// At a client: how to reach the server again.
     redial: Option<Arc<dyn Relink>>,
-    arrival: Mutex<Option<Arrival>>,
+    arrival: Mutex<Option<(u64, Arrival)>>,
     arrived: AtomicBool,
     board: state::Board,
     /// Links so far; bytes read and written over the present one.
@@ -281,7 +291,8 @@ impl SessionCore {
             .channels()
             .iter()
             .map(|chan| match chan {
-                Chan::Send(chan) => crate::patience::lock(&chan.state).half.replayed(),
+                // A channel that is busy with this very call has not been cut meanwhile.
+                Chan::Send(chan) => reentry::lock(&chan.state).map_or(0, |state| state.half.replayed()),
                 Chan::Recv(_) => 0,
             })
             .sum();
@@ -325,16 +336,14 @@ impl SessionCore {
         match coming {
             None => {}
             Some(lost::Coming::Anew) => {
-                self.board.set(SessionState::Connected);
-                self.board.publish(SessionEvent::Connected);
+                self.board.change(SessionState::Connected, Some(SessionEvent::Connected));
                 self.reopen();
             }
             Some(coming) => {
                 let suspended = coming == lost::Coming::Resumed;
                 self.resumes.fetch_add(1, Ordering::Relaxed);
                 if suspended {
-                    self.board.set(SessionState::Connected);
-                    self.board.publish(SessionEvent::Resumed);
+                    self.board.change(SessionState::Connected, Some(SessionEvent::Resumed));
                     tracing::info!(peer = %self.peer(), "resumed");
                 }
                 self.upper.resumed(self, suspended);

@@ -1,4 +1,4 @@
-//! Opening channels toward the peer, and answering the peer's.
+//! Opening channels toward the peer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Refuse, RefuseCode};
 use tokio::sync::oneshot;
 
 use super::lost::Reopen;
-use super::state::SessionEvent;
+use super::state::{SessionEvent, SessionState};
 use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
 use crate::error::SessionEnd;
 use crate::hub::Hub;
@@ -50,6 +50,20 @@ pub(crate) enum OpenFailure {
     Lost(SessionEnd),
 }
 
+impl OpenFailure {
+    /// Whether the same may work later, with a server that has just started.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(refuse) => matches!(
+                refuse.code,
+                RefuseCode::NotAvailable | RefuseCode::Declined | RefuseCode::LimitReached
+            ),
+            Self::TimedOut => true,
+            Self::Here(_) | Self::Lost(_) => false,
+        }
+    }
+}
+
 /// The half that was opened.
 pub(crate) enum Opened {
     Send(SendHandle),
@@ -81,14 +95,16 @@ pub(super) enum Asker {
 }
 
 impl Asker {
+    /// Whether it does not wait any more.
+    pub(super) fn has_left(&self) -> bool {
+        matches!(self, Self::Caller(_, answer) if answer.is_closed())
+    }
+
     pub(super) fn failed(self, core: &Arc<SessionCore>, failure: OpenFailure) {
         match self {
             Self::Caller(_, answer) => _ = answer.send(Err(failure)),
             Self::Reopening(chan, refusals) => {
-                if let OpenFailure::Refused(refuse) = &failure
-                    && matches!(refuse.code, RefuseCode::NotAvailable | RefuseCode::Declined)
-                    && refusals < REFUSALS_MAX
-                {
+                if failure.may_pass() && refusals < REFUSALS_MAX {
                     return core.reopen_later(chan, refusals + 1);
                 }
                 let reason = match failure {
@@ -112,14 +128,7 @@ struct Abandon<'a> {
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
         let mine = |asker: &Asker| matches!(asker, Asker::Caller(caller, _) if *caller == self.caller);
-        let id = {
-            let mut opening = self.core.opening.lock();
-            let id = opening.iter().find(|(_, opening)| mine(&opening.asker)).map(|(id, _)| *id);
-            id.filter(|id| opening.remove(id).is_some())
-        };
-        if let Some(id) = id {
-            self.core.with_control(|c| c.abandon(id));
-        }
+        _ = self.core.abandon(|_, opening| mine(&opening.asker));
     }
 }
 
@@ -144,9 +153,39 @@ impl SessionCore {
         }
     }
 
-    /// Asks the peer for a channel.
-    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<(), Box<(Opening, OpenError)>> {
-        {
+    /// Gives up the first of the channels asked for that `matches`, unless it has been answered.
+    fn abandon(self: &Arc<Self>, matches: impl Fn(ChannelId, &Opening) -> bool) -> Option<Opening> {
+        self.with_control(|control| {
+            let mut asked = self.opening.lock();
+            let id = asked.iter().find(|(id, opening)| matches(**id, opening)).map(|(id, _)| *id)?;
+            control.abandon(id);
+            asked.remove(&id)
+        })
+    }
+
+    /// A channel that was asked for again is to be answered in time, as one that a caller waits for.
+    pub(super) async fn expect_answer(self: Arc<Self>, id: ChannelId, life: u64) {
+        loop {
+            let ended = tokio::time::timeout(self.limits.open_timeout, self.wait_ended()).await.is_ok();
+            if ended || self.life() != life {
+                return;
+            }
+            // Without a link there is no telling whether there would be an answer.
+            if self.state() != SessionState::Suspended {
+                break;
+            }
+        }
+        let reopening = |asker: &Asker| matches!(asker, Asker::Reopening(..));
+        let late =
+            self.abandon(|other, opening| other == id && self.life() == life && reopening(&opening.asker));
+        if let Some(late) = late {
+            late.asker.failed(&self, OpenFailure::TimedOut);
+        }
+    }
+
+    /// Asks the peer for a channel, under the id that is returned.
+    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<ChannelId, Box<(Opening, OpenError)>> {
+        let id = {
             let mut control = self.control.lock();
             let spec = &opening.spec;
             let receives = spec.direction == Direction::Receive;
@@ -165,13 +204,14 @@ impl SessionCore {
             };
             // Registered before the answer can be read: the driver needs the control lock for that.
             self.opening.lock().insert(id, opening);
-        }
+            id
+        };
         if let Some(end) = self.end.get() {
             // Nobody will answer, and what stays here would keep the session in memory for good.
             self.drop_openings(end);
         }
         self.kick(true, true);
-        Ok(())
+        Ok(id)
     }
 
     /// The peer accepted: the half must be in place before the next record is read.
@@ -238,7 +278,7 @@ impl SessionCore {
         }
     }
 
-    fn recv_options(&self, kind: WindowKind) -> RecvOptions {
+    pub(super) fn recv_options(&self, kind: WindowKind) -> RecvOptions {
         RecvOptions {
             kind,
             window_bytes: self.limits.window_bytes,
@@ -247,7 +287,7 @@ impl SessionCore {
         }
     }
 
-    fn insert_send(
+    pub(super) fn insert_send(
         self: &Arc<Self>,
         name: Arc<str>,
         half: SendHalf,
@@ -259,7 +299,7 @@ impl SessionCore {
         chan
     }
 
-    fn insert_recv(
+    pub(super) fn insert_recv(
         self: &Arc<Self>,
         name: Arc<str>,
         half: RecvHalf,
@@ -273,120 +313,14 @@ impl SessionCore {
 
     fn insert(self: &Arc<Self>, chan: Chan) {
         self.table.lock().insert(chan.id(), chan.clone());
-        // The session may have ended between the look at `end` and the insertion.
+        self.inserted(&chan);
+    }
+
+    /// The session may have ended between the look at `end` and the insertion.
+    pub(super) fn inserted(&self, chan: &Chan) {
         if let Some(end) = self.end.get() {
             self.table.lock().remove(&chan.id());
-            match &chan {
-                Chan::Send(chan) => chan.ended(end),
-                Chan::Recv(chan) => chan.ended(end),
-            }
+            chan.ended(end);
         }
-    }
-
-    /// `life` is that of the session in which the channel was offered.
-    fn answer(self: &Arc<Self>, accept: Accept, life: u64) -> bool {
-        let id = accept.id;
-        let accepted = {
-            let mut control = self.control.lock();
-            // The next session numbers its channels anew.
-            life == self.life() && control.accept(accept)
-        };
-        if !accepted {
-            self.table.lock().remove(&id);
-        }
-        self.kick(true, true);
-        accepted
-    }
-
-    /// Accepts a channel into which this end sends. `None` when its opener has given it up.
-    pub(crate) fn accept_send(self: &Arc<Self>, open: &Open, life: u64) -> Option<SendHandle> {
-        let mode = if open.capacity == 0 { Mode::Rendezvous } else { Mode::Credit };
-        let options = SendOptions {
-            mode,
-            capacity: open.capacity,
-            limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max(),
-        };
-        let half = SendHalf::new(open.id, &options);
-        let chan = self.insert_send(Arc::from(open.name.as_str()), half, None, None);
-        let handle = SendHandle::new(chan);
-        self.answer(Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 }, life)
-            .then_some(handle)
-    }
-
-    /// Accepts a channel from which this end receives. `None` when its opener has given it up.
-    pub(crate) fn accept_recv(self: &Arc<Self>, open: &Open, capacity: u64, life: u64) -> Option<RecvHandle> {
-        let (mode, kind) = match capacity {
-            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
-            _ => (Mode::Credit, WindowKind::Fixed { capacity }),
-        };
-        let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let handle = RecvHandle::new(self.insert_recv(Arc::from(open.name.as_str()), half, None, None));
-        let limit_bytes = self.limits.window_bytes;
-        self.answer(Accept { id: open.id, mode, capacity, limit_bytes }, life).then_some(handle)
-    }
-
-    /// Accepts a remote sender into a hosted channel.
-    pub(crate) fn accept_hosted_sender(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
-        let Some(key) = hub.new_sender() else {
-            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
-        };
-        let (mode, kind) = match hub.capacity() {
-            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
-            _ => (Mode::Lease, WindowKind::Lease),
-        };
-        let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
-        hub.attach_sender(key, &chan);
-        let limit_bytes = self.limits.window_bytes;
-        let accept = Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes };
-        if !self.answer(accept, self.life()) {
-            hub.remove_remote_sender(key);
-        }
-        if self.end.get().is_some() {
-            // It may have ended before the channel was attached.
-            hub.remove_remote_sender(key);
-        }
-    }
-
-    /// Accepts a remote receiver of a hosted channel.
-    pub(crate) fn accept_hosted_receiver(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
-        let Some(key) = hub.new_receiver() else {
-            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
-        };
-        let options = SendOptions {
-            mode: Mode::Demand,
-            capacity: hub.capacity(),
-            limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max(),
-        };
-        let half = SendHalf::new(open.id, &options);
-        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
-        hub.attach_receiver(key, &chan);
-        let accept = Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 };
-        if !self.answer(accept, self.life()) {
-            hub.remove_receiver(key, 0);
-        }
-        if self.end.get().is_some() {
-            hub.remove_receiver(key, 0);
-        }
-    }
-
-    pub(crate) fn refuse(self: &Arc<Self>, id: ChannelId, code: RefuseCode, reason: impl Into<String>) {
-        self.with_control(|c| c.refuse(id, code, reason.into()));
-    }
-
-    /// As [`refuse`](Self::refuse), for what was offered in the session of that life.
-    pub(crate) fn decline(self: &Arc<Self>, id: ChannelId, life: u64, code: RefuseCode, reason: String) {
-        self.with_control(|c| {
-            if life == self.life() {
-                c.refuse(id, code, reason);
-            }
-        });
-    }
-
-    pub(crate) fn is_offered(&self, id: ChannelId, life: u64) -> bool {
-        let control = self.control.lock();
-        life == self.life() && control.is_offered(id)
     }
 }

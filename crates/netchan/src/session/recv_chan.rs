@@ -190,6 +190,13 @@ impl RecvChan {
         self.detach_hub();
     }
 
+    /// Whether a session that is on its way out has nothing more to say for it. What was taken must have been said before
+    /// the farewell, on this very link, lest it be given to another.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = patience::lock(&self.state);
+        state.end.is_some() || (state.half.is_synced() && state.half.urgency() == Urgency::None)
+    }
+
     /// The channel is forgotten: whoever still waits finds it ended.
     pub(super) fn wake_all(&self) {
         let mut state = patience::lock(&self.state);

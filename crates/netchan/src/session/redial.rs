@@ -35,25 +35,31 @@ pub(crate) trait Relink: Send + Sync + 'static {
     fn connect(&self, resume: Option<ResumeFrom>) -> BoxFuture<'_, Result<NewLink, NoLink>>;
 }
 
-/// Tries until there is a link, or certainly none; tells the driver. `at_once` leaves the first pause out; `attempts` have been
-/// made already.
-pub(super) async fn run(
-    core: Arc<SessionCore>,
-    relink: Arc<dyn Relink>,
-    resume: Option<ResumeFrom>,
-    at_once: bool,
-    attempts: u32,
-) {
-    let mut backoff = Backoff { attempts };
+/// A try for another link.
+pub(super) struct Attempt {
+    /// The driver listens to the last that it began.
+    pub(super) number: u64,
+    /// The session to go on with; none for a new one.
+    pub(super) resume: Option<ResumeFrom>,
+    /// Without a pause before.
+    pub(super) at_once: bool,
+    /// Failures in a row so far: the pauses go on growing.
+    pub(super) failures: u32,
+}
+
+/// Tries until there is a link, or certainly none; tells the driver.
+pub(super) async fn run(core: Arc<SessionCore>, relink: Arc<dyn Relink>, attempt: Attempt) {
+    let Attempt { number, resume, at_once, failures } = attempt;
+    let mut backoff = Backoff { attempts: failures };
     if !at_once {
         tokio::time::sleep(backoff.next()).await;
     }
     loop {
         let begun = Instant::now();
         match relink.connect(resume.clone()).await {
-            Ok(link) => return core.post(Arrival::Link(Box::new(link))),
-            Err(NoLink::Unknown(reason)) => return core.post(Arrival::Unknown(reason)),
-            Err(NoLink::Never(end)) => return core.post(Arrival::Final(end)),
+            Ok(link) => return core.post(number, Arrival::Link(Box::new(link))),
+            Err(NoLink::Unknown(reason)) => return core.post(number, Arrival::Unknown(reason)),
+            Err(NoLink::Never(end)) => return core.post(number, Arrival::Final(end)),
             Err(NoLink::Later(reason)) => {
                 tracing::debug!(peer = %core.peer(), %reason, "not connected again yet");
             }

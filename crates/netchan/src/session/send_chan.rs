@@ -8,6 +8,7 @@ use netchan_proto::hosted::ReceiverKey;
 use netchan_proto::id::ChannelId;
 use parking_lot::Mutex;
 
+use super::claims::Claims;
 use super::lost::{Owed, Reopen};
 use super::{Chan, SessionCore};
 use crate::budget::Meter;
@@ -29,7 +30,8 @@ pub(crate) struct SendState {
     /// Counts the sessions that the channel has been opened in: numbers and places of an earlier one mean nothing.
     pub(crate) life: u64,
     /// From a session that was lost.
-    pub(crate) owed: Owed,
+    pub(super) owed: Owed,
+    pub(crate) claims: Claims,
 }
 
 impl SendState {
@@ -68,6 +70,7 @@ impl SendChan {
             end: core.end.get().cloned(),
             life: 0,
             owed: Owed::default(),
+            claims: Claims::default(),
         };
         Arc::new(Self {
             id: AtomicU32::new(state.half.id().0),
@@ -142,6 +145,24 @@ impl SendChan {
         state.watchers.wake_all();
         drop(state);
         self.detach_hub();
+    }
+
+    /// Whether a session that is on its way out has nothing more to do for it.
+    pub(super) fn is_drained(&self) -> bool {
+        if self.hub.is_some() {
+            // What a hosted channel sends is its own, and goes back to it.
+            return true;
+        }
+        let state = patience::lock(&self.state);
+        let half = &state.half;
+        if state.end.is_some() || half.peer_closed().is_some() {
+            return true;
+        }
+        if half.is_held() {
+            return state.owed.is_empty() && (!self.resends() || half.unsettled() == (0, 0));
+        }
+        // The close as well has been said, on this very link.
+        half.received() >= half.committed() && half.is_synced() && !half.has_output()
     }
 
     /// The link is gone. A remote receiver that cannot be reached waits for nothing more: others are served.

@@ -125,16 +125,29 @@ impl<E> fmt::Debug for Events<E> {
 }
 
 /// Sends events to whoever has subscribed; costs nothing while nobody has.
-pub(crate) struct Publisher<E>(Mutex<Option<broadcast::Sender<E>>>);
+pub(crate) struct Publisher<E>(Mutex<Subscribers<E>>);
+
+enum Subscribers<E> {
+    None,
+    Some(broadcast::Sender<E>),
+    /// There will be no more events.
+    Closed,
+}
 
 impl<E: Clone> Publisher<E> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(None))
+        Self(Mutex::new(Subscribers::None))
     }
 
-    /// Calls `change` and publishes what it returns, in one step for subscribers.
     pub(crate) fn publish(&self, event: E) {
-        if let Some(sender) = &*self.0.lock() {
+        self.change(|| (), Some(event));
+    }
+
+    /// Calls `change` and publishes the event, in one step for subscribers.
+    fn change(&self, change: impl FnOnce(), event: Option<E>) {
+        let subscribers = self.0.lock();
+        change();
+        if let (Subscribers::Some(sender), Some(event)) = (&*subscribers, event) {
             // Nobody may be listening any more.
             _ = sender.send(event);
         }
@@ -142,14 +155,20 @@ impl<E: Clone> Publisher<E> {
 
     /// A subscription that starts with what `now` says, which is asked in one step with subscribing.
     pub(crate) fn subscribe(&self, now: impl FnOnce() -> VecDeque<E>) -> Events<E> {
-        let mut sender = self.0.lock();
-        let sender = sender.get_or_insert_with(|| broadcast::Sender::new(EVENTS_KEPT));
-        Events { first: now(), receiver: Some(sender.subscribe()) }
+        let mut subscribers = self.0.lock();
+        if matches!(*subscribers, Subscribers::None) {
+            *subscribers = Subscribers::Some(broadcast::Sender::new(EVENTS_KEPT));
+        }
+        let receiver = match &*subscribers {
+            Subscribers::Some(sender) => Some(sender.subscribe()),
+            Subscribers::None | Subscribers::Closed => None,
+        };
+        Events { first: now(), receiver }
     }
 
     /// There will be no more events.
     pub(crate) fn close(&self) {
-        *self.0.lock() = None;
+        *self.0.lock() = Subscribers::Closed;
     }
 }
 
@@ -168,8 +187,9 @@ impl Board {
         self.state.borrow().clone()
     }
 
-    pub(crate) fn set(&self, state: SessionState) {
-        self.state.send_replace(state);
+    /// The session does differently now, and subscribers are told, if anything: in one step.
+    pub(crate) fn change(&self, state: SessionState, event: Option<SessionEvent>) {
+        self.events.change(|| _ = self.state.send_replace(state), event);
     }
 
     pub(crate) fn publish(&self, event: SessionEvent) {
@@ -191,8 +211,7 @@ impl Board {
 
     /// The session is over: this event is the last.
     pub(crate) fn finish(&self, end: SessionEnd) {
-        self.set(SessionState::Gone(end.clone()));
-        self.publish(SessionEvent::Gone(end));
+        self.change(SessionState::Gone(end.clone()), Some(SessionEvent::Gone(end)));
         self.events.close();
     }
 

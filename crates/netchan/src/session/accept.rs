@@ -1,0 +1,130 @@
+//! Answering the channels that the peer opens.
+
+use std::sync::Arc;
+
+use netchan_proto::channel::{RecvHalf, SendHalf, SendOptions};
+use netchan_proto::flow::WindowKind;
+use netchan_proto::id::ChannelId;
+use netchan_proto::wire::{Accept, Mode, Open, RefuseCode};
+
+use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
+use crate::hub::Hub;
+
+impl SessionCore {
+    /// Accepts what the peer opened in the session of that life, and puts its half in place, in one step: the next session
+    /// numbers its channels anew. False when its opener has given it up.
+    fn accept(self: &Arc<Self>, accept: Accept, life: u64, chan: Chan) -> bool {
+        {
+            let mut control = self.control.lock();
+            if life != self.life() || !control.accept(accept) {
+                return false;
+            }
+            self.table.lock().insert(chan.id(), chan.clone());
+        }
+        self.inserted(&chan);
+        self.kick(true, true);
+        true
+    }
+
+    /// Accepts a channel into which this end sends. `None` when its opener has given it up.
+    pub(crate) fn accept_send(self: &Arc<Self>, open: &Open, life: u64) -> Option<SendHandle> {
+        let mode = if open.capacity == 0 { Mode::Rendezvous } else { Mode::Credit };
+        let options = SendOptions {
+            mode,
+            capacity: open.capacity,
+            limit_bytes: open.limit_bytes,
+            message_bytes_max: self.message_bytes_max(),
+        };
+        let half = SendHalf::new(open.id, &options);
+        let chan = SendChan::new(self, Arc::from(open.name.as_str()), half, None, None);
+        let accept = Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 };
+        self.accept(accept, life, Chan::Send(Arc::clone(&chan))).then(|| SendHandle::new(chan))
+    }
+
+    /// Accepts a channel from which this end receives. `None` when its opener has given it up.
+    pub(crate) fn accept_recv(self: &Arc<Self>, open: &Open, capacity: u64, life: u64) -> Option<RecvHandle> {
+        let (mode, kind) = match capacity {
+            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
+            _ => (Mode::Credit, WindowKind::Fixed { capacity }),
+        };
+        let half = RecvHalf::new(open.id, &self.recv_options(kind));
+        let chan = RecvChan::new(self, Arc::from(open.name.as_str()), half, None, None);
+        let accept = Accept { id: open.id, mode, capacity, limit_bytes: self.limits.window_bytes };
+        self.accept(accept, life, Chan::Recv(Arc::clone(&chan))).then(|| RecvHandle::new(chan))
+    }
+
+    /// Accepts a remote sender into a hosted channel.
+    pub(crate) fn accept_hosted_sender(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
+        let Some(key) = hub.new_sender() else {
+            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        };
+        let (mode, kind) = match hub.capacity() {
+            0 => (Mode::Rendezvous, WindowKind::Rendezvous),
+            _ => (Mode::Lease, WindowKind::Lease),
+        };
+        let half = RecvHalf::new(open.id, &self.recv_options(kind));
+        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
+        hub.attach_sender(key, &chan);
+        let limit_bytes = self.limits.window_bytes;
+        let accept = Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes };
+        if !self.answer(accept) {
+            hub.remove_remote_sender(key);
+        }
+        if self.end.get().is_some() {
+            // It may have ended before the channel was attached.
+            hub.remove_remote_sender(key);
+        }
+    }
+
+    /// Accepts a remote receiver of a hosted channel.
+    pub(crate) fn accept_hosted_receiver(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
+        let Some(key) = hub.new_receiver() else {
+            return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        };
+        let options = SendOptions {
+            mode: Mode::Demand,
+            capacity: hub.capacity(),
+            limit_bytes: open.limit_bytes,
+            message_bytes_max: self.message_bytes_max(),
+        };
+        let half = SendHalf::new(open.id, &options);
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
+        hub.attach_receiver(key, &chan);
+        let accept = Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 };
+        if !self.answer(accept) {
+            hub.remove_receiver(key, 0);
+        }
+        if self.end.get().is_some() {
+            hub.remove_receiver(key, 0);
+        }
+    }
+
+    /// Answers for a hosted channel, whose half is in place: the hub must know it before the peer does.
+    fn answer(self: &Arc<Self>, accept: Accept) -> bool {
+        let id = accept.id;
+        let accepted = self.control.lock().accept(accept);
+        if !accepted {
+            self.table.lock().remove(&id);
+        }
+        self.kick(true, true);
+        accepted
+    }
+
+    pub(crate) fn refuse(self: &Arc<Self>, id: ChannelId, code: RefuseCode, reason: impl Into<String>) {
+        self.with_control(|c| c.refuse(id, code, reason.into()));
+    }
+
+    /// As [`refuse`](Self::refuse), for what was offered in the session of that life.
+    pub(crate) fn decline(self: &Arc<Self>, id: ChannelId, life: u64, code: RefuseCode, reason: String) {
+        self.with_control(|c| {
+            if life == self.life() {
+                c.refuse(id, code, reason);
+            }
+        });
+    }
+
+    pub(crate) fn is_offered(&self, id: ChannelId, life: u64) -> bool {
+        let control = self.control.lock();
+        life == self.life() && control.is_offered(id)
+    }
+}

@@ -1,0 +1,159 @@
+//! From one link to the next.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use netchan_proto::crypto::ResumeFrom;
+use tokio::time::Instant;
+
+use super::clock::GOODBYE_DEADLINE;
+use super::{Driver, Turn};
+use crate::error::SessionEnd;
+use crate::session::link::{Arrival, NewLink};
+use crate::session::lost::Coming;
+use crate::session::state::{SessionEvent, SessionState};
+use crate::session::{Links, phase, redial};
+
+/// How long a client whose link is in good order waits before it tries again to replace it, when the server would not.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+impl Driver {
+    /// The link is gone: everyone waits for another.
+    pub(super) fn suspend(&mut self, reason: String) -> Result<(), SessionEnd> {
+        let core = Arc::clone(&self.core);
+        let resumes = !core.limits.session_lifetime.is_zero();
+        if self.is_leaving() {
+            // The farewell may not have arrived: a client that has the time says it on another link.
+            self.goodbye_at.get_or_insert(Instant::now() + GOODBYE_DEADLINE);
+            if resumes && core.redial.is_some() {
+                self.redial(core.resume_from(), false);
+            }
+            return Ok(());
+        }
+        if !resumes {
+            return Err(SessionEnd::Disconnected(reason));
+        }
+        if core.redial.is_none() && !core.greeted.load(Ordering::SeqCst) {
+            // Nobody has confirmed it, so nothing is lost with it; kept, each attempt that a client gives up would stay for a
+            // lifetime.
+            return Err(SessionEnd::Disconnected(reason));
+        }
+        core.upper.suspended(&core, &reason)?;
+        if core.board.state() != SessionState::Suspended {
+            tracing::info!(peer = %core.peer(), %reason, "suspended");
+            core.board.change(SessionState::Suspended, Some(SessionEvent::Suspended { reason }));
+        }
+        self.unconfirmed = if core.coming.lock().is_some() { self.unconfirmed.saturating_add(1) } else { 0 };
+        // A link that came to nothing buys the session no time.
+        let give_up_at = Instant::now() + core.limits.session_lifetime;
+        self.give_up_at = self.lost_at_most.filter(|_| self.unconfirmed > 0).or(Some(give_up_at));
+        self.lost_at_most = self.give_up_at;
+        self.redial(core.resume_from(), false);
+        Ok(())
+    }
+
+    /// At a client: the server does not know the session any more. Another one takes its place.
+    pub(super) fn forget(&mut self, reason: String) -> Result<(), SessionEnd> {
+        if self.is_leaving() {
+            return Err(SessionEnd::ClosedHere);
+        }
+        let end = SessionEnd::Lost(reason);
+        if self.core.redial.is_none() || self.core.phase.load(Ordering::SeqCst) != phase::OPEN {
+            return Err(end);
+        }
+        self.core.lose(&end);
+        self.give_up_at = Some(Instant::now() + self.core.limits.session_lifetime);
+        self.lost_at_most = self.give_up_at;
+        self.redial(None, true);
+        Ok(())
+    }
+
+    /// No link within the session's lifetime: it is lost, and goes on as another only for channels that are to.
+    pub(super) fn give_up(&self) -> Turn {
+        let core = &self.core;
+        let why = format!("no new connection within {:?}", core.limits.session_lifetime);
+        if core.redial.is_some() && !core.is_lost() && !core.is_closing() && core.outlives_its_session() {
+            Turn::Forgotten(why)
+        } else {
+            Turn::End(SessionEnd::Disconnected(why))
+        }
+    }
+
+    pub(super) fn redial(&mut self, resume: Option<ResumeFrom>, at_once: bool) {
+        self.stop_redialing();
+        if let Some(relink) = &self.core.redial {
+            let attempt =
+                redial::Attempt { number: self.attempt, resume, at_once, failures: self.unconfirmed };
+            let attempt = redial::run(Arc::clone(&self.core), Arc::clone(relink), attempt);
+            self.redialing = Some(tokio::spawn(attempt));
+        }
+    }
+
+    /// Ends the attempt at another link; whatever it has found already is void.
+    pub(super) fn stop_redialing(&mut self) {
+        self.attempt += 1;
+        if let Some(task) = self.redialing.take() {
+            task.abort();
+        }
+    }
+
+    /// What has come of the last attempt at another link, or from a client that found its way back.
+    pub(super) fn arrival(&mut self) -> Option<Turn> {
+        let (attempt, arrival) = self.core.take_arrival()?;
+        let wanted = match &arrival {
+            // A server's record says which link is the newest.
+            Arrival::Link(link) if self.core.redial.is_none() => {
+                self.core.with_server_links(|links| links.epoch()) == Some(link.epoch())
+            }
+            _ => attempt == self.attempt,
+        };
+        match arrival {
+            _ if !wanted => None,
+            Arrival::Link(link) => Some(Turn::Replaced(link)),
+            Arrival::Unknown(reason) if self.link.is_some() => self.not_renewed(&reason),
+            Arrival::Final(end) if self.link.is_some() => self.not_renewed(&end.to_string()),
+            Arrival::Unknown(reason) => Some(Turn::Forgotten(reason)),
+            Arrival::Final(_) if self.is_leaving() => Some(Turn::End(SessionEnd::ClosedHere)),
+            Arrival::Final(end) => Some(Turn::End(end)),
+        }
+    }
+
+    /// The server would not replace a link that is in good order: it stays.
+    fn not_renewed(&mut self, reason: &str) -> Option<Turn> {
+        tracing::warn!(peer = %self.core.peer(), %reason, "the connection was not replaced; the old one stays");
+        self.stop_redialing();
+        self.core.bytes_count.store(0, Ordering::Relaxed);
+        if let Some(link) = &mut self.link {
+            link.renew_at = Some(Instant::now() + RENEW_AGAIN_AFTER);
+        }
+        None
+    }
+
+    /// A new link is here: notes it in the session's record, and says so.
+    pub(super) fn accept(&mut self, link: &NewLink) -> Result<(), String> {
+        let core = Arc::clone(&self.core);
+        let anew = core.is_lost();
+        if let Links::Client(links) = &mut *core.links.lock() {
+            if anew {
+                core.renew(links, link);
+            } else {
+                let established = links.established(&link.accepted, link.secret.clone());
+                established.map_err(|error| error.to_string())?;
+            }
+        }
+        // Whoever brought it is done; another attempt would only replace it again.
+        self.stop_redialing();
+        self.give_up_at = None;
+        let suspended = core.board.state() == SessionState::Suspended;
+        let mut coming = core.coming.lock();
+        *coming = Some(match *coming {
+            // Its first link was lost before it was confirmed.
+            Some(Coming::Anew) => Coming::Anew,
+            _ if anew => Coming::Anew,
+            _ if suspended => Coming::Resumed,
+            _ => Coming::Renewed,
+        });
+        Ok(())
+    }
+}
