@@ -108,6 +108,7 @@ fn open(id: u32, flow: OpenFlow) -> netchan_proto::wire::Open {
         codec: request.codec,
         fingerprint: None,
         flow,
+        purpose: request.purpose,
         capacity: 2,
         limit_bytes: 1_000,
     }

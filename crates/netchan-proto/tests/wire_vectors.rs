@@ -2,8 +2,8 @@
 
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{
-    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Reader, Recall, Refuse,
-    RefuseCode, WindowUpdate, Yield,
+    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Purpose, Reader, Recall,
+    Refuse, RefuseCode, WindowUpdate, Yield,
 };
 
 const VECTORS: &str = include_str!("../vectors/frames.txt");
@@ -18,6 +18,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         codec: codec.clone(),
         fingerprint: None,
         flow: OpenFlow::OpenerSends,
+        purpose: Purpose::Values,
         capacity: 0,
         limit_bytes: 0,
     };
@@ -29,6 +30,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
         limit_bytes: 524_288,
         ..open.clone()
     };
+    let deliveries = Open { fingerprint: None, purpose: Purpose::Deliveries, ..receiving.clone() };
+    let acks = Open { purpose: Purpose::Acks { of: ChannelId(70_000) }, ..open.clone() };
+    let outcomes = Open { purpose: Purpose::Outcomes { of: ChannelId(70_000) }, ..receiving.clone() };
     let accept = |mode, capacity| Frame::Accept(Accept { id, mode, capacity, limit_bytes: 524_288 });
     let close = |reason: &str| Close { id, final_seq: 300, code: 256, reason: reason.to_owned() };
     let announce =
@@ -42,6 +46,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("confirm", Frame::Confirm { mac: std::array::from_fn(|at| at as u8) }),
         ("open-sends", Frame::Open(open)),
         ("open-receives", Frame::Open(receiving)),
+        ("open-deliveries", Frame::Open(deliveries)),
+        ("open-acks", Frame::Open(acks)),
+        ("open-outcomes", Frame::Open(outcomes)),
         ("accept-credit", accept(Mode::Credit, 64)),
         ("accept-rendezvous", accept(Mode::Rendezvous, 0)),
         ("accept-lease", accept(Mode::Lease, 64)),

@@ -7,7 +7,7 @@ use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::session::{Control, ControlLimits, Event, Host, OpenRequest};
-use netchan_proto::wire::{Accept, Mode, Open, OpenFlow};
+use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Purpose};
 
 /// The byte window of every channel: small, so that it runs out.
 pub const WINDOW_BYTES: u64 = 30_000;
@@ -69,6 +69,7 @@ impl End {
             codec: "raw".to_owned(),
             fingerprint: None,
             flow,
+            purpose: Purpose::Values,
             capacity: if receives { capacity } else { 0 },
             limit_bytes: if receives { WINDOW_BYTES } else { 0 },
         };

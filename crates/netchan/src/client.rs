@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::codec::Message;
 use crate::config::Config;
+use crate::delivery::{self, Deliveries};
 use crate::dialer::{Dialer, IntoTicket};
 use crate::error::{DialError, OpenError, SessionEnd, SessionLost};
 use crate::offer::{NextOffer, Offer, OfferQueue};
@@ -165,6 +166,52 @@ impl Session {
         options: ChannelOptions<T>,
     ) -> Result<Receiver<T>, OpenError> {
         opening::receiver(&self.core, name, options).await
+    }
+
+    /// Opens a channel that the server hosts, to receive from it and acknowledge each value.
+    ///
+    /// When the session is lost, so is the subscription, whatever [`LossPolicy`](crate::LossPolicy) the options have: open it
+    /// again.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what to try.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the channel is given up.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let server = netchan::listen_and_serve("memory://deliveries", Default::default()).await?;
+    /// let (tasks, results) = (server.sender::<u32>("tasks", 8)?, server.receiver::<u32>("results", 8)?);
+    /// tasks.send(20).await?;
+    ///
+    /// let session = netchan::dial(server.ticket(), Default::default()).await?;
+    /// let (tasks, done) = (session.deliveries::<u32>("tasks").await?, session.sender::<u32>("results").await?);
+    /// let task = tasks.recv().await?.expect("a task");
+    /// let result = *task + 1;
+    /// task.ack_with(&done, result).await?; // if this process dies before, another gets the task
+    /// assert_eq!(results.recv().await?, Some(21));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn deliveries<T: Message>(&self, name: &str) -> Result<Deliveries<T>, OpenError> {
+        delivery::open(&self.core, name, ChannelOptions::default()).await
+    }
+
+    /// As [`deliveries`](Self::deliveries), with options.
+    ///
+    /// # Errors
+    /// As [`deliveries`](Self::deliveries).
+    ///
+    /// # Cancel safety
+    /// As [`deliveries`](Self::deliveries).
+    pub async fn deliveries_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        options: ChannelOptions<T>,
+    ) -> Result<Deliveries<T>, OpenError> {
+        delivery::open(&self.core, name, options).await
     }
 
     /// Receives the next channel: first those that the server hosts for this client, then what it hosts, or opens toward

@@ -34,6 +34,7 @@ mod budget;
 mod client;
 pub mod codec;
 mod config;
+mod delivery;
 mod dialer;
 mod error;
 mod handshake;
@@ -56,11 +57,12 @@ mod wait;
 pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::Config;
+pub use delivery::{Deliveries, Delivery, Receipt};
 pub use dialer::IntoTicket;
 pub use error::{
-    CloseReason, DialError, Fault, FlushError, HostError, InDoubt, ListenError, OpenError, RecvError,
-    RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost, SinkError,
-    TryRecvError, TrySendError,
+    AckError, AckWithError, CloseReason, DialError, Fault, FlushError, HostError, InDoubt, ListenError,
+    OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd,
+    SessionLost, SinkError, TryRecvError, TrySendError,
 };
 pub use identity::Identity;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};

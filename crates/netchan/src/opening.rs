@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use netchan_proto::limits::{CAPACITY_ITEMS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
-use netchan_proto::wire::{Open, Refuse, RefuseCode};
+use netchan_proto::wire::{Open, Purpose, Refuse, RefuseCode};
 
 use crate::error::{OpenError, SessionEnd};
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, OpenFailure, OpenSpec, Opened, SessionCore};
+use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Service, SessionCore};
 
 /// What is wrong with a name, if anything.
 pub(crate) fn check_name(name: &str) -> Option<&'static str> {
@@ -80,6 +80,18 @@ async fn open<T: 'static>(
     direction: Direction,
     options: &ChannelOptions<T>,
 ) -> Result<Opened, OpenError> {
+    open_for(core, name, direction, options, Purpose::Values, None).await
+}
+
+/// Opens a channel that is not for plain values, perhaps with something that stands at this end.
+pub(crate) async fn open_for<T: 'static>(
+    core: &Arc<SessionCore>,
+    name: &str,
+    direction: Direction,
+    options: &ChannelOptions<T>,
+    purpose: Purpose,
+    service: Option<Arc<dyn Service>>,
+) -> Result<Opened, OpenError> {
     let owned = || name.to_owned();
     if let Some(reason) = check_name(name) {
         return Err(OpenError::BadName { name: owned(), reason });
@@ -106,6 +118,8 @@ async fn open<T: 'static>(
         capacity: options.capacity,
         prefetch: options.prefetch,
         on_loss: options.on_loss,
+        purpose,
+        service,
     };
     core.open(spec).await.map_err(|failure| match failure {
         OpenFailure::Here(error) => OpenError::TooMany { name: owned(), reason: error.to_string() },

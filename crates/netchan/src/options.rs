@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::codec::{Codec, Message, Postcard, Raw, type_label};
+use crate::hub::DeliveryLimits;
 
 /// What becomes of a channel that a client opened by its name when its session is truly lost: because it had no connection
 /// for longer than [`Config::session_lifetime`](crate::Config::session_lifetime) at the server, or because the server started
@@ -39,7 +41,18 @@ pub struct ChannelOptions<T> {
     pub(crate) capacity: u64,
     pub(crate) prefetch: u64,
     pub(crate) on_loss: LossPolicy,
+    pub(crate) deliveries: DeliveryLimits,
 }
+
+/// How long a holder that cannot be reached keeps its deliveries, unless told otherwise: a killed process and a cut link look
+/// alike, and most links that come back do so within it.
+const DELIVERY_GRACE_DEFAULT: Duration = Duration::from_millis(500);
+
+/// Deliveries out to one holder at once, unless told otherwise: enough for its prefetch, few enough to lose.
+const UNACKED_MAX_DEFAULT: u64 = 256;
+
+/// The most deliveries out to one holder: each is memory at the server.
+const UNACKED_MAX_MAX: u64 = 1 << 20;
 
 /// The capacity of a direct channel that this end opens to receive from, unless told otherwise.
 pub(crate) const CAPACITY_DEFAULT: u64 = 64;
@@ -58,6 +71,11 @@ impl<T: 'static> ChannelOptions<T> {
             capacity: CAPACITY_DEFAULT,
             prefetch: 0,
             on_loss: LossPolicy::Fail,
+            deliveries: DeliveryLimits {
+                unacked_max: UNACKED_MAX_DEFAULT,
+                grace: DELIVERY_GRACE_DEFAULT,
+                attempts_max: None,
+            },
         }
     }
 
@@ -98,6 +116,31 @@ impl<T: 'static> ChannelOptions<T> {
         self.on_loss = policy;
         self
     }
+
+    /// Where a server hosts the channel: how many values one client that [acknowledges](crate::Session::deliveries) may have
+    /// that it has not acknowledged. Default 256, at least 1, at most 2^20.
+    #[must_use]
+    pub fn unacked_max(mut self, items: usize) -> Self {
+        self.deliveries.unacked_max = (items as u64).clamp(1, UNACKED_MAX_MAX);
+        self
+    }
+
+    /// Where a server hosts the channel: how long a client whose connection is gone keeps its deliveries before others get
+    /// them. Default 500 ms.
+    #[must_use]
+    pub fn delivery_grace(mut self, grace: Duration) -> Self {
+        self.deliveries.grace = grace;
+        self
+    }
+
+    /// Where a server hosts the channel: in how many attempts a delivery must be acknowledged. Then the value goes to
+    /// [`Server::dead_letters`](crate::Server::dead_letters), as long as there is room for it; while there is none, it is
+    /// tried again. Default: no bound.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.deliveries.attempts_max = Some(attempts.max(1));
+        self
+    }
 }
 
 impl<T: Message> Default for ChannelOptions<T> {
@@ -124,6 +167,7 @@ impl<T> Clone for ChannelOptions<T> {
             capacity: self.capacity,
             prefetch: self.prefetch,
             on_loss: self.on_loss,
+            deliveries: self.deliveries,
         }
     }
 }

@@ -24,13 +24,15 @@
 //! # Ok::<(), netchan_proto::hosted::Violation>(())
 //! ```
 //!
-//! The rules, `HOST-1` to `HOST-21`, stand in `docs/SPEC.md`. In short:
+//! The rules, `HOST-1` to `HOST-22` and `DEL-1` to `DEL-9`, stand in `docs/SPEC.md`. In short:
 //!
 //! - *Receivers.* A value leaves only for a waiting `recv`, the one that has waited longest, and stays here too until
 //!   it is known taken. What a receiver gives back returns to its place at the head.
 //! - *Senders, C ≥ 1.* Credit is one pool, leased on demand and recalled from whoever holds it idle.
 //! - *Senders, C = 0.* Each has at most one offer here; taking it is the rendezvous.
 
+mod held;
+mod holders;
 mod lease;
 mod line;
 mod pool;
@@ -43,7 +45,7 @@ mod senders;
 mod tests;
 mod types;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -58,8 +60,8 @@ pub use types::{Effect, Item, ReceiverKey, SenderKey, Violation, Withdraw};
 /// The policy of one hosted channel; see the [module](self).
 ///
 /// Invariants, after every call:
-/// - each value admitted and not settled is in `queue` or in flight at exactly one receiver, and is counted once in
-///   what is lent;
+/// - each value that is here is in `queue`, in `delayed`, or in flight to or held by exactly one receiver; while it is not
+///   settled it is counted once in what is lent;
 /// - `queue` is empty or no demand waits (`HOST-9`);
 /// - credit is free only if nobody's turn is due (`HOST-9`).
 #[derive(Debug)]
@@ -67,6 +69,13 @@ pub struct Hosted {
     senders: Senders,
     receivers: Receivers,
     queue: Queue,
+    /// Values that wait to be tried again, by time and ticket.
+    delayed: BTreeMap<(u64, u64), Item>,
+    attempts_max: Option<u32>,
+    /// Values here that are settled with their senders.
+    settled: usize,
+    /// Values that were declared dead and may come back.
+    dying: usize,
     held_bytes: u64,
     finished: bool,
     effects: VecDeque<Effect>,
@@ -80,6 +89,10 @@ impl Hosted {
             senders: Senders::new(capacity.min(CAPACITY_ITEMS_MAX)),
             receivers: Receivers::default(),
             queue: Queue::default(),
+            delayed: BTreeMap::new(),
+            attempts_max: None,
+            settled: 0,
+            dying: 0,
             held_bytes: 0,
             finished: false,
             effects: VecDeque::new(),
@@ -229,13 +242,18 @@ impl Hosted {
 
     /// Adds a receiver. False if it is there already.
     pub fn add_receiver(&mut self, key: ReceiverKey) -> bool {
-        self.receivers.add(key)
+        self.receivers.add(key, None)
     }
 
     /// The receiver is gone: its demand vanishes and all it held goes back (`HOST-4`).
     pub fn remove_receiver(&mut self, key: ReceiverKey) {
-        let returned = self.receivers.remove(key);
-        self.take_back(returned);
+        let Some(receiver) = self.receivers.remove(key) else { return };
+        let in_flight = receiver.in_flight.into_iter().flatten();
+        match receiver.held {
+            // It may have had any of them.
+            Some(held) => held.into_items().chain(in_flight).for_each(|item| self.retry(item, None)),
+            None => in_flight.for_each(|item| self.put_back(item)),
+        }
         self.settle();
     }
 
@@ -260,10 +278,16 @@ impl Hosted {
     /// # Errors
     /// Fewer are in flight.
     pub fn taken(&mut self, key: ReceiverKey, n: u64) -> Result<(), Violation> {
-        for item in self.receivers.take(key, n)? {
-            self.held_bytes -= item.bytes.len() as u64;
-            self.senders.settle_taken(item.origin, item.seq, &mut self.effects);
-        }
+        let Self { senders, effects, held_bytes, settled, .. } = self;
+        self.receivers.take(key, n, |item, held| {
+            if !item.settled {
+                senders.settle_taken(item.origin, item.seq, effects);
+            }
+            // One that is held stays here, settled now if it was not before.
+            *settled += usize::from(held && !item.settled);
+            *settled -= usize::from(!held && item.settled);
+            *held_bytes -= if held { 0 } else { item.bytes.len() as u64 };
+        })?;
         self.settle();
         Ok(())
     }
@@ -276,7 +300,7 @@ impl Hosted {
     pub fn give_back(&mut self, key: ReceiverKey, keep: u64) -> Result<usize, Violation> {
         let returned = self.receivers.give_back(key, keep)?;
         let count = returned.len();
-        self.take_back(returned);
+        returned.into_iter().for_each(|item| self.put_back(item));
         self.settle();
         Ok(count)
     }
@@ -291,6 +315,10 @@ impl Hosted {
         self.senders.close(&mut self.effects);
         if self.capacity() == 0 {
             for item in self.queue.clear() {
+                if item.settled {
+                    self.queue.put_back(item);
+                    continue;
+                }
                 self.held_bytes -= item.bytes.len() as u64;
                 self.senders.refuse(item.origin, item.seq, &mut self.effects);
             }
@@ -304,13 +332,14 @@ impl Hosted {
         }
     }
 
-    fn take_back(&mut self, returned: VecDeque<Item>) {
-        for item in returned {
-            if self.senders.take_back(item.origin, item.seq, item.ticket, &mut self.effects) {
-                self.queue.put_back(item);
-            } else {
-                self.held_bytes -= item.bytes.len() as u64;
-            }
+    /// Back to its place at the head, unless its sender has withdrawn it.
+    fn put_back(&mut self, item: Item) {
+        let stays =
+            item.settled || self.senders.take_back(item.origin, item.seq, item.ticket, &mut self.effects);
+        if stays {
+            self.queue.put_back(item);
+        } else {
+            self.held_bytes -= item.bytes.len() as u64;
         }
     }
 
@@ -318,7 +347,9 @@ impl Hosted {
     fn settle(&mut self) {
         while self.receivers.units() > 0 {
             let Some(item) = self.queue.pop() else { break };
-            self.senders.dispatched(item.origin);
+            if !item.settled {
+                self.senders.dispatched(item.origin);
+            }
             if let Some(to) = self.receivers.dispatch(item.clone()) {
                 self.effects.push_back(Effect::Deliver { to, item });
             }
@@ -336,8 +367,8 @@ impl Hosted {
     /// call.
     #[cfg(debug_assertions)]
     fn audit(&self) {
-        let held = (self.queue.len() + self.receivers.in_flight()) as u64;
-        assert!(held <= self.senders.pool().lent(), "a value that no lease counts");
+        let here = self.queue.len() + self.receivers.in_flight() + self.unacked();
+        assert!((here - self.settled) as u64 <= self.senders.pool().lent(), "a value that no lease counts");
         assert!(self.queue.len() == 0 || self.receivers.units() == 0, "HOST-9: a value and a receiver wait");
         assert!(self.senders.pool().next_turn().is_none(), "HOST-9: credit and a sender wait");
         if self.senders.len() + self.receivers.len() <= 32 {

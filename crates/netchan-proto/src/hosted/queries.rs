@@ -89,9 +89,9 @@ impl Hosted {
         self.senders.pool().is_closed()
     }
 
-    /// Closed, and no value is here nor can any come.
+    /// Closed, and no value is here, held by a receiver (`DEL-9`), nor can any come.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.is_closed() && self.lent() == 0
+        self.is_closed() && self.lent() == 0 && self.settled == 0 && self.dying == 0
     }
 }

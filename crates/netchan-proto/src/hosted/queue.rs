@@ -29,7 +29,7 @@ impl Queue {
 
     pub(super) fn push(&mut self, origin: SenderKey, seq: u64, bytes: Bytes, redelivered: bool) {
         let ticket = self.next_ticket();
-        self.fresh.join(Item { ticket, origin, seq, bytes, redelivered });
+        self.fresh.join(Item { ticket, origin, seq, bytes, redelivered, attempts: 0, settled: false });
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {

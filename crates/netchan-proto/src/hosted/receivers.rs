@@ -1,8 +1,8 @@
 //! The receivers of one channel: who waits, and who holds what.
 
-use std::collections::vec_deque::Drain;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::held::Held;
 use super::line::Line;
 use super::{DEMAND_UNITS_MAX, Item, ReceiverKey, Violation};
 
@@ -14,12 +14,26 @@ struct Turn {
 }
 
 #[derive(Debug, Default)]
-struct Receiver {
-    /// Dispatched and not known taken, in the order of dispatch.
-    in_flight: VecDeque<Item>,
+pub(super) struct Receiver {
+    /// Dispatched and not known taken, in the order of dispatch. An empty place was fenced: the receiver may still take it.
+    pub(super) in_flight: VecDeque<Option<Item>>,
     /// Its places in the line, oldest first.
     places: VecDeque<u64>,
     units: u64,
+    /// What it has taken and has to acknowledge; none where taking is all.
+    pub(super) held: Option<Held>,
+}
+
+impl Receiver {
+    /// How many more units may stand in the line, or be served, at once (`DEL-6`).
+    fn room(&self) -> u64 {
+        let Some(held) = &self.held else { return u64::MAX };
+        if held.fence_at.is_some() {
+            return 0;
+        }
+        let out = self.in_flight.iter().flatten().count() as u64 + held.len();
+        held.out_max.saturating_sub(out + self.units)
+    }
 }
 
 /// All receivers, and the one line of their demand.
@@ -28,10 +42,10 @@ struct Receiver {
 /// `units` and `in_flight` are the sums over all receivers.
 #[derive(Debug, Default)]
 pub(super) struct Receivers {
-    map: BTreeMap<ReceiverKey, Receiver>,
+    pub(super) map: BTreeMap<ReceiverKey, Receiver>,
     line: Line<Turn>,
     units: u64,
-    in_flight: usize,
+    pub(super) in_flight: usize,
 }
 
 impl Receivers {
@@ -49,38 +63,58 @@ impl Receivers {
     }
 
     pub(super) fn units_of(&self, key: ReceiverKey) -> u64 {
-        self.map.get(&key).map_or(0, |receiver| receiver.units)
+        let held_back = |receiver: &Receiver| receiver.held.as_ref().map_or(0, |held| held.held_back);
+        self.map.get(&key).map_or(0, |receiver| receiver.units + held_back(receiver))
     }
 
     pub(super) fn in_flight_of(&self, key: ReceiverKey) -> usize {
         self.map.get(&key).map_or(0, |receiver| receiver.in_flight.len())
     }
 
-    pub(super) fn add(&mut self, key: ReceiverKey) -> bool {
-        let known = self.map.contains_key(&key);
-        self.map.entry(key).or_default();
-        !known
+    pub(super) fn add(&mut self, key: ReceiverKey, held: Option<Held>) -> bool {
+        if self.map.contains_key(&key) {
+            return false;
+        }
+        self.map.insert(key, Receiver { held, ..Receiver::default() });
+        true
     }
 
     /// Its demand vanishes; what it held comes back in the order of dispatch.
-    pub(super) fn remove(&mut self, key: ReceiverKey) -> VecDeque<Item> {
-        let Some(receiver) = self.map.remove(&key) else { return VecDeque::new() };
-        for place in receiver.places {
+    pub(super) fn remove(&mut self, key: ReceiverKey) -> Option<Receiver> {
+        let mut receiver = self.map.remove(&key)?;
+        for place in std::mem::take(&mut receiver.places) {
             self.line.leave(place);
         }
         self.units -= receiver.units;
-        self.in_flight -= receiver.in_flight.len();
-        receiver.in_flight
+        self.in_flight -= receiver.in_flight.iter().flatten().count();
+        Some(receiver)
     }
 
     pub(super) fn demand(&mut self, key: ReceiverKey, units: u64) -> Result<(), Violation> {
-        let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
-        if units > DEMAND_UNITS_MAX - receiver.units {
+        if units > DEMAND_UNITS_MAX - self.units_of(key) {
             return Err(Violation::ExcessDemand); // HOST-21
         }
-        if units == 0 {
-            return Ok(());
+        let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
+        let now = units.min(receiver.room());
+        if let Some(held) = &mut receiver.held {
+            held.held_back += units - now;
         }
+        self.join(key, now);
+        Ok(())
+    }
+
+    /// Lets a holder's demand into the line that its bound kept out so far.
+    pub(super) fn let_in(&mut self, key: ReceiverKey) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        let room = receiver.room();
+        let Some(held) = &mut receiver.held else { return };
+        let units = room.min(held.held_back);
+        held.held_back -= units;
+        self.join(key, units);
+    }
+
+    fn join(&mut self, key: ReceiverKey, units: u64) {
+        let Some(receiver) = self.map.get_mut(&key).filter(|_| units > 0) else { return };
         receiver.units += units;
         self.units += units;
         let last = receiver.places.back().copied().filter(|place| self.line.last_place() == Some(*place));
@@ -88,13 +122,17 @@ impl Receivers {
             Some(turn) => turn.units += units,
             None => receiver.places.push_back(self.line.join(Turn { of: key, units })),
         }
-        Ok(())
     }
 
     /// Removes the newest units that still wait; returns how many it removed.
     pub(super) fn cancel(&mut self, key: ReceiverKey, units: u64) -> u64 {
         let Some(receiver) = self.map.get_mut(&key) else { return 0 };
-        let removed = units.min(receiver.units);
+        let outside = receiver.held.as_mut().map_or(0, |held| {
+            let outside = units.min(held.held_back);
+            held.held_back -= outside;
+            outside
+        });
+        let removed = (units - outside).min(receiver.units);
         let mut left = removed;
         while left > 0 {
             let Some(place) = receiver.places.back().copied() else { break };
@@ -110,7 +148,7 @@ impl Receivers {
         debug_assert_eq!(left, 0);
         receiver.units -= removed;
         self.units -= removed;
-        removed
+        outside + removed
     }
 
     /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one.
@@ -126,24 +164,38 @@ impl Receivers {
         }
         receiver.units -= 1;
         self.units -= 1;
-        receiver.in_flight.push_back(item);
+        receiver.in_flight.push_back(Some(item));
         self.in_flight += 1;
         Some(key)
     }
 
-    /// The oldest `n` values it holds are taken.
-    pub(super) fn take(&mut self, key: ReceiverKey, n: u64) -> Result<Drain<'_, Item>, Violation> {
+    /// The oldest `n` values it was given are taken; `each` gets them, and whether the receiver holds them from now on.
+    pub(super) fn take(
+        &mut self,
+        key: ReceiverKey,
+        n: u64,
+        mut each: impl FnMut(&Item, bool),
+    ) -> Result<(), Violation> {
         let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
         let n = count_within(n, receiver.in_flight.len())?;
-        self.in_flight -= n;
-        Ok(receiver.in_flight.drain(..n))
+        for item in receiver.in_flight.drain(..n) {
+            let number = receiver.held.as_mut().map(Held::next_number);
+            let Some(mut item) = item else { continue };
+            self.in_flight -= 1;
+            each(&item, number.is_some());
+            if let (Some(held), Some(number)) = (&mut receiver.held, number) {
+                item.settled = true;
+                held.hold(number, item);
+            }
+        }
+        Ok(())
     }
 
     /// What it holds after the oldest `keep` comes back.
-    pub(super) fn give_back(&mut self, key: ReceiverKey, keep: u64) -> Result<VecDeque<Item>, Violation> {
+    pub(super) fn give_back(&mut self, key: ReceiverKey, keep: u64) -> Result<Vec<Item>, Violation> {
         let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
         let keep = count_within(keep, receiver.in_flight.len())?;
-        let returned = receiver.in_flight.split_off(keep);
+        let returned: Vec<_> = receiver.in_flight.split_off(keep).into_iter().flatten().collect();
         self.in_flight -= returned.len();
         Ok(returned)
     }
@@ -158,7 +210,7 @@ impl Receivers {
             assert!(waiting.iter().all(|turn| turn.of == *key && turn.units > 0));
             assert_eq!(waiting.iter().map(|turn| turn.units).sum::<u64>(), receiver.units);
             units += receiver.units;
-            in_flight += receiver.in_flight.len();
+            in_flight += receiver.in_flight.iter().flatten().count();
             turns += waiting.len();
         }
         assert_eq!(

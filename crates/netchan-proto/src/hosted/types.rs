@@ -23,6 +23,10 @@ pub struct Item {
     pub bytes: Bytes,
     /// A receiver held it before and did not take it, as far as is known.
     pub redelivered: bool,
+    /// How often it was handed to a holder that did not acknowledge it (`DEL-3`).
+    pub attempts: u32,
+    /// Its sender knows it taken: wherever it is now, it needs no credit.
+    pub settled: bool,
 }
 
 /// What the shell must do.
@@ -70,6 +74,19 @@ pub enum Effect {
         seq: u64,
         /// True: nobody has it, the send did not happen. False: it was taken.
         withdrawn: bool,
+    },
+    /// A holder has lost a value for which it may still be on its way, or is at work: what it says of it is void (`DEL-5`).
+    Fenced {
+        /// The holder.
+        to: ReceiverKey,
+        /// The value's number among those dispatched to it.
+        number: u64,
+    },
+    /// No holder has acknowledged the value in as many attempts as it may have: it is to be set aside, or given to
+    /// [`Hosted::revive`](super::Hosted::revive) (`DEL-7`).
+    Dead {
+        /// The value, which is no longer here.
+        item: Item,
     },
     /// The channel is closed and drained. Comes once.
     Finished,

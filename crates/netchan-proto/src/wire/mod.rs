@@ -1,6 +1,7 @@
 //! Bytes on the wire: varints and frames, encode and decode, nothing else.
 
 mod data;
+mod delivery;
 mod frame;
 mod opening;
 mod reader;
@@ -8,8 +9,9 @@ mod reader;
 pub use data::{
     Body, DataHeader, FRAGMENT_TRAILER_BYTES, ITEMS_TRAILER_BYTES, Trailer, count_items, split_item,
 };
+pub use delivery::{Ask, HANDED_BYTES_MAX, Handed, Outcome, Verdict};
 pub use frame::{Close, Frame, Pos, Recall, WindowUpdate, Yield};
-pub use opening::{Accept, Announce, Mode, Open, OpenFlow, Refuse, RefuseCode};
+pub use opening::{Accept, Announce, Mode, Open, OpenFlow, Purpose, Refuse, RefuseCode};
 pub use reader::{Reader, varint_len, write_varint};
 
 /// Why bytes from the peer are not a frame.

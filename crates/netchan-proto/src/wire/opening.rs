@@ -13,6 +13,26 @@ pub enum OpenFlow {
     OpenerReceives,
 }
 
+/// What a channel is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Values of the programs.
+    #[default]
+    Values,
+    /// Values of a hosted channel that the opener acknowledges one by one (`DEL-1`).
+    Deliveries,
+    /// What the opener does with the deliveries of a channel (`DEL-10`).
+    Acks {
+        /// The channel of the deliveries.
+        of: ChannelId,
+    },
+    /// What became of that (`DEL-11`).
+    Outcomes {
+        /// The channel of the deliveries.
+        of: ChannelId,
+    },
+}
+
 /// How the sending end of a channel obtains leave to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -41,6 +61,8 @@ pub struct Open {
     pub fingerprint: Option<[u8; 16]>,
     /// Which way values travel.
     pub flow: OpenFlow,
+    /// What the channel is for.
+    pub purpose: Purpose,
     /// The capacity the opener wants when it receives; 0 and without meaning otherwise.
     pub capacity: u64,
     /// Bytes the acceptor may send at once when the opener receives.
@@ -139,12 +161,14 @@ impl Open {
         write_text(out, &self.label, TEXT_BYTES_MAX);
         write_text(out, &self.codec, TEXT_BYTES_MAX);
         let receives = self.flow == OpenFlow::OpenerReceives;
-        out.push(u8::from(receives) | u8::from(self.fingerprint.is_some()) << 1);
+        let special = self.purpose != Purpose::Values;
+        out.push(u8::from(receives) | u8::from(self.fingerprint.is_some()) << 1 | u8::from(special) << 2);
         if let Some(fingerprint) = &self.fingerprint {
             out.extend_from_slice(fingerprint);
         }
         write_varint(out, self.capacity);
         write_varint(out, self.limit_bytes);
+        self.purpose.write(out);
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -156,13 +180,41 @@ impl Open {
         let label = reader.text(TEXT_BYTES_MAX)?;
         let codec = reader.text(TEXT_BYTES_MAX)?;
         let flags = reader.u8()?;
-        if flags > 3 {
+        if flags > 7 {
             return Err(WireError::Invalid("open flags"));
         }
         let flow = if flags & 1 == 0 { OpenFlow::OpenerSends } else { OpenFlow::OpenerReceives };
         let fingerprint = if flags & 2 == 0 { None } else { Some(reader.array()?) };
         let capacity = read_capacity(reader)?;
-        Ok(Self { id, name, label, codec, fingerprint, flow, capacity, limit_bytes: reader.varint()? })
+        let limit_bytes = reader.varint()?;
+        let purpose = if flags & 4 == 0 { Purpose::Values } else { Purpose::read(reader, flow)? };
+        Ok(Self { id, name, label, codec, fingerprint, flow, purpose, capacity, limit_bytes })
+    }
+}
+
+impl Purpose {
+    fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Values => {}
+            Self::Deliveries => out.push(1),
+            Self::Acks { of } => {
+                out.push(2);
+                write_varint(out, u64::from(of.0));
+            }
+            Self::Outcomes { of } => {
+                out.push(3);
+                write_varint(out, u64::from(of.0));
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, flow: OpenFlow) -> Result<Self, WireError> {
+        match (reader.u8()?, flow) {
+            (1, OpenFlow::OpenerReceives) => Ok(Self::Deliveries),
+            (2, OpenFlow::OpenerSends) => Ok(Self::Acks { of: read_id(reader)? }),
+            (3, OpenFlow::OpenerReceives) => Ok(Self::Outcomes { of: read_id(reader)? }),
+            _ => Err(WireError::Invalid("purpose")),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::session::{Control, ControlLimits, Event, Host, OpenRequest};
-use netchan_proto::wire::{Accept, Mode, Open, OpenFlow};
+use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Purpose};
 
 pub const WINDOW_BYTES: u64 = 40_000;
 pub const MESSAGE_BYTES_MAX: usize = 200_000;
@@ -58,6 +58,7 @@ pub fn request(name: &str, flow: OpenFlow) -> OpenRequest {
         codec: "raw".to_owned(),
         fingerprint: None,
         flow,
+        purpose: Purpose::Values,
         capacity: 0,
         limit_bytes: if flow == OpenFlow::OpenerReceives { WINDOW_BYTES } else { 0 },
     }

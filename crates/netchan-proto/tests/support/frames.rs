@@ -3,8 +3,8 @@
 use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{
-    Accept, Announce, Close, Frame, Mode, Open, OpenFlow, Pos, Recall, Refuse, RefuseCode, WindowUpdate,
-    Yield,
+    Accept, Announce, Close, Frame, Mode, Open, OpenFlow, Pos, Purpose, Recall, Refuse, RefuseCode,
+    WindowUpdate, Yield,
 };
 use proptest::prelude::*;
 
@@ -30,10 +30,25 @@ fn name() -> impl Strategy<Value = String> {
 
 fn open() -> impl Strategy<Value = Open> {
     let texts = (name(), text(1_024), text(1_024));
-    (id(), texts, any::<Option<[u8; 16]>>(), any::<bool>(), capacity(), int()).prop_map(
-        |(id, (name, label, codec), fingerprint, receives, capacity, limit_bytes)| {
-            let flow = if receives { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends };
-            Open { id, name, label, codec, fingerprint, flow, capacity, limit_bytes }
+    let purpose = prop_oneof![
+        any::<bool>().prop_map(|receives| {
+            (if receives { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends }, Purpose::Values)
+        }),
+        Just((OpenFlow::OpenerReceives, Purpose::Deliveries)),
+        id().prop_map(|of| (OpenFlow::OpenerSends, Purpose::Acks { of })),
+        id().prop_map(|of| (OpenFlow::OpenerReceives, Purpose::Outcomes { of })),
+    ];
+    (id(), texts, any::<Option<[u8; 16]>>(), purpose, capacity(), int()).prop_map(
+        |(id, (name, label, codec), fingerprint, (flow, purpose), capacity, limit_bytes)| Open {
+            id,
+            name,
+            label,
+            codec,
+            fingerprint,
+            flow,
+            purpose,
+            capacity,
+            limit_bytes,
         },
     )
 }

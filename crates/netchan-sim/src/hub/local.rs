@@ -119,6 +119,8 @@ impl Hub {
                 Effect::Withdrawn { to, seq, withdrawn } => {
                     self.with_sender(to, |half| half.answer_withdraw(seq, withdrawn));
                 }
+                // No holder is simulated here.
+                Effect::Fenced { .. } | Effect::Dead { .. } => {}
                 Effect::Finished => {
                     self.finished = true;
                     for receiver in self.receivers.values() {

@@ -132,4 +132,17 @@ pub enum HostError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// No values die on a channel of this name.
+    #[error("no channel {0:?} with a bound on attempts is hosted; host it with ChannelOptions::max_attempts")]
+    NoDeadLetters(String),
+    /// The channel's values are of another type, or have another codec.
+    #[error("channel {name:?} carries {theirs} and not {ours}")]
+    TypeMismatch {
+        /// The channel's name.
+        name: String,
+        /// What was asked for.
+        ours: String,
+        /// What it carries.
+        theirs: String,
+    },
 }

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use netchan_proto::hosted::{SenderKey, Withdraw};
+use netchan_proto::hosted::{Item, SenderKey, Withdraw};
 
 use super::{Hub, HubState, LOCAL_RECEIVER, LOCAL_SENDER, Offer};
 use crate::error::CloseReason;
@@ -170,6 +170,18 @@ impl Hub {
         })
     }
 
+    /// As [`commit_reserved`](Self::commit_reserved), in a client's name.
+    pub(crate) fn commit_reserved_for(&self, peer: Peer, bytes: Bytes) {
+        self.run(|state| {
+            state.local.reserved -= 1;
+            let seq = state.local.committed;
+            state.local.peers.insert(seq, peer);
+            if state.commit(bytes).is_none() {
+                state.local.peers.remove(&seq);
+            }
+        });
+    }
+
     /// Gives a unit that was set aside back.
     pub(crate) fn release_reserved(&self) {
         self.run(|state| {
@@ -317,8 +329,7 @@ impl Hub {
                 && let Some(item) = state.local.values.pop_front()
             {
                 state.local.receivers.leave(ticket);
-                let peer =
-                    state.senders.get(&item.origin).map_or_else(Peer::local, |sender| sender.peer.clone());
+                let peer = state.peer_of(&item);
                 // The policy knows it as the oldest in flight to the local receiver.
                 _ = state.hosted.taken(LOCAL_RECEIVER, 1);
                 state.local.received += 1;
@@ -350,6 +361,14 @@ impl Hub {
 }
 
 impl HubState {
+    fn peer_of(&self, item: &Item) -> Peer {
+        let peer = match item.origin {
+            LOCAL_SENDER => self.local.peers.get(&item.seq),
+            remote => self.senders.get(&remote).map(|sender| &sender.peer),
+        };
+        peer.map_or_else(Peer::local, Peer::clone)
+    }
+
     fn demand_up_to(&mut self, wanted: u64) {
         let have = self.local.demanded + self.local.values.len() as u64;
         let more = wanted.saturating_sub(have);

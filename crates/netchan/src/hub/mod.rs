@@ -4,21 +4,27 @@
 //! The lock is taken before a channel's and after a session's control object. What an operation makes writable is written
 //! after the lock is released.
 
+mod holder;
 mod local;
 mod remote;
+mod timer;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
-use netchan_proto::channel::{PushError, TooLarge};
+use netchan_proto::channel::{ItemBuf, PushError, TooLarge};
 use netchan_proto::flow::Urgency;
 use netchan_proto::hosted::{Effect, Hosted, Item, ReceiverKey, SenderKey};
 use netchan_proto::session::close_code;
+use netchan_proto::wire::{HANDED_BYTES_MAX, Handed};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+pub(crate) use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
 use crate::error::CloseReason;
 use crate::peer::Peer;
@@ -45,16 +51,35 @@ pub(crate) trait Keeper: Send + Sync {
     fn finished(&self, hub: &Hub);
 }
 
-pub(crate) struct Hub {
-    keeper: Weak<dyn Keeper>,
+/// How values are delivered to those who acknowledge them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeliveryLimits {
+    /// Values out to one holder at once.
+    pub(crate) unacked_max: u64,
+    /// How long a holder that cannot be reached keeps what it has.
+    pub(crate) grace: Duration,
+    pub(crate) attempts_max: Option<u32>,
+}
+
+/// What a channel is hosted as.
+pub(crate) struct HubSpec {
     pub(crate) name: Arc<str>,
     pub(crate) label: String,
     pub(crate) codec: String,
     pub(crate) fingerprint: Option<[u8; 16]>,
     pub(crate) access: Access,
-    capacity: u64,
+    pub(crate) capacity: u64,
+    pub(crate) deliveries: DeliveryLimits,
+}
+
+pub(crate) struct Hub {
+    keeper: Weak<dyn Keeper>,
+    pub(crate) spec: HubSpec,
     state: Mutex<HubState>,
     drained: watch::Sender<bool>,
+    /// Where values go that nobody acknowledged in as many attempts as they may have.
+    dead: Option<Arc<Hub>>,
+    started: Instant,
 }
 
 struct RemoteSender {
@@ -68,8 +93,18 @@ struct RemoteReceiver {
     /// The credit, and the taken values, that the policy has been told of.
     limit: u64,
     taken: u64,
-    /// Values that are this receiver's and wait for its byte window, and whether each may have been received before.
-    pending: VecDeque<(Bytes, bool)>,
+    /// Values that are this receiver's and wait for its byte window.
+    pending: VecDeque<Outgoing>,
+    /// Set where it acknowledges what it takes.
+    holder: Option<Arc<Holder>>,
+}
+
+/// A value on its way to a remote receiver.
+struct Outgoing {
+    bytes: Bytes,
+    /// It may have been received before.
+    redelivered: bool,
+    attempts: u32,
 }
 
 #[derive(Default)]
@@ -89,6 +124,8 @@ struct Local {
     received: u64,
     watchers: WaitQueue,
     offers: HashMap<SenderKey, Offer>,
+    /// Who local values really came from, by their number, where that is not this process.
+    peers: BTreeMap<u64, Peer>,
 }
 
 /// A local send on a channel of capacity 0.
@@ -107,27 +144,26 @@ struct HubState {
     local: Local,
     closed: Option<CloseReason>,
     finished: bool,
+    /// When somebody looks what time has come for.
+    timer_at: Option<u64>,
 }
 
-/// What is to be written once the lock is released.
+/// What is to be done once the lock is released.
 enum Kick {
     Send(Arc<SendChan>),
     Recv(Arc<RecvChan>, Urgency),
+    /// A holder has lost a delivery.
+    Fenced(Arc<Holder>, u64),
+    /// Nobody acknowledges a value.
+    Dead(Item),
 }
 
 impl Hub {
-    pub(crate) fn new(
-        keeper: Weak<dyn Keeper>,
-        name: Arc<str>,
-        label: String,
-        codec: String,
-        fingerprint: Option<[u8; 16]>,
-        access: Access,
-        capacity: u64,
-    ) -> Arc<Self> {
-        let mut hosted = Hosted::new(capacity);
+    pub(crate) fn new(keeper: Weak<dyn Keeper>, spec: HubSpec) -> Arc<Self> {
+        let mut hosted = Hosted::new(spec.capacity);
         hosted.add_sender(LOCAL_SENDER);
         hosted.add_receiver(LOCAL_RECEIVER);
+        hosted.set_attempts_max(spec.deliveries.attempts_max);
         let state = HubState {
             hosted,
             next_key: 1,
@@ -136,23 +172,15 @@ impl Hub {
             local: Local::default(),
             closed: None,
             finished: false,
+            timer_at: None,
         };
+        let dead = spec.deliveries.attempts_max.map(|_| Self::new_dead(&spec));
         let drained = watch::Sender::new(false);
-        Arc::new(Self {
-            keeper,
-            name,
-            label,
-            codec,
-            fingerprint,
-            access,
-            capacity,
-            state: Mutex::new(state),
-            drained,
-        })
+        Arc::new(Self { keeper, spec, state: Mutex::new(state), drained, dead, started: Instant::now() })
     }
 
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+    pub(crate) const fn capacity(&self) -> u64 {
+        self.spec.capacity
     }
 
     /// Calls `f` under the lock, does what follows from it, and then writes what became writable.
@@ -183,10 +211,15 @@ impl Hub {
                 keeper.finished(self);
             }
         }
+        if finished && let Some(dead) = &self.dead {
+            dead.close(CloseReason::new(0, ""));
+        }
         for kick in kicks {
             match kick {
                 Kick::Send(chan) => chan.kick(false),
                 Kick::Recv(chan, urgency) => chan.report(urgency),
+                Kick::Fenced(holder, number) => holder.fenced(number),
+                Kick::Dead(item) => self.bury(item),
             }
         }
         result
@@ -227,13 +260,25 @@ impl Hub {
     /// Values here that nobody is known to have taken.
     pub(crate) fn untaken(&self) -> u64 {
         let state = self.state.lock();
-        (state.hosted.len() + state.hosted.in_flight()) as u64
+        (state.hosted.len() + state.hosted.in_flight() + state.hosted.unacked()) as u64
     }
 
     /// Whether every remote sender's committed values have arrived and none can send more.
     pub(crate) fn ready(&self) -> usize {
         let state = self.state.lock();
         state.hosted.len() + state.local.values.len()
+    }
+}
+
+impl Outgoing {
+    /// A holder learns, before the value, how it came to it.
+    fn encode(&self, holds: bool, item: &mut ItemBuf<'_>) -> Result<(), TooLarge> {
+        if holds {
+            let mut head = Vec::with_capacity(HANDED_BYTES_MAX);
+            Handed { attempts: self.attempts, redelivered: self.redelivered }.write(&mut head);
+            item.extend(&head)?;
+        }
+        item.share(self.bytes.clone())
     }
 }
 
@@ -255,7 +300,8 @@ impl HubState {
                 }
                 Effect::Deliver { to, item } => {
                     if let Some(receiver) = self.receivers.get_mut(&to) {
-                        receiver.pending.push_back((item.bytes, item.redelivered));
+                        let Item { bytes, redelivered, attempts, .. } = item;
+                        receiver.pending.push_back(Outgoing { bytes, redelivered, attempts });
                         self.send_pending(to, kicks);
                     }
                 }
@@ -275,6 +321,9 @@ impl HubState {
                 Effect::Settled { sender: LOCAL_SENDER, prefix, .. } => {
                     self.local.taken = prefix;
                     self.local.watchers.wake_all();
+                    if !self.local.peers.is_empty() {
+                        self.local.peers = self.local.peers.split_off(&prefix);
+                    }
                 }
                 Effect::Settled { sender, prefix, .. } => {
                     self.settle_offer(sender, true);
@@ -285,6 +334,12 @@ impl HubState {
                     self.settle_offer(to, !withdrawn);
                     self.with_sender(to, kicks, |half| half.answer_withdraw(seq, withdrawn));
                 }
+                Effect::Fenced { to, number } => {
+                    if let Some(holder) = self.receivers.get(&to).and_then(|r| r.holder.clone()) {
+                        kicks.push(Kick::Fenced(holder, number));
+                    }
+                }
+                Effect::Dead { item } => kicks.push(Kick::Dead(item)),
                 Effect::Finished => self.finish(kicks),
             }
         }
@@ -316,11 +371,13 @@ impl HubState {
         let mut too_large = false;
         {
             let mut state = chan.state.lock();
-            while let Some((bytes, redelivered)) = receiver.pending.front() {
-                let pushed = if *redelivered {
-                    state.half.push_redelivered(|item| item.share(bytes.clone()))
+            let holds = receiver.holder.is_some();
+            while let Some(value) = receiver.pending.front() {
+                let encode = |item: &mut ItemBuf<'_>| value.encode(holds, item);
+                let pushed = if value.redelivered {
+                    state.half.push_redelivered(encode)
                 } else {
-                    state.half.push(|item| item.share(bytes.clone()))
+                    state.half.push(encode)
                 };
                 match pushed {
                     Ok(_) => _ = receiver.pending.pop_front(),

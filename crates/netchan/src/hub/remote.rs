@@ -8,7 +8,7 @@ use netchan_proto::flow::Urgency;
 use netchan_proto::hosted::{ReceiverKey, SenderKey, Violation, Withdraw};
 use netchan_proto::session::close_code;
 
-use super::{Hub, HubState, Kick, RemoteReceiver, RemoteSender};
+use super::{Holder, Hub, HubState, Kick, RemoteReceiver, RemoteSender};
 use crate::error::CloseReason;
 use crate::session::{RecvChan, SendChan};
 
@@ -54,10 +54,16 @@ impl Hub {
         });
     }
 
-    pub(crate) fn attach_receiver(&self, key: ReceiverKey, chan: &Arc<SendChan>) {
+    pub(crate) fn attach_receiver(
+        &self,
+        key: ReceiverKey,
+        chan: &Arc<SendChan>,
+        holder: Option<Arc<Holder>>,
+    ) {
         self.run(|state| {
+            let chan_of = Some(Arc::clone(chan));
             let receiver =
-                RemoteReceiver { chan: Some(Arc::clone(chan)), limit: 0, taken: 0, pending: VecDeque::new() };
+                RemoteReceiver { chan: chan_of, limit: 0, taken: 0, pending: VecDeque::new(), holder };
             state.receivers.insert(key, receiver);
             if state.finished {
                 // The channel ended while this receiver was on its way in.
@@ -80,7 +86,7 @@ impl Hub {
                 let pushed =
                     skipped.and_then(|()| state.hosted.push_marked(key, seq, bytes, redelivered));
                 if let Err(violation) = pushed {
-                    tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
+                    tracing::warn!(channel = %self.spec.name, peer = %chan.core.peer(), %violation, "sender stopped");
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.stop(reason);
                     break;
@@ -101,7 +107,7 @@ impl Hub {
     pub(crate) fn yielded(&self, key: SenderKey, limit: u64) {
         self.run(|state| {
             if let Err(violation) = state.hosted.yielded(key, limit) {
-                tracing::debug!(channel = %self.name, %violation, "yield ignored");
+                tracing::debug!(channel = %self.spec.name, %violation, "yield ignored");
             }
         });
     }
@@ -152,7 +158,7 @@ impl Hub {
                 let Some(chan) = state.senders.get(&key).and_then(|sender| sender.chan.clone()) else {
                     return;
                 };
-                tracing::warn!(channel = %self.name, peer = %chan.core.peer(), %violation, "sender stopped");
+                tracing::warn!(channel = %self.spec.name, peer = %chan.core.peer(), %violation, "sender stopped");
                 let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                 chan.state.lock().half.stop(reason);
                 chan.mark_ready();
@@ -162,9 +168,11 @@ impl Hub {
 
     /// A remote receiver's link is gone. What it may have keeps waiting for it; what has not left for it, and what it waits
     /// for, goes to others. It asks again when it is back, behind them (`HOST-22`).
-    pub(crate) fn suspend_receiver(&self, key: ReceiverKey) {
-        self.run(|state| {
-            let Some(receiver) = state.receivers.get_mut(&key) else { return };
+    pub(crate) fn suspend_receiver(self: &Arc<Self>, key: ReceiverKey) {
+        let fence_at = self.millis_from_now(self.spec.deliveries.grace);
+        let holds = self.run(|state| {
+            let Some(receiver) = state.receivers.get_mut(&key) else { return false };
+            let holds = receiver.holder.is_some();
             let mut unsent = receiver.pending.len() as u64;
             receiver.pending.clear();
             if let Some(chan) = &receiver.chan {
@@ -174,9 +182,16 @@ impl Hub {
             receiver.limit = receiver.limit.saturating_sub(cancelled + unsent);
             let held = state.hosted.in_flight_of(key) as u64;
             if unsent > 0 && state.hosted.give_back(key, held.saturating_sub(unsent)).is_err() {
-                tracing::warn!(channel = %self.name, "what was to be sent was not there");
+                tracing::warn!(channel = %self.spec.name, "what was to be sent was not there");
             }
+            if holds {
+                state.hosted.holder_away(key, fence_at);
+            }
+            holds
         });
+        if holds {
+            self.arm();
+        }
     }
 
     /// A remote receiver's credit, or what it has taken, moved.
@@ -185,13 +200,16 @@ impl Hub {
             let Some(receiver) = state.receivers.get_mut(&key) else { return };
             let newly_taken = taken.saturating_sub(receiver.taken);
             let newly_wanted = limit.saturating_sub(receiver.limit);
+            if receiver.holder.is_some() {
+                state.hosted.holder_back(key);
+            }
             receiver.taken += newly_taken;
             receiver.limit += newly_wanted;
             let waits_for_bytes = !receiver.pending.is_empty();
             let moved =
                 state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.demand(key, newly_wanted));
             if let Err(violation) = moved {
-                tracing::warn!(channel = %self.name, %violation, "receiver stopped");
+                tracing::warn!(channel = %self.spec.name, %violation, "receiver stopped");
                 if let Some(RemoteReceiver { chan: Some(chan), .. }) = state.receivers.remove(&key) {
                     let reason = ProtoReason { code: close_code::VIOLATION, reason: violation.to_string() };
                     chan.state.lock().half.reset(reason);
@@ -223,7 +241,7 @@ impl Hub {
             let given = state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.give_back(key, 0));
             let rewound = chan.state.lock().half.rewind(limit);
             if given.is_err() || rewound.is_err() {
-                tracing::warn!(channel = %self.name, "a receiver gave back what it did not have");
+                tracing::warn!(channel = %self.spec.name, "a receiver gave back what it did not have");
             }
             Some(chan)
         })

@@ -103,13 +103,19 @@ impl<T: Send + 'static> Receiver<T> {
         codec: Arc<dyn Codec<T>>,
         message_bytes_max: usize,
     ) -> Self {
-        let name = Arc::clone(&hub.name);
+        let name = Arc::clone(&hub.spec.name);
         Self::new(Backend::Hub(HubReceiver { hub, only }), name, codec, message_bytes_max)
     }
 
     fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
         let shared = Arc::new(Shared { backend, name, codec, message_bytes_max });
         Self { shared, polling: Mutex::new(None) }
+    }
+
+    /// As [`recv`](Self::recv), with the value's number among all that this end has taken.
+    pub(crate) async fn recv_numbered(&self) -> Result<Option<(T, u64)>, RecvError> {
+        let taken = RecvOp::new(self).await?;
+        Ok(taken.map(|taken| (taken.value, taken.number)))
     }
 
     /// Receives the next value, waiting for it; `None` once the channel is closed and drained.
@@ -147,7 +153,7 @@ impl<T: Send + 'static> Receiver<T> {
     /// As [`recv`](Self::recv).
     pub async fn recv_message(&self) -> Result<Option<Received<T>>, RecvError> {
         let taken = RecvOp::new(self).await?;
-        Ok(taken.map(|Taken { value, peer, redelivered }| Received {
+        Ok(taken.map(|Taken { value, peer, redelivered, .. }| Received {
             value,
             peer: peer.unwrap_or_else(|| self.peer()),
             redelivered,

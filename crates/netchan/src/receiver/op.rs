@@ -23,6 +23,8 @@ pub(super) struct Taken<T> {
     /// Who sent it, where that is not the peer of the channel.
     pub(super) peer: Option<Peer>,
     pub(super) redelivered: bool,
+    /// Its number among all that this end of the channel has taken; 0 in a channel hosted here.
+    pub(super) number: u64,
 }
 
 type Received<T> = Result<Option<Taken<T>>, RecvError>;
@@ -158,6 +160,7 @@ fn poll_wire<T: 'static>(
             state.half.take().map(|payload| shared.decode(payload))
         };
         let redelivered = state.half.took_redelivered();
+        let number = state.half.taken().saturating_sub(1);
         if !state.receivers.is_empty() && state.half.ended().is_some() {
             // That was the last value: nothing else would tell the others.
             state.receivers.wake_all();
@@ -172,7 +175,9 @@ fn poll_wire<T: 'static>(
             chan.report(urgency);
         }
         return Poll::Ready(
-            value.transpose().map(|value| value.map(|value| Taken { value, peer: None, redelivered })),
+            value
+                .transpose()
+                .map(|value| value.map(|value| Taken { value, peer: None, redelivered, number })),
         );
     }
     if let Some(outcome) = over(&state) {
@@ -243,7 +248,7 @@ fn poll_hub<T: 'static>(
     match ready!(hub.poll_recv(cx, ticket)) {
         Some((bytes, peer, redelivered)) => {
             let value = shared.decode(Payload::Owned(bytes));
-            Poll::Ready(value.map(|value| Some(Taken { value, peer: Some(peer), redelivered })))
+            Poll::Ready(value.map(|value| Some(Taken { value, peer: Some(peer), redelivered, number: 0 })))
         }
         None => Poll::Ready(Ok(None)),
     }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use netchan_proto::id::ChannelId;
 use netchan_proto::wire::Mode;
 use parking_lot::Mutex;
 
@@ -21,7 +23,7 @@ use crate::error::{
 use crate::hub::Hub;
 use crate::peer::Peer;
 use crate::reentry;
-use crate::session::SendHandle;
+use crate::session::{SendHandle, SessionCore};
 
 /// Sends values of one type into a channel.
 ///
@@ -100,6 +102,19 @@ impl<T> Unsettled<T> {
 }
 
 impl<T: Send + 'static> Sender<T> {
+    /// Encodes a value without sending it.
+    pub(crate) fn encode_alone(&self, value: &T) -> Result<Bytes, SendError<()>> {
+        op::encode_alone(&self.shared, value).map_err(|failure| failure.with(()))
+    }
+
+    /// The channel's number in a session, if it is one of that session's.
+    pub(crate) fn channel_in(&self, core: &Arc<SessionCore>) -> Option<ChannelId> {
+        match &self.shared.backend {
+            Backend::Wire(handle) if Arc::ptr_eq(&handle.0.core, core) => Some(handle.0.id()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn wire(handle: SendHandle, codec: Arc<dyn Codec<T>>) -> Self {
         let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
         Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
@@ -111,7 +126,7 @@ impl<T: Send + 'static> Sender<T> {
         codec: Arc<dyn Codec<T>>,
         message_bytes_max: usize,
     ) -> Self {
-        let name = Arc::clone(&hub.name);
+        let name = Arc::clone(&hub.spec.name);
         Self::new(Backend::Hub(HubSender { hub, only }), name, codec, message_bytes_max)
     }
 

@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 
 use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
-use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
+use netchan_proto::wire::{Announce, Open, OpenFlow, Purpose, RefuseCode};
 
 use super::ServerCore;
 use crate::error::{HostError, SessionEnd};
-use crate::hub::{Access, Hub, Keeper};
+use crate::hub::{Access, Hub, HubSpec, Keeper};
 use crate::offer::Offer;
 use crate::opening::{check_name, check_types};
 use crate::options::ChannelOptions;
@@ -42,15 +42,16 @@ impl ServerCore {
             }
             let codec = options.codec.name().to_owned();
             let keeper: Weak<dyn Keeper> = Arc::downgrade(self) as Weak<Self>;
-            let hub = Hub::new(
-                keeper,
-                Arc::from(name),
-                options.label.clone(),
+            let spec = HubSpec {
+                name: Arc::from(name),
+                label: options.label.clone(),
                 codec,
-                options.fingerprint,
+                fingerprint: options.fingerprint,
                 access,
                 capacity,
-            );
+                deliveries: options.deliveries,
+            };
+            let hub = Hub::new(keeper, spec);
             hubs.insert(name.to_owned(), Arc::clone(&hub));
             hub
         };
@@ -62,6 +63,22 @@ impl ServerCore {
             session.with_control(|control| control.announce(announcement(&hub, true)));
         }
         Ok(hub)
+    }
+
+    pub(super) fn dead_letters<T: 'static>(
+        &self,
+        name: &str,
+        options: &ChannelOptions<T>,
+    ) -> Result<Arc<Hub>, HostError> {
+        let hub = self.hubs.lock().get(name).cloned();
+        let dead = hub.as_ref().and_then(|hub| hub.dead()).cloned();
+        let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
+        if (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
+            let theirs = format!("{} by {}", dead.spec.label, dead.spec.codec);
+            let ours = format!("{} by {}", options.label, options.codec.name());
+            return Err(HostError::TypeMismatch { name: name.to_owned(), ours, theirs });
+        }
+        Ok(dead)
     }
 }
 
@@ -78,19 +95,19 @@ impl Keeper for ServerCore {
     fn finished(&self, hub: &Hub) {
         let mut hubs = self.hubs.lock();
         // The name may have been taken again since the close.
-        if hubs.get(&*hub.name).is_some_and(|known| std::ptr::eq(&**known, hub)) {
-            hubs.remove(&*hub.name);
+        if hubs.get(&*hub.spec.name).is_some_and(|known| std::ptr::eq(&**known, hub)) {
+            hubs.remove(&*hub.spec.name);
         }
     }
 }
 
 fn announcement(hub: &Hub, hosted: bool) -> Announce {
     Announce {
-        name: hub.name.to_string(),
-        label: hub.label.clone(),
-        codec: hub.codec.clone(),
-        may_receive: hub.access.may_receive,
-        may_send: hub.access.may_send,
+        name: hub.spec.name.to_string(),
+        label: hub.spec.label.clone(),
+        codec: hub.spec.codec.clone(),
+        may_receive: hub.spec.access.may_receive,
+        may_send: hub.spec.access.may_send,
         capacity: hub.capacity(),
         hosted,
     }
@@ -98,13 +115,13 @@ fn announcement(hub: &Hub, hosted: bool) -> Announce {
 
 /// Answers a client that opens a hosted channel.
 fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
-    if let Some((code, theirs)) = check_types(open, &hub.label, &hub.codec, hub.fingerprint) {
-        tracing::info!(peer = %session.peer(), channel = %hub.name, ?code, "open refused");
+    if let Some((code, theirs)) = check_types(open, &hub.spec.label, &hub.spec.codec, hub.spec.fingerprint) {
+        tracing::info!(peer = %session.peer(), channel = %hub.spec.name, ?code, "open refused");
         return session.refuse(open.id, code, theirs);
     }
     let allowed = match open.flow {
-        OpenFlow::OpenerSends => hub.access.may_send,
-        OpenFlow::OpenerReceives => hub.access.may_receive,
+        OpenFlow::OpenerSends => hub.spec.access.may_send,
+        OpenFlow::OpenerReceives => hub.spec.access.may_receive,
     };
     if !allowed {
         let reason = match open.flow {
@@ -131,11 +148,17 @@ impl Upper for ServerCore {
     }
 
     fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
+        if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
+            return core.accept_service(&open);
+        }
         let hub = self.hubs.lock().get(&open.name).cloned();
         match hub {
             Some(hub) => serve(core, &open, &hub),
             None if self.is_closing() => {
                 core.refuse(open.id, RefuseCode::NotAvailable, "the server is shutting down")
+            }
+            None if open.purpose == Purpose::Deliveries => {
+                core.refuse(open.id, RefuseCode::NotAvailable, "nothing of that name is hosted")
             }
             None => {
                 let name = open.name.clone();

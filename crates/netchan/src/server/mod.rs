@@ -224,6 +224,29 @@ impl Server {
         Ok((sender, Receiver::hosted(hub, false, options.codec, bytes_max)))
     }
 
+    /// Receives the values of a hosted channel that no client acknowledged in as many attempts as they may have
+    /// ([`ChannelOptions::max_attempts`]). It ends when the channel does.
+    ///
+    /// # Errors
+    /// [`HostError::NoDeadLetters`] when no such channel is hosted, or its attempts have no bound; [`HostError::TypeMismatch`]
+    /// when its values are of another type.
+    pub fn dead_letters<T: Message>(&self, name: &str) -> Result<Receiver<T>, HostError> {
+        self.dead_letters_with(name, ChannelOptions::default())
+    }
+
+    /// As [`dead_letters`](Self::dead_letters), with options.
+    ///
+    /// # Errors
+    /// As [`dead_letters`](Self::dead_letters).
+    pub fn dead_letters_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        options: ChannelOptions<T>,
+    ) -> Result<Receiver<T>, HostError> {
+        let dead = self.core.dead_letters(name, &options)?;
+        Ok(Receiver::hosted(dead, false, options.codec, self.core.message_bytes_max()))
+    }
+
     /// Receives the next channel that a client opens under a name that is not hosted. `None` once the server is shut down.
     ///
     /// # Errors
@@ -277,7 +300,7 @@ impl Server {
         }
         let hubs: Vec<_> = self.core.hubs.lock().values().cloned().collect();
         hubs.iter().for_each(|hub| hub.close(CloseReason::new(0, "")));
-        for hub in hubs.iter().filter(|hub| hub.access.may_receive) {
+        for hub in hubs.iter().filter(|hub| hub.spec.access.may_receive) {
             if tokio::time::timeout_at(end, hub.wait_drained()).await.is_err() {
                 break;
             }
@@ -294,10 +317,10 @@ impl Server {
                 report.add(closed);
             }
         }
-        for hub in hubs.iter().filter(|hub| hub.access.may_receive) {
+        for hub in hubs.iter().filter(|hub| hub.spec.access.may_receive) {
             let untaken = hub.untaken();
             if untaken > 0 {
-                let channels = vec![(hub.name.to_string(), untaken)];
+                let channels = vec![(hub.spec.name.to_string(), untaken)];
                 report.add(CloseReport { undelivered: untaken, in_doubt: 0, channels });
                 hub.abort(CloseReason::new(0, "the server has shut down"));
             }

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use netchan_proto::channel::{RecvHalf, SendHalf, SendOptions};
 use netchan_proto::flow::WindowKind;
 use netchan_proto::id::ChannelId;
-use netchan_proto::wire::{Accept, Mode, Open, RefuseCode};
+use netchan_proto::wire::{Accept, Mode, Open, Purpose, RefuseCode};
 
-use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
+use super::{Chan, RecvChan, RecvHandle, Role, SendChan, SendHandle, Service, SessionCore};
 use crate::hub::Hub;
+
+/// The role of an end behind which a hosted channel stands.
+fn served_by<K>(hub: &Arc<Hub>, key: K) -> Role<K> {
+    Role { hub: Some((Arc::clone(hub), key)), ..Role::default() }
+}
 
 impl SessionCore {
     /// Accepts what the peer opened in the session of that life, and puts its half in place, in one step: the next session
@@ -36,7 +41,7 @@ impl SessionCore {
             message_bytes_max: self.message_bytes_max(),
         };
         let half = SendHalf::new(open.id, &options);
-        let chan = SendChan::new(self, Arc::from(open.name.as_str()), half, None, None);
+        let chan = SendChan::new(self, Arc::from(open.name.as_str()), half, Role::default());
         let accept = Accept { id: open.id, mode, capacity: open.capacity, limit_bytes: 0 };
         self.accept(accept, life, Chan::Send(Arc::clone(&chan))).then(|| SendHandle::new(chan))
     }
@@ -48,7 +53,7 @@ impl SessionCore {
             _ => (Mode::Credit, WindowKind::Fixed { capacity }),
         };
         let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let chan = RecvChan::new(self, Arc::from(open.name.as_str()), half, None, None);
+        let chan = RecvChan::new(self, Arc::from(open.name.as_str()), half, Role::default());
         let accept = Accept { id: open.id, mode, capacity, limit_bytes: self.limits.window_bytes };
         self.accept(accept, life, Chan::Recv(Arc::clone(&chan))).then(|| RecvHandle::new(chan))
     }
@@ -63,7 +68,7 @@ impl SessionCore {
             _ => (Mode::Lease, WindowKind::Lease),
         };
         let half = RecvHalf::new(open.id, &self.recv_options(kind));
-        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
+        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, served_by(hub, key));
         hub.attach_sender(key, &chan);
         let limit_bytes = self.limits.window_bytes;
         let accept = Accept { id: open.id, mode, capacity: hub.capacity(), limit_bytes };
@@ -78,7 +83,12 @@ impl SessionCore {
 
     /// Accepts a remote receiver of a hosted channel.
     pub(crate) fn accept_hosted_receiver(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
-        let Some(key) = hub.new_receiver() else {
+        let holder = (open.purpose == Purpose::Deliveries).then(|| hub.new_holder());
+        let key = match &holder {
+            None => hub.new_receiver(),
+            Some(holder) => holder.as_ref().map(|holder| holder.key()),
+        };
+        let Some(key) = key else {
             return self.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
         };
         let options = SendOptions {
@@ -88,14 +98,55 @@ impl SessionCore {
             message_bytes_max: self.message_bytes_max(),
         };
         let half = SendHalf::new(open.id, &options);
-        let chan = self.insert_send(Arc::from(open.name.as_str()), half, Some((Arc::clone(hub), key)), None);
-        hub.attach_receiver(key, &chan);
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, served_by(hub, key));
+        hub.attach_receiver(key, &chan, holder.flatten());
         let accept = Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 };
         if !self.answer(accept) {
             hub.remove_receiver(key, 0);
         }
         if self.end.get().is_some() {
             hub.remove_receiver(key, 0);
+        }
+    }
+
+    /// Accepts the channels on which a holder says what it does with its deliveries, and hears what became of that.
+    pub(crate) fn accept_service(self: &Arc<Self>, open: &Open) {
+        let holder = |of: ChannelId| match self.get(of)? {
+            Chan::Send(chan) => chan.hub.as_ref().and_then(|(hub, key)| hub.holder(*key)),
+            Chan::Recv(_) => None,
+        };
+        let name = Arc::from(open.name.as_str());
+        let accepted = match open.purpose {
+            Purpose::Acks { of } => holder(of).is_some_and(|holder| {
+                let capacity = holder.asks_max();
+                let half = RecvHalf::new(open.id, &self.recv_options(WindowKind::Fixed { capacity }));
+                let role = Role { service: Some(holder.clone() as Arc<dyn Service>), ..Role::default() };
+                let chan = self.insert_recv(name, half, role);
+                let (mode, limit_bytes) = (Mode::Credit, self.limits.window_bytes);
+                holder.set_asks(&chan) && self.answer(Accept { id: open.id, mode, capacity, limit_bytes })
+            }),
+            Purpose::Outcomes { of } => holder(of).filter(|_| open.capacity > 0).is_some_and(|holder| {
+                let options = SendOptions {
+                    mode: Mode::Credit,
+                    capacity: open.capacity,
+                    limit_bytes: open.limit_bytes,
+                    message_bytes_max: self.message_bytes_max(),
+                };
+                let half = SendHalf::new(open.id, &options);
+                let role = Role { service: Some(holder.clone() as Arc<dyn Service>), ..Role::default() };
+                let chan = self.insert_send(name, half, role);
+                let accept =
+                    Accept { id: open.id, mode: Mode::Credit, capacity: open.capacity, limit_bytes: 0 };
+                let accepted = holder.set_outcomes(&chan) && self.answer(accept);
+                // Something may have been asked, or fenced, already.
+                holder.moved();
+                accepted
+            }),
+            Purpose::Values | Purpose::Deliveries => false,
+        };
+        if !accepted {
+            self.table.lock().remove(&open.id);
+            self.refuse(open.id, RefuseCode::NotAvailable, "there are no such deliveries");
         }
     }
 

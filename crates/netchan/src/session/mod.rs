@@ -42,13 +42,15 @@ use self::flush::Writer;
 use self::link::Arrival;
 pub(crate) use self::link::NewLink;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened};
-pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
+use self::recv_chan::Role;
+pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState, Service};
 pub(crate) use self::redial::{NoLink, Relink};
 pub(crate) use self::send_chan::{SendChan, SendHandle, SendState};
 pub use self::state::{Events, SessionEvent, SessionState, SessionStats};
 pub(crate) use self::state::{Lossy, Publisher};
 use crate::config::SessionLimits;
 use crate::error::SessionEnd;
+use crate::hub::Hub;
 use crate::peer::Peer;
 use crate::reentry;
 
@@ -379,6 +381,16 @@ impl SessionCore {
 
     fn get(&self, id: ChannelId) -> Option<Chan> {
         self.table.lock().get(&id).cloned()
+    }
+
+    /// The hosted channel that the peer sends results into on channel `id`; none that has no places.
+    pub(crate) fn results(&self, id: ChannelId) -> Option<Arc<Hub>> {
+        match self.get(id)? {
+            Chan::Recv(chan) => {
+                chan.hub.as_ref().map(|(hub, _)| Arc::clone(hub)).filter(|hub| hub.capacity() > 0)
+            }
+            Chan::Send(_) => None,
+        }
     }
 
     fn channels(&self) -> Vec<Chan> {

@@ -8,14 +8,13 @@ use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::hosted::{ReceiverKey, SenderKey};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::{OpenError, OpenRequest};
-use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Refuse, RefuseCode};
+use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Purpose, Refuse, RefuseCode};
 use tokio::sync::oneshot;
 
 use super::lost::Reopen;
 use super::state::{SessionEvent, SessionState};
-use super::{Chan, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
+use super::{Chan, RecvChan, RecvHandle, Role, SendChan, SendHandle, Service, SessionCore};
 use crate::error::SessionEnd;
-use crate::hub::Hub;
 use crate::options::LossPolicy;
 
 /// How often a channel that is opened again may be refused because nobody hosts or takes it yet: with the pauses between,
@@ -40,6 +39,9 @@ pub(crate) struct OpenSpec {
     pub(crate) capacity: u64,
     pub(crate) prefetch: u64,
     pub(crate) on_loss: LossPolicy,
+    pub(crate) purpose: Purpose,
+    /// Is to stand at this end, from the first value on.
+    pub(crate) service: Option<Arc<dyn Service>>,
 }
 
 /// Why nothing was opened.
@@ -194,6 +196,7 @@ impl SessionCore {
                 label: spec.label.clone(),
                 codec: spec.codec.clone(),
                 fingerprint: spec.fingerprint,
+                purpose: spec.purpose,
                 flow: if receives { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends },
                 capacity: if receives { spec.capacity } else { 0 },
                 limit_bytes: if receives { self.limits.window_bytes } else { 0 },
@@ -236,6 +239,7 @@ impl SessionCore {
             self.board.publish(SessionEvent::Reopened { channel: spec.name.to_string() });
             return;
         }
+        let service = opening.as_ref().and_then(|opening| opening.spec.service.clone());
         let (name, reopen, answer) = match opening {
             Some(Opening { spec, asker: Asker::Caller(_, answer) }) => {
                 let reopen =
@@ -247,10 +251,12 @@ impl SessionCore {
         };
         let opened = match open.flow {
             OpenFlow::OpenerSends => {
-                Opened::Send(SendHandle::new(self.insert_send(name, send_half(), None, reopen)))
+                let role = Role { reopen, service, hub: None };
+                Opened::Send(SendHandle::new(self.insert_send(name, send_half(), role)))
             }
             OpenFlow::OpenerReceives => {
-                let chan = self.insert_recv(name, recv_half(), None, reopen);
+                let role = Role { reopen, service, hub: None };
+                let chan = self.insert_recv(name, recv_half(), role);
                 if prefetch > 0 {
                     chan.report(Urgency::Soon);
                 }
@@ -291,10 +297,9 @@ impl SessionCore {
         self: &Arc<Self>,
         name: Arc<str>,
         half: SendHalf,
-        hub: Option<(Arc<Hub>, ReceiverKey)>,
-        reopen: Option<Reopen>,
+        role: Role<ReceiverKey>,
     ) -> Arc<SendChan> {
-        let chan = SendChan::new(self, name, half, hub, reopen);
+        let chan = SendChan::new(self, name, half, role);
         self.insert(Chan::Send(Arc::clone(&chan)));
         chan
     }
@@ -303,10 +308,9 @@ impl SessionCore {
         self: &Arc<Self>,
         name: Arc<str>,
         half: RecvHalf,
-        hub: Option<(Arc<Hub>, SenderKey)>,
-        reopen: Option<Reopen>,
+        role: Role<SenderKey>,
     ) -> Arc<RecvChan> {
-        let chan = RecvChan::new(self, name, half, hub, reopen);
+        let chan = RecvChan::new(self, name, half, role);
         self.insert(Chan::Recv(Arc::clone(&chan)));
         chan
     }

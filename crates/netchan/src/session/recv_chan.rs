@@ -51,6 +51,30 @@ pub(crate) struct RecvChan {
     pub(super) hub: Option<(Arc<Hub>, SenderKey)>,
     /// Set where a client opened it by its name.
     pub(super) reopen: Option<Reopen>,
+    /// Stands here in place of the program.
+    service: Option<Arc<dyn Service>>,
+}
+
+/// Whose an end of a channel is: a handle's of the program, unless something stands here.
+pub(super) struct Role<K> {
+    /// A hosted channel, to which the other end goes by this key.
+    pub(super) hub: Option<(Arc<Hub>, K)>,
+    pub(super) reopen: Option<Reopen>,
+    pub(super) service: Option<Arc<dyn Service>>,
+}
+
+impl<K> Default for Role<K> {
+    fn default() -> Self {
+        Self { hub: None, reopen: None, service: None }
+    }
+}
+
+/// Stands at an end of a channel in place of the program. Called with no lock held, mostly in the task that reads the link.
+pub(crate) trait Service: Send + Sync {
+    /// Values or the end have arrived, or there is room to send.
+    fn moved(self: Arc<Self>);
+    /// The session is over.
+    fn ended(&self, end: &SessionEnd);
 }
 
 impl RecvChan {
@@ -58,9 +82,9 @@ impl RecvChan {
         core: &Arc<SessionCore>,
         name: Arc<str>,
         half: RecvHalf,
-        hub: Option<(Arc<Hub>, SenderKey)>,
-        reopen: Option<Reopen>,
+        role: Role<SenderKey>,
     ) -> Arc<Self> {
+        let Role { hub, reopen, service } = role;
         let state = RecvState {
             half,
             meter: Meter::default(),
@@ -79,10 +103,11 @@ impl RecvChan {
             idle: AtomicBool::new(false),
             hub,
             reopen,
+            service,
         })
     }
 
-    pub(super) fn id(&self) -> ChannelId {
+    pub(crate) fn id(&self) -> ChannelId {
         ChannelId(self.id.load(Ordering::Relaxed))
     }
 
@@ -152,6 +177,9 @@ impl RecvChan {
             }
             state.half.urgency()
         };
+        if let Some(service) = &self.service {
+            return Arc::clone(service).moved();
+        }
         let urgency = match &self.hub {
             None => urgency,
             Some((hub, key)) => {
@@ -188,6 +216,9 @@ impl RecvChan {
         state.watchers.wake_all();
         drop(state);
         self.detach_hub();
+        if let Some(service) = &self.service {
+            service.ended(end);
+        }
     }
 
     /// Whether a session that is on its way out has nothing more to say for it. What was taken must have been said before

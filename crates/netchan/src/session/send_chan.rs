@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::claims::Claims;
 use super::lost::{Owed, Reopen};
-use super::{Chan, SessionCore};
+use super::{Chan, Role, Service, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
 use crate::hub::Hub;
@@ -52,6 +52,8 @@ pub(crate) struct SendChan {
     pub(super) hub: Option<(Arc<Hub>, ReceiverKey)>,
     /// Set where a client opened it by its name.
     pub(super) reopen: Option<Reopen>,
+    /// Stands here in place of the program.
+    service: Option<Arc<dyn Service>>,
 }
 
 impl SendChan {
@@ -59,9 +61,9 @@ impl SendChan {
         core: &Arc<SessionCore>,
         name: Arc<str>,
         half: SendHalf,
-        hub: Option<(Arc<Hub>, ReceiverKey)>,
-        reopen: Option<Reopen>,
+        role: Role<ReceiverKey>,
     ) -> Arc<Self> {
+        let Role { hub, reopen, service } = role;
         let state = SendState {
             half,
             meter: Meter::default(),
@@ -80,10 +82,11 @@ impl SendChan {
             queued: AtomicBool::new(false),
             hub,
             reopen,
+            service,
         })
     }
 
-    pub(super) fn id(&self) -> ChannelId {
+    pub(crate) fn id(&self) -> ChannelId {
         ChannelId(self.id.load(Ordering::Relaxed))
     }
 
@@ -130,10 +133,13 @@ impl SendChan {
         }
         if let Some((hub, key)) = &self.hub {
             if closed {
-                hub.remove_receiver(*key, taken);
+                self.leave_hub(hub, *key, taken);
             } else {
                 hub.receiver_moved(*key, limit, taken);
             }
+        }
+        if let Some(service) = &self.service {
+            Arc::clone(service).moved();
         }
         self.core.closing_progress();
     }
@@ -143,8 +149,11 @@ impl SendChan {
         state.end.get_or_insert_with(|| end.clone());
         state.senders.wake_all();
         state.watchers.wake_all();
+        let taken = state.half.taken();
         drop(state);
-        self.detach_hub();
+        if let Some((hub, key)) = &self.hub {
+            hub.remove_receiver(*key, taken);
+        }
     }
 
     /// Whether a session that is on its way out has nothing more to do for it.
@@ -176,7 +185,15 @@ impl SendChan {
     pub(super) fn detach_hub(&self) {
         if let Some((hub, key)) = &self.hub {
             let taken = self.state.lock().half.taken();
-            hub.remove_receiver(*key, taken);
+            self.leave_hub(hub, *key, taken);
+        }
+    }
+
+    /// The channel is closed. Who acknowledges what it took has more to say.
+    fn leave_hub(&self, hub: &Arc<Hub>, key: ReceiverKey, taken: u64) {
+        match hub.holder(key) {
+            Some(holder) => holder.retire(taken),
+            None => hub.remove_receiver(key, taken),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod buffered;
 mod delivery;
+mod holders;
 mod lifetime;
 mod model;
 mod reference;

@@ -106,7 +106,15 @@ impl Reference {
         } else {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
-            self.queue.push(Item { ticket, origin, seq, bytes: value(seq), redelivered: false });
+            self.queue.push(Item {
+                ticket,
+                origin,
+                seq,
+                bytes: value(seq),
+                redelivered: false,
+                attempts: 0,
+                settled: false,
+            });
         }
     }
 

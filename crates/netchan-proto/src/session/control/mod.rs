@@ -13,7 +13,7 @@ use crate::crypto::{Chain, ChannelKeys, LinkKeys, TrafficSecret};
 use crate::id::{ChannelId, Direction, Side};
 use crate::limits::{CHANNELS_MAX_DEFAULT, OFFERS_PENDING_MAX_DEFAULT, RECORD_PLAINTEXT_BYTES_MAX};
 use crate::planted::{self, Mutant};
-use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Refuse, RefuseCode};
+use crate::wire::{Accept, Announce, Close, Frame, Open, OpenFlow, Pos, Purpose, Refuse, RefuseCode};
 
 /// No single control frame is longer than this: name, label and codec with their lengths, and the integers.
 const FRAME_BYTES_MAX: usize = 4_096;
@@ -49,6 +49,8 @@ pub struct OpenRequest {
     pub fingerprint: Option<[u8; 16]>,
     /// Which way values travel.
     pub flow: OpenFlow,
+    /// What the channel is for.
+    pub purpose: Purpose,
     /// The capacity wanted, when this end receives.
     pub capacity: u64,
     /// The byte window granted, when this end receives.
@@ -211,8 +213,8 @@ impl Control {
         }
         let id = self.next_id.ok_or(OpenError::IdsExhausted)?;
         self.next_id = id.next();
-        let OpenRequest { name, label, codec, fingerprint, flow, capacity, limit_bytes } = request;
-        let open = Open { id, name, label, codec, fingerprint, flow, capacity, limit_bytes };
+        let OpenRequest { name, label, codec, fingerprint, flow, purpose, capacity, limit_bytes } = request;
+        let open = Open { id, name, label, codec, fingerprint, flow, purpose, capacity, limit_bytes };
         self.push_if_confirmed(Frame::Open(open.clone()));
         self.channels.insert(id, Entry { open, state: State::Opening, keys: None });
         Ok(id)

@@ -1,0 +1,307 @@
+//! A client that acknowledges what it takes from a hosted channel, as the server sees it (`DEL-1` to `DEL-12`).
+//!
+//! What it asks for arrives on a channel of its own, and is answered on another: as values of channels both survive a lost
+//! link, in order and once.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use netchan_proto::channel::{CloseReason, PushError};
+use netchan_proto::hosted::ReceiverKey;
+use netchan_proto::session::close_code;
+use netchan_proto::wire::{Ask, Outcome, Verdict};
+use parking_lot::Mutex;
+
+use super::{Acquired, Hub, HubState};
+use crate::error::SessionEnd;
+use crate::session::{RecvChan, SendChan, Service, SessionCore};
+
+/// The longest time that a delivery can be put off, or kept, at once: a year.
+const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+pub(crate) struct Holder {
+    hub: Arc<Hub>,
+    key: ReceiverKey,
+    /// What it asks for, and where that is answered. Its session has the channels.
+    asks: OnceLock<Weak<RecvChan>>,
+    outcomes: OnceLock<Weak<SendChan>>,
+    /// Outcomes that found no room yet. While there are any, nothing more is done for it.
+    unsent: Mutex<VecDeque<Outcome>>,
+}
+
+impl HubState {
+    /// A holder that speaks of a value has taken it, and all before, though that may not have been reported yet.
+    fn catch_up(&mut self, key: ReceiverKey, number: u64) -> Option<()> {
+        let receiver = self.receivers.get_mut(&key)?;
+        let taken = number.checked_add(1)?;
+        let newly = taken.saturating_sub(receiver.taken);
+        if newly > 0 {
+            self.hosted.taken(key, newly).ok()?;
+            receiver.taken = taken;
+        }
+        Some(())
+    }
+}
+
+impl Hub {
+    /// A place for a client that acknowledges; `None` once nothing will come any more.
+    pub(crate) fn new_holder(self: &Arc<Self>) -> Option<Arc<Holder>> {
+        let out_max = self.spec.deliveries.unacked_max;
+        let key = self.run(|state| {
+            if state.finished {
+                return None;
+            }
+            let key = ReceiverKey(state.new_key());
+            state.hosted.add_holder(key, out_max);
+            Some(key)
+        })?;
+        Some(Arc::new(Holder {
+            hub: Arc::clone(self),
+            key,
+            asks: OnceLock::new(),
+            outcomes: OnceLock::new(),
+            unsent: Mutex::default(),
+        }))
+    }
+
+    /// The holder at the other end of a channel of deliveries.
+    pub(crate) fn holder(&self, key: ReceiverKey) -> Option<Arc<Holder>> {
+        self.state.lock().receivers.get(&key)?.holder.clone()
+    }
+
+    /// The deliveries' channel is closed. What was handed over stays with the holder, who may still acknowledge it; the rest
+    /// goes back.
+    pub(super) fn retire_holder(&self, key: ReceiverKey, taken: u64) {
+        self.run(|state| {
+            let Some(receiver) = state.receivers.get_mut(&key) else { return };
+            let newly_taken = taken.saturating_sub(receiver.taken);
+            receiver.taken += newly_taken;
+            receiver.pending.clear();
+            receiver.chan = None;
+            state.hosted.cancel_demand(key, u64::MAX);
+            let given_back =
+                state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.give_back(key, 0));
+            if given_back.is_err() {
+                tracing::warn!(channel = %self.spec.name, "a holder took what was not there");
+            }
+        });
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        key: ReceiverKey,
+        number: u64,
+        f: impl FnOnce(&mut HubState) -> bool,
+    ) -> Verdict {
+        let held = self.run(|state| state.catch_up(key, number).is_some_and(|()| f(state)));
+        if held { Verdict::Done } else { Verdict::Fenced }
+    }
+}
+
+impl Holder {
+    pub(crate) const fn key(&self) -> ReceiverKey {
+        self.key
+    }
+
+    /// How many requests it may have under way: one that ends each delivery, and as many others.
+    pub(crate) fn asks_max(&self) -> u64 {
+        self.hub.spec.deliveries.unacked_max.saturating_mul(2).max(2)
+    }
+
+    /// False if there is such a channel already.
+    pub(crate) fn set_asks(&self, chan: &Arc<RecvChan>) -> bool {
+        self.asks.set(Arc::downgrade(chan)).is_ok()
+    }
+
+    /// False if there is such a channel already.
+    pub(crate) fn set_outcomes(&self, chan: &Arc<SendChan>) -> bool {
+        self.outcomes.set(Arc::downgrade(chan)).is_ok()
+    }
+
+    fn asks(&self) -> Option<Arc<RecvChan>> {
+        self.asks.get()?.upgrade()
+    }
+
+    /// The deliveries' channel is closed, but not the session: see [`Hub::retire_holder`].
+    pub(crate) fn retire(&self, taken: u64) {
+        self.hub.retire_holder(self.key, taken);
+        if self.asks().is_none_or(|asks| asks.state.lock().half.ended().is_some()) {
+            // It could not acknowledge anything.
+            self.leave();
+        }
+    }
+
+    /// It is gone: what it had goes to others.
+    fn leave(&self) {
+        self.hub.remove_receiver(self.key, 0);
+    }
+
+    pub(super) fn fenced(&self, number: u64) {
+        self.tell(Outcome::Fenced { number });
+    }
+
+    fn answer(&self, token: u64, verdict: Verdict) {
+        if token != 0 {
+            self.tell(Outcome::Answer { token, verdict });
+        }
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        self.unsent.lock().push_back(outcome);
+        self.flush();
+    }
+
+    /// Sends what is to be told, as far as there is room. Says whether that was all.
+    fn flush(&self) -> bool {
+        let mut unsent = self.unsent.lock();
+        if unsent.is_empty() {
+            return true;
+        }
+        let Some(chan) = self.outcomes.get().and_then(Weak::upgrade) else { return false };
+        let mut bytes = Vec::new();
+        {
+            let mut state = chan.state.lock();
+            while let Some(outcome) = unsent.front() {
+                bytes.clear();
+                outcome.write(&mut bytes);
+                match state.half.push(|item| item.extend(&bytes)) {
+                    Err(PushError::Full) => break,
+                    // Nobody listens any more.
+                    Ok(_) | Err(_) => _ = unsent.pop_front(),
+                }
+            }
+        }
+        let all = unsent.is_empty();
+        drop(unsent);
+        chan.kick(false);
+        all
+    }
+
+    fn work(self: &Arc<Self>) {
+        let Some(asks) = self.asks() else { return };
+        while self.flush() {
+            let next = {
+                let mut state = asks.state.lock();
+                state.half.take().map(|payload| payload.into_bytes())
+            };
+            let Some(bytes) = next else { break };
+            if self.handle(&asks.core, &bytes).is_none() {
+                let reason = "what a holder asked for cannot be understood".to_owned();
+                asks.stop(CloseReason { code: close_code::VIOLATION, reason });
+                break;
+            }
+        }
+        let (urgency, ended) = {
+            let state = asks.state.lock();
+            (state.half.urgency(), state.half.ended().is_some())
+        };
+        asks.report(urgency);
+        if ended {
+            self.leave();
+        }
+    }
+
+    fn handle(self: &Arc<Self>, core: &Arc<SessionCore>, bytes: &Bytes) -> Option<()> {
+        let (token, ask) = Ask::read(bytes).ok()?;
+        let (hub, key) = (&self.hub, self.key);
+        let verdict = match ask {
+            Ask::Ack { number } => hub.ask(key, number, |state| state.hosted.ack(key, number)),
+            Ask::Nack { number, delay_millis } => {
+                let at = (delay_millis > 0).then(|| self.millis_from_now(delay_millis));
+                hub.ask(key, number, |state| state.hosted.nack(key, number, at))
+            }
+            Ask::Extend { number, millis } => {
+                let until = self.millis_from_now(millis);
+                hub.ask(key, number, |state| state.hosted.extend(key, number, until))
+            }
+            Ask::AckWith { number, results, value } => {
+                let Some(results) = core.results(results) else {
+                    self.answer(token, Verdict::NoResults);
+                    return Some(());
+                };
+                self.ack_with(core, token, number, &results, bytes.slice_ref(value));
+                return Some(());
+            }
+        };
+        if matches!(ask, Ask::Nack { .. }) {
+            hub.arm();
+        }
+        self.answer(token, verdict);
+        Some(())
+    }
+
+    fn millis_from_now(&self, millis: u64) -> u64 {
+        self.hub.millis_from_now(Duration::from_millis(millis).min(PATIENCE_MAX))
+    }
+
+    /// The result waits for its turn in its channel, then both are done in one step (`DEL-8`).
+    fn ack_with(
+        self: &Arc<Self>,
+        core: &Arc<SessionCore>,
+        token: u64,
+        number: u64,
+        results: &Arc<Hub>,
+        value: Bytes,
+    ) {
+        let holds = self.hub.ask(self.key, number, |state| state.hosted.holds(self.key, number));
+        if holds != Verdict::Done {
+            return self.answer(token, holds);
+        }
+        match results.poll_acquire(None, &mut None, None) {
+            Poll::Ready(acquired) => self.acknowledge(core, token, number, results, &acquired, value),
+            Poll::Pending => {
+                let (holder, core, results) = (Arc::clone(self), Arc::clone(core), Arc::clone(results));
+                tokio::spawn(async move {
+                    let mut ticket = None;
+                    let acquired = poll_fn(|cx| results.poll_acquire(Some(cx), &mut ticket, None)).await;
+                    holder.acknowledge(&core, token, number, &results, &acquired, value);
+                });
+            }
+        }
+    }
+
+    fn acknowledge(
+        &self,
+        core: &Arc<SessionCore>,
+        token: u64,
+        number: u64,
+        results: &Arc<Hub>,
+        acquired: &Acquired,
+        value: Bytes,
+    ) {
+        let verdict = match acquired {
+            Acquired::Closed(_) => Verdict::ResultsClosed,
+            // A channel without places has been refused.
+            Acquired::Committed(_) | Acquired::Reserved => {
+                let key = self.key;
+                let verdict = self.hub.ask(key, number, |state| state.hosted.ack(key, number));
+                match verdict {
+                    Verdict::Done => results.commit_reserved_for(core.peer(), value),
+                    _ => results.release_reserved(),
+                }
+                verdict
+            }
+        };
+        self.answer(token, verdict);
+    }
+}
+
+impl Service for Holder {
+    fn moved(self: Arc<Self>) {
+        self.work();
+        if let Some(outcomes) = self.outcomes.get().and_then(Weak::upgrade)
+            && outcomes.state.lock().half.peer_closed().is_some()
+        {
+            // Nobody listens any more.
+            outcomes.close(CloseReason::plain());
+        }
+    }
+
+    fn ended(&self, _: &SessionEnd) {
+        self.leave();
+    }
+}
