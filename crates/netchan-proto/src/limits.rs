@@ -83,6 +83,15 @@ pub const REKEY_RECORDS: u64 = 1 << 22;
 /// Rekey a channel that is in use after this long, in milliseconds: bounds what one stolen key opens.
 pub const REKEY_MILLIS: u64 = 10 * 60 * 1_000;
 
+/// Bytes in the log of a broadcast by default: what slow subscribers can pin together, however many they are.
+pub const LOG_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
+
+/// Assigned values that a broadcast keeps for those who come later, by default: each is sent to every one of them.
+pub const ASSIGNED_ITEMS_MAX_DEFAULT: usize = 65_536;
+
+/// Bytes of assigned values that a broadcast keeps by default.
+pub const ASSIGNED_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
+
 /// Waiting `recv`s of one receiver: each may cost a place in the line, so a peer that asks forever is stopped at a few
 /// megabytes. A shell with more waiters lets them wait on its side.
 pub const DEMAND_UNITS_MAX: u64 = 65_536;

@@ -40,6 +40,10 @@ pub enum Mutant {
     FramesSurviveCut,
     /// A leased sender keeps credit that its server has lent to others.
     LeaseKeptAcrossCut,
+    /// A late subscriber misses the first value behind what was assigned.
+    GapAfterAssignments,
+    /// A subscriber is told of one value too many that it lost.
+    WrongLagCount,
 }
 
 impl Mutant {

@@ -33,6 +33,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let deliveries = Open { fingerprint: None, purpose: Purpose::Deliveries, ..receiving.clone() };
     let acks = Open { purpose: Purpose::Acks { of: ChannelId(70_000) }, ..open.clone() };
     let outcomes = Open { purpose: Purpose::Outcomes { of: ChannelId(70_000) }, ..receiving.clone() };
+    let subscription =
+        Open { fingerprint: None, purpose: Purpose::Subscription { when_slow: 2 }, ..receiving.clone() };
     let accept = |mode, capacity| Frame::Accept(Accept { id, mode, capacity, limit_bytes: 524_288 });
     let close = |reason: &str| Close { id, final_seq: 300, code: 256, reason: reason.to_owned() };
     let announce =
@@ -53,6 +55,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("accept-rendezvous", accept(Mode::Rendezvous, 0)),
         ("accept-lease", accept(Mode::Lease, 64)),
         ("accept-demand", accept(Mode::Demand, 64)),
+        ("open-subscription", Frame::Open(subscription)),
+        ("accept-cast", accept(Mode::Cast, 64)),
         ("refuse", Frame::Refuse(refuse)),
         ("announce", Frame::Announce(announce)),
         ("window", Frame::Window(window)),

@@ -97,7 +97,7 @@ impl End {
         if receives {
             let prefetch = self.prefetch.borrow().get(&id).copied().unwrap_or(0);
             let kind = match mode {
-                Mode::Credit => WindowKind::Fixed { capacity },
+                Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Lease => WindowKind::Lease,
                 Mode::Demand => WindowKind::Demand { prefetch },

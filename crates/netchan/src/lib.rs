@@ -30,6 +30,7 @@
 
 pub mod address;
 mod blocking;
+mod broadcast;
 mod budget;
 mod client;
 pub mod codec;
@@ -54,21 +55,22 @@ pub mod ticket;
 pub mod transport;
 mod wait;
 
+pub use broadcast::Broadcast;
 pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::Config;
 pub use delivery::{Deliveries, Delivery, Receipt};
 pub use dialer::IntoTicket;
 pub use error::{
-    AckError, AckWithError, CloseReason, DialError, Fault, FlushError, HostError, InDoubt, ListenError,
-    OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd,
-    SessionLost, SinkError, TryRecvError, TrySendError,
+    AckError, AckWithError, AssignError, CloseReason, DialError, Fault, FlushError, HostError, InDoubt,
+    ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
+    SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError,
 };
 pub use identity::Identity;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;
 pub use offer::{Offer, OfferKind};
-pub use options::{ChannelOptions, LossPolicy};
+pub use options::{ChannelOptions, LossPolicy, WhenSlow};
 pub use peer::Peer;
 pub use receiver::{Received, Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};

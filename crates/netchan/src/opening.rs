@@ -80,7 +80,11 @@ async fn open<T: 'static>(
     direction: Direction,
     options: &ChannelOptions<T>,
 ) -> Result<Opened, OpenError> {
-    open_for(core, name, direction, options, Purpose::Values, None).await
+    let purpose = match (direction, options.when_slow) {
+        (Direction::Receive, Some(when_slow)) => Purpose::Subscription { when_slow: when_slow as u8 },
+        _ => Purpose::Values,
+    };
+    open_for(core, name, direction, options, purpose, None).await
 }
 
 /// Opens a channel that is not for plain values, perhaps with something that stands at this end.

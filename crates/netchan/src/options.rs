@@ -42,6 +42,31 @@ pub struct ChannelOptions<T> {
     pub(crate) prefetch: u64,
     pub(crate) on_loss: LossPolicy,
     pub(crate) deliveries: DeliveryLimits,
+    pub(crate) when_slow: Option<WhenSlow>,
+    pub(crate) clients_may_send: bool,
+}
+
+/// What becomes of a subscriber of a broadcast that is so slow that there is no room for the next value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenSlow {
+    /// It loses the oldest values, and [is told](crate::RecvError::Lagged) exactly how many. The default.
+    #[default]
+    Lag,
+    /// Senders wait for it: it loses nothing. Only where the server hosts the broadcast so.
+    Block,
+    /// It is [disconnected](crate::RecvError::TooSlow) rather than lose anything unnoticed.
+    Disconnect,
+}
+
+impl From<WhenSlow> for netchan_proto::hosted::WhenSlow {
+    fn from(when_slow: WhenSlow) -> Self {
+        match when_slow {
+            WhenSlow::Lag => Self::Lag,
+            WhenSlow::Block => Self::Block,
+            WhenSlow::Disconnect => Self::Disconnect,
+        }
+    }
 }
 
 /// How long a holder that cannot be reached keeps its deliveries, unless told otherwise: a killed process and a cut link look
@@ -76,6 +101,8 @@ impl<T: 'static> ChannelOptions<T> {
                 grace: DELIVERY_GRACE_DEFAULT,
                 attempts_max: None,
             },
+            when_slow: None,
+            clients_may_send: false,
         }
     }
 
@@ -133,6 +160,21 @@ impl<T: 'static> ChannelOptions<T> {
         self
     }
 
+    /// What becomes of a slow subscriber of a broadcast. Where a server hosts it, of those that do not say; where a client
+    /// subscribes, of this one. Default: [`WhenSlow::Lag`].
+    #[must_use]
+    pub fn when_slow(mut self, when_slow: WhenSlow) -> Self {
+        self.when_slow = Some(when_slow);
+        self
+    }
+
+    /// Where a server hosts a broadcast: whether clients may send into it too. Default: no.
+    #[must_use]
+    pub fn clients_may_send(mut self, may: bool) -> Self {
+        self.clients_may_send = may;
+        self
+    }
+
     /// Where a server hosts the channel: in how many attempts a delivery must be acknowledged. Then the value goes to
     /// [`Server::dead_letters`](crate::Server::dead_letters), as long as there is room for it; while there is none, it is
     /// tried again. Default: no bound.
@@ -168,6 +210,8 @@ impl<T> Clone for ChannelOptions<T> {
             prefetch: self.prefetch,
             on_loss: self.on_loss,
             deliveries: self.deliveries,
+            when_slow: self.when_slow,
+            clients_may_send: self.clients_may_send,
         }
     }
 }

@@ -46,6 +46,8 @@ pub mod close_code {
     pub const GONE: u16 = 4;
     /// The end that opened the channel gave up waiting for it.
     pub const ABANDONED: u16 = 5;
+    /// A subscriber of a broadcast was so slow that it lost values, and may lose none.
+    pub const LAGGED: u16 = 6;
     /// The first code that programs may use.
     pub const APPLICATION: u16 = 256;
 }

@@ -31,6 +31,7 @@
 //! - *Senders, C ≥ 1.* Credit is one pool, leased on demand and recalled from whoever holds it idle.
 //! - *Senders, C = 0.* Each has at most one offer here; taking it is the rendezvous.
 
+mod broadcast;
 mod held;
 mod holders;
 mod lease;
@@ -55,6 +56,7 @@ use receivers::Receivers;
 use senders::{Admission, Senders};
 
 pub use crate::limits::DEMAND_UNITS_MAX;
+pub use broadcast::{Broadcast, BroadcastLimits, Next, NotSent, WhenSlow};
 pub use types::{Effect, Item, ReceiverKey, SenderKey, Violation, Withdraw};
 
 /// The policy of one hosted channel; see the [module](self).

@@ -31,6 +31,12 @@ pub enum Purpose {
         /// The channel of the deliveries.
         of: ChannelId,
     },
+    /// Values of a hosted broadcast, by a subscriber that says what is to become of it when it is slow (`CAST-5`): 0 it
+    /// lags, 1 senders wait for it, 2 it is disconnected.
+    Subscription {
+        /// What is to become of it.
+        when_slow: u8,
+    },
 }
 
 /// How the sending end of a channel obtains leave to send.
@@ -44,6 +50,8 @@ pub enum Mode {
     Lease,
     /// Out of a hosted channel: a value leaves only for a waiting receive.
     Demand,
+    /// Out of a hosted broadcast: credit as in [`Mode::Credit`], and what is sent says whether it is a value (`CAST-8`).
+    Cast,
 }
 
 /// Opens a channel. Sent again, with the same id, on every link until the channel is closed at both ends.
@@ -205,6 +213,7 @@ impl Purpose {
                 out.push(3);
                 write_varint(out, u64::from(of.0));
             }
+            Self::Subscription { when_slow } => out.extend_from_slice(&[4, when_slow]),
         }
     }
 
@@ -213,13 +222,17 @@ impl Purpose {
             (1, OpenFlow::OpenerReceives) => Ok(Self::Deliveries),
             (2, OpenFlow::OpenerSends) => Ok(Self::Acks { of: read_id(reader)? }),
             (3, OpenFlow::OpenerReceives) => Ok(Self::Outcomes { of: read_id(reader)? }),
+            (4, OpenFlow::OpenerReceives) => match reader.u8()? {
+                when_slow @ 0..=2 => Ok(Self::Subscription { when_slow }),
+                _ => Err(WireError::Invalid("purpose")),
+            },
             _ => Err(WireError::Invalid("purpose")),
         }
     }
 }
 
 impl Mode {
-    const ALL: [Self; 4] = [Self::Credit, Self::Rendezvous, Self::Lease, Self::Demand];
+    const ALL: [Self; 5] = [Self::Credit, Self::Rendezvous, Self::Lease, Self::Demand, Self::Cast];
 }
 
 impl Accept {
@@ -235,7 +248,7 @@ impl Accept {
         let mode = *Mode::ALL.get(usize::from(reader.u8()?)).ok_or(WireError::Invalid("mode"))?;
         let capacity = read_capacity(reader)?;
         match (mode, capacity) {
-            (Mode::Credit, 0) => Err(WireError::Invalid("credit without capacity")),
+            (Mode::Credit | Mode::Cast, 0) => Err(WireError::Invalid("credit without capacity")),
             (Mode::Rendezvous, 1..) => Err(WireError::Invalid("rendezvous with capacity")),
             _ => Ok(Self { id, mode, capacity, limit_bytes: reader.varint()? }),
         }

@@ -44,7 +44,7 @@ pub fn recv_options(kind: WindowKind) -> RecvOptions {
 
 fn kind(mode: Mode, capacity: u64, prefetch: u64) -> WindowKind {
     match mode {
-        Mode::Credit => WindowKind::Fixed { capacity },
+        Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
         Mode::Rendezvous => WindowKind::Rendezvous,
         Mode::Lease => WindowKind::Lease,
         Mode::Demand => WindowKind::Demand { prefetch },

@@ -37,6 +37,7 @@ fn open() -> impl Strategy<Value = Open> {
         Just((OpenFlow::OpenerReceives, Purpose::Deliveries)),
         id().prop_map(|of| (OpenFlow::OpenerSends, Purpose::Acks { of })),
         id().prop_map(|of| (OpenFlow::OpenerReceives, Purpose::Outcomes { of })),
+        (0..=2_u8).prop_map(|when_slow| (OpenFlow::OpenerReceives, Purpose::Subscription { when_slow })),
     ];
     (id(), texts, any::<Option<[u8; 16]>>(), purpose, capacity(), int()).prop_map(
         |(id, (name, label, codec), fingerprint, (flow, purpose), capacity, limit_bytes)| Open {
@@ -59,6 +60,7 @@ fn accept() -> impl Strategy<Value = Accept> {
         Just((Mode::Rendezvous, 0)),
         capacity().prop_map(|capacity| (Mode::Lease, capacity)),
         capacity().prop_map(|capacity| (Mode::Demand, capacity)),
+        (1..=CAPACITY_ITEMS_MAX).prop_map(|capacity| (Mode::Cast, capacity)),
     ];
     (id(), mode, int()).prop_map(|(id, (mode, capacity), limit_bytes)| Accept {
         id,

@@ -1,12 +1,14 @@
 //! Errors. They return what they took, and say who is at fault ([`Fault`]) and what to try.
 
 mod ack;
+mod assign;
 mod connect;
 mod open;
 mod recv;
 mod send;
 
 pub use ack::{AckError, AckWithError};
+pub use assign::AssignError;
 pub use connect::{DialError, ListenError};
 pub use open::{HostError, OpenError};
 pub use recv::{RecvError, RecvTimeoutError, TryRecvError};

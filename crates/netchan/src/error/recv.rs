@@ -1,6 +1,6 @@
 //! Errors of receiving.
 
-use super::{Fault, SessionEnd};
+use super::{CloseReason, Fault, SessionEnd};
 use crate::codec::DecodeError;
 
 /// Nothing could be received.
@@ -18,6 +18,17 @@ pub enum RecvError {
         /// What the codec said.
         error: DecodeError,
     },
+    /// This subscriber of a broadcast was slow, and exactly so many values were lost to it here. Receiving goes on with the
+    /// oldest that is left.
+    #[error("too slow: {0} values of the broadcast were lost here")]
+    Lagged(u64),
+    /// This subscriber of a broadcast was so slow that it lost values, and may lose none: it was disconnected (terminal).
+    #[error("disconnected: {0}")]
+    TooSlow(CloseReason),
+    /// After a lost session this end has subscribed to the broadcast again. What was sent meanwhile is unknown; what is assigned
+    /// now comes next, then what is sent from here on.
+    #[error("subscribed again after a lost session: some values may be missing")]
+    Restarted,
 }
 
 impl RecvError {
@@ -27,13 +38,15 @@ impl RecvError {
         match self {
             Self::Lost(end) => end.fault(),
             Self::Decode { .. } => Some(Fault::Peer),
+            Self::Lagged(_) | Self::TooSlow(_) => Some(Fault::Caller),
+            Self::Restarted => Some(Fault::Network),
         }
     }
 
     /// Whether nothing will ever be received again.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
-        matches!(self, Self::Lost(_))
+        matches!(self, Self::Lost(_) | Self::TooSlow(_))
     }
 }
 

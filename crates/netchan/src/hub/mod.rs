@@ -4,6 +4,9 @@
 //! The lock is taken before a channel's and after a session's control object. What an operation makes writable is written
 //! after the lock is released.
 
+mod cast;
+mod cast_ends;
+mod engine;
 mod holder;
 mod local;
 mod remote;
@@ -17,13 +20,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use netchan_proto::channel::{ItemBuf, PushError, TooLarge};
 use netchan_proto::flow::Urgency;
-use netchan_proto::hosted::{Effect, Hosted, Item, ReceiverKey, SenderKey};
+use netchan_proto::hosted::{Effect, Hosted, Item, ReceiverKey, SenderKey, WhenSlow};
 use netchan_proto::session::close_code;
 use netchan_proto::wire::{HANDED_BYTES_MAX, Handed};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use self::cast::{Cast, CastNext, LAGGED, VALUE};
+pub(crate) use self::cast_ends::{Inlet, Subscription};
+pub(crate) use self::engine::{Engine, Keeper};
 pub(crate) use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
 use crate::error::CloseReason;
@@ -41,14 +47,6 @@ const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
 pub(crate) struct Access {
     pub(crate) may_send: bool,
     pub(crate) may_receive: bool,
-}
-
-/// Who hosts a channel, and hears of its end; called with no lock of the channel held.
-pub(crate) trait Keeper: Send + Sync {
-    /// No more values come in: nobody else need open it.
-    fn closed(&self, hub: &Hub);
-    /// Nothing is in it any more.
-    fn finished(&self, hub: &Hub);
 }
 
 /// How values are delivered to those who acknowledge them.
@@ -70,6 +68,8 @@ pub(crate) struct HubSpec {
     pub(crate) access: Access,
     pub(crate) capacity: u64,
     pub(crate) deliveries: DeliveryLimits,
+    /// What becomes of slow subscribers of a broadcast that do not say.
+    pub(crate) when_slow: WhenSlow,
 }
 
 pub(crate) struct Hub {

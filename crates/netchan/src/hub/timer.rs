@@ -6,15 +6,15 @@ use std::time::Duration;
 use netchan_proto::hosted::Item;
 use tokio::time::Instant;
 
-use super::{Access, Hub, HubSpec, Keeper};
+use super::{Access, Engine, Hub, HubSpec, Keeper};
 
 /// Nobody hosts a channel of dead values: it ends with the channel that they come from.
 struct Nobody;
 
 impl Keeper for Nobody {
-    fn closed(&self, _: &Hub) {}
+    fn closed(&self, _: &dyn Engine) {}
 
-    fn finished(&self, _: &Hub) {}
+    fn finished(&self, _: &dyn Engine) {}
 }
 
 impl Hub {
@@ -29,6 +29,7 @@ impl Hub {
             access: Access { may_send: false, may_receive: false },
             capacity: spec.capacity.max(1),
             deliveries: super::DeliveryLimits { attempts_max: None, ..spec.deliveries },
+            when_slow: spec.when_slow,
         };
         Self::new(Weak::<Nobody>::new(), spec)
     }

@@ -9,12 +9,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use netchan_proto::hosted::ReceiverKey;
+use netchan_proto::wire::{Reader, WireError};
 use parking_lot::Mutex;
 
 use self::op::{RecvOp, Taken};
 use crate::codec::{Codec, DecodeContext, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
-use crate::hub::Hub;
+use crate::hub::{Cast, Engine, Hub, LAGGED, VALUE};
 use crate::peer::Peer;
 use crate::reentry;
 use crate::session::RecvHandle;
@@ -46,6 +48,20 @@ enum Backend {
     Wire(RecvHandle),
     /// The channel is hosted in this process.
     Hub(HubReceiver),
+    /// The broadcast is hosted in this process.
+    Cast(CastReceiver),
+}
+
+/// A server's own subscription to a broadcast that it hosts.
+struct CastReceiver {
+    cast: Arc<Cast>,
+    key: ReceiverKey,
+}
+
+impl Drop for CastReceiver {
+    fn drop(&mut self) {
+        self.cast.unsubscribe(self.key);
+    }
 }
 
 /// A server's own hold on the receiving side of a channel that it hosts.
@@ -105,6 +121,16 @@ impl<T: Send + 'static> Receiver<T> {
     ) -> Self {
         let name = Arc::clone(&hub.spec.name);
         Self::new(Backend::Hub(HubReceiver { hub, only }), name, codec, message_bytes_max)
+    }
+
+    pub(crate) fn subscribed(
+        cast: Arc<Cast>,
+        key: ReceiverKey,
+        codec: Arc<dyn Codec<T>>,
+        message_bytes_max: usize,
+    ) -> Self {
+        let name = Arc::clone(&cast.spec().name);
+        Self::new(Backend::Cast(CastReceiver { cast, key }), name, codec, message_bytes_max)
     }
 
     fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
@@ -270,6 +296,8 @@ impl<T: Send + 'static> Receiver<T> {
         match &self.shared.backend {
             Backend::Wire(handle) => handle.0.stop(reason.into()),
             Backend::Hub(receiver) => receiver.hub.close(reason),
+            // A subscriber ends its own subscription.
+            Backend::Cast(receiver) => receiver.cast.unsubscribe(receiver.key),
         }
     }
 
@@ -293,6 +321,7 @@ impl<T: Send + 'static> Receiver<T> {
         match &self.shared.backend {
             Backend::Wire(handle) => op::close_reason(&reentry::enter(&handle.0.state)),
             Backend::Hub(receiver) => receiver.hub.closed(),
+            Backend::Cast(receiver) => receiver.cast.closed(),
         }
     }
 
@@ -304,6 +333,9 @@ impl<T: Send + 'static> Receiver<T> {
                 usize::try_from(reentry::enter(&handle.0.state).half.ready()).unwrap_or(usize::MAX)
             }
             Backend::Hub(receiver) => receiver.hub.ready(),
+            Backend::Cast(receiver) => {
+                usize::try_from(receiver.cast.behind(receiver.key)).unwrap_or(usize::MAX)
+            }
         }
     }
 
@@ -326,6 +358,7 @@ impl<T: Send + 'static> Receiver<T> {
                 }
             }
             Backend::Hub(receiver) => receiver.hub.receiver_stats(),
+            Backend::Cast(_) => ReceiverStats::default(),
         }
     }
 }
@@ -342,7 +375,7 @@ impl<T> Receiver<T> {
     pub fn peer(&self) -> Peer {
         match &self.shared.backend {
             Backend::Wire(handle) => handle.0.core.peer(),
-            Backend::Hub(_) => Peer::local(),
+            Backend::Hub(_) | Backend::Cast(_) => Peer::local(),
         }
     }
 
@@ -352,6 +385,7 @@ impl<T> Receiver<T> {
         match (&self.shared.backend, &other.shared.backend) {
             (Backend::Wire(a), Backend::Wire(b)) => Arc::ptr_eq(&a.0, &b.0),
             (Backend::Hub(a), Backend::Hub(b)) => Arc::ptr_eq(&a.hub, &b.hub),
+            (Backend::Cast(a), Backend::Cast(b)) => Arc::ptr_eq(&a.cast, &b.cast) && a.key == b.key,
             _ => false,
         }
     }
@@ -361,6 +395,23 @@ impl<T: 'static> Shared<T> {
     fn decode(&self, payload: Payload<'_>) -> Result<T, RecvError> {
         let mut cx = DecodeContext::new(&self.name, self.message_bytes_max);
         self.codec.decode(payload, &mut cx).map_err(|error| self.undecodable(error))
+    }
+
+    /// What a broadcast sends says what it is (`CAST-8`).
+    fn decode_cast(&self, payload: Payload<'_>) -> Result<T, RecvError> {
+        let mut reader = Reader::new(payload.as_slice());
+        match reader.u8() {
+            Ok(VALUE) => self.decode(match payload {
+                Payload::Owned(bytes) => Payload::Owned(bytes.slice(1..)),
+                Payload::Slice(bytes) => Payload::Slice(&bytes[1..]),
+            }),
+            Ok(LAGGED) => match reader.varint() {
+                Ok(lost) => Err(RecvError::Lagged(lost)),
+                Err(error) => Err(self.undecodable(DecodeError::codec(error))),
+            },
+            Ok(_) => Err(self.undecodable(DecodeError::codec(WireError::Invalid("broadcast")))),
+            Err(error) => Err(self.undecodable(DecodeError::codec(error))),
+        }
     }
 
     #[cold]

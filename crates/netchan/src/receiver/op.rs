@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use netchan_proto::flow::{Urgency, WindowKind};
+use netchan_proto::session::close_code;
 use tokio::task::coop;
 
-use super::{Backend, Receiver, Shared};
+use super::{Backend, CastReceiver, Receiver, Shared};
 use crate::codec::{DecodeContext, Payload};
 use crate::error::{CloseReason, RecvError, SessionEnd};
-use crate::hub::Hub;
+use crate::hub::{CastNext, Hub};
 use crate::peer::Peer;
 use crate::reentry::{self, Busy};
 use crate::session::{RecvChan, RecvState};
@@ -61,6 +62,7 @@ impl<'a, T: Send + 'static> RecvOp<'a, T> {
         match &shared.backend {
             Backend::Wire(handle) => poll_wire(shared, &handle.0, cx, &mut self.ticket),
             Backend::Hub(receiver) => poll_hub(shared, &receiver.hub, cx, &mut self.ticket),
+            Backend::Cast(receiver) => poll_cast(shared, receiver, cx, &mut self.ticket),
         }
     }
 }
@@ -101,6 +103,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             && self.0.ticket.is_none()
             && let Some(mut state) = handle.0.state.try_lock()
             && state.receivers.is_empty()
+            && !state.is_cast
         {
             let chan = &handle.0;
             let (values, bytes) = (state.half.taken(), state.half.taken_bytes());
@@ -147,6 +150,13 @@ fn poll_wire<T: 'static>(
         return Poll::Ready(Ok(None));
     };
     let ahead = state.receivers.ahead_of(*ticket) as u64;
+    if state.restarted && ahead == 0 {
+        state.restarted = false;
+        state.receivers.leave(ticket);
+        let ready = state.half.ready();
+        state.receivers.wake_front(ready);
+        return Poll::Ready(Err(RecvError::Restarted));
+    }
     if state.half.ready() > ahead {
         if ticket.is_some() {
             state.receivers.leave(ticket);
@@ -155,9 +165,11 @@ fn poll_wire<T: 'static>(
             let waiting = state.receivers.len() as u64;
             state.half.set_waiting(waiting);
         }
+        let is_cast = state.is_cast;
         let value = {
             let _busy = Busy::under(&chan.state);
-            state.half.take().map(|payload| shared.decode(payload))
+            let decode = |payload| if is_cast { shared.decode_cast(payload) } else { shared.decode(payload) };
+            state.half.take().map(decode)
         };
         let redelivered = state.half.took_redelivered();
         let number = state.half.taken().saturating_sub(1);
@@ -229,8 +241,9 @@ impl Drop for ReportOnPanic<'_> {
 
 /// Whether nothing more will come, and how that is to be told.
 fn over(state: &RecvState) -> Option<Result<(), RecvError>> {
-    if state.half.ended().is_some() {
-        return Some(Ok(()));
+    if let Some(reason) = state.half.ended() {
+        let too_slow = state.is_cast && reason.code == close_code::LAGGED;
+        return Some(if too_slow { Err(RecvError::TooSlow(reason.into())) } else { Ok(()) });
     }
     match &state.end {
         None => None,
@@ -254,6 +267,24 @@ fn poll_hub<T: 'static>(
     }
 }
 
+fn poll_cast<T: 'static>(
+    shared: &Shared<T>,
+    receiver: &CastReceiver,
+    cx: Option<&Context<'_>>,
+    ticket: &mut Option<Ticket>,
+) -> Poll<Received<T>> {
+    let CastReceiver { cast, key } = receiver;
+    Poll::Ready(match ready!(cast.poll_recv(*key, cx, ticket)) {
+        CastNext::Value(bytes) => {
+            let value = shared.decode(Payload::Owned(bytes));
+            value.map(|value| Some(Taken { value, peer: None, redelivered: false, number: 0 }))
+        }
+        CastNext::Lagged(lost) => Err(RecvError::Lagged(lost)),
+        CastNext::Expelled(reason) => Err(RecvError::TooSlow(reason)),
+        CastNext::End => Ok(None),
+    })
+}
+
 /// Leaves the queue and passes the turn on.
 pub(super) fn leave(backend: &Backend, ticket: &mut Option<Ticket>) {
     if ticket.is_none() {
@@ -273,6 +304,7 @@ pub(super) fn leave(backend: &Backend, ticket: &mut Option<Ticket>) {
             }
         }
         Backend::Hub(receiver) => receiver.hub.leave_receivers(ticket),
+        Backend::Cast(CastReceiver { cast, key }) => cast.leave_receivers(*key, ticket),
     }
 }
 
@@ -298,6 +330,7 @@ pub(super) async fn closed<T: Send + 'static>(receiver: &Receiver<T>) -> CloseRe
             Poll::Pending
         }
         Backend::Hub(receiver) => receiver.hub.poll_closed(cx, &mut watch.ticket),
+        Backend::Cast(receiver) => receiver.cast.poll_closed(cx, &mut watch.ticket),
     })
     .await
 }
@@ -313,6 +346,7 @@ impl Drop for Watch<'_> {
             match self.backend {
                 Backend::Wire(handle) => _ = handle.0.state.lock().watchers.leave(&mut self.ticket),
                 Backend::Hub(receiver) => receiver.hub.leave_watchers(&mut self.ticket),
+                Backend::Cast(receiver) => receiver.cast.leave_watchers(&mut self.ticket),
             }
         }
     }

@@ -8,7 +8,7 @@ use netchan_proto::wire::{Announce, Open, OpenFlow, Purpose, RefuseCode};
 
 use super::ServerCore;
 use crate::error::{HostError, SessionEnd};
-use crate::hub::{Access, Hub, HubSpec, Keeper};
+use crate::hub::{Access, Engine, Hub, HubSpec, Keeper};
 use crate::offer::Offer;
 use crate::opening::{check_name, check_types};
 use crate::options::ChannelOptions;
@@ -19,6 +19,7 @@ impl ServerCore {
         self.config.session_limits().message_bytes_max
     }
 
+    /// Hosts a queue.
     pub(super) fn host<T: 'static>(
         self: &Arc<Self>,
         name: &str,
@@ -26,6 +27,18 @@ impl ServerCore {
         options: &ChannelOptions<T>,
         access: Access,
     ) -> Result<Arc<Hub>, HostError> {
+        self.host_with(name, capacity, options, access, Hub::new)
+    }
+
+    /// Hosts a channel with an engine of its own.
+    pub(super) fn host_with<T: 'static, E: Engine>(
+        self: &Arc<Self>,
+        name: &str,
+        capacity: u64,
+        options: &ChannelOptions<T>,
+        access: Access,
+        engine: impl FnOnce(Weak<dyn Keeper>, HubSpec) -> Arc<E>,
+    ) -> Result<Arc<E>, HostError> {
         if let Some(reason) = check_name(name) {
             return Err(HostError::BadName { name: name.to_owned(), reason });
         }
@@ -35,34 +48,35 @@ impl ServerCore {
         if self.is_closing() {
             return Err(HostError::ShuttingDown);
         }
-        let hub = {
-            let mut hubs = self.hubs.lock();
-            if hubs.get(name).is_some_and(|hub| hub.closed().is_none()) {
+        let engine = {
+            let mut hosted = self.hosted.lock();
+            if hosted.get(name).is_some_and(|engine| engine.closed().is_none()) {
                 return Err(HostError::NameTaken(name.to_owned()));
             }
-            let codec = options.codec.name().to_owned();
             let keeper: Weak<dyn Keeper> = Arc::downgrade(self) as Weak<Self>;
             let spec = HubSpec {
                 name: Arc::from(name),
                 label: options.label.clone(),
-                codec,
+                codec: options.codec.name().to_owned(),
                 fingerprint: options.fingerprint,
                 access,
                 capacity,
                 deliveries: options.deliveries,
+                when_slow: options.when_slow.unwrap_or_default().into(),
             };
-            let hub = Hub::new(keeper, spec);
-            hubs.insert(name.to_owned(), Arc::clone(&hub));
-            hub
+            let engine = engine(keeper, spec);
+            hosted.insert(name.to_owned(), Arc::clone(&engine) as Arc<dyn Engine>);
+            engine
         };
         // Clients that opened the name a moment too early are served now.
+        let hosted = Arc::clone(&engine) as Arc<dyn Engine>;
         for (session, open) in self.offers.take_opened(name) {
-            serve(&session, &open, &hub);
+            serve(&session, &open, &hosted);
         }
         for session in self.sessions() {
-            session.with_control(|control| control.announce(announcement(&hub, true)));
+            session.with_control(|control| control.announce(announcement(&*engine, true)));
         }
-        Ok(hub)
+        Ok(engine)
     }
 
     pub(super) fn dead_letters<T: 'static>(
@@ -70,8 +84,8 @@ impl ServerCore {
         name: &str,
         options: &ChannelOptions<T>,
     ) -> Result<Arc<Hub>, HostError> {
-        let hub = self.hubs.lock().get(name).cloned();
-        let dead = hub.as_ref().and_then(|hub| hub.dead()).cloned();
+        let engine = self.hosted.lock().get(name).cloned();
+        let dead = engine.and_then(|engine| engine.dead_letters());
         let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
         if (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
             let theirs = format!("{} by {}", dead.spec.label, dead.spec.codec);
@@ -83,45 +97,48 @@ impl ServerCore {
 }
 
 impl Keeper for ServerCore {
-    fn closed(&self, hub: &Hub) {
+    fn closed(&self, engine: &dyn Engine) {
         if self.is_closing() {
             return;
         }
         for session in self.sessions() {
-            session.with_control(|control| control.announce(announcement(hub, false)));
+            session.with_control(|control| control.announce(announcement(engine, false)));
         }
     }
 
-    fn finished(&self, hub: &Hub) {
-        let mut hubs = self.hubs.lock();
+    fn finished(&self, engine: &dyn Engine) {
+        let mut hosted = self.hosted.lock();
+        let name = &*engine.spec().name;
         // The name may have been taken again since the close.
-        if hubs.get(&*hub.spec.name).is_some_and(|known| std::ptr::eq(&**known, hub)) {
-            hubs.remove(&*hub.spec.name);
+        if hosted.get(name).is_some_and(|known| std::ptr::addr_eq(Arc::as_ptr(known), engine)) {
+            hosted.remove(name);
         }
     }
 }
 
-fn announcement(hub: &Hub, hosted: bool) -> Announce {
+fn announcement(engine: &dyn Engine, hosted: bool) -> Announce {
+    let spec = engine.spec();
     Announce {
-        name: hub.spec.name.to_string(),
-        label: hub.spec.label.clone(),
-        codec: hub.spec.codec.clone(),
-        may_receive: hub.spec.access.may_receive,
-        may_send: hub.spec.access.may_send,
-        capacity: hub.capacity(),
+        name: spec.name.to_string(),
+        label: spec.label.clone(),
+        codec: spec.codec.clone(),
+        may_receive: spec.access.may_receive,
+        may_send: spec.access.may_send,
+        capacity: spec.capacity,
         hosted,
     }
 }
 
 /// Answers a client that opens a hosted channel.
-fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
-    if let Some((code, theirs)) = check_types(open, &hub.spec.label, &hub.spec.codec, hub.spec.fingerprint) {
-        tracing::info!(peer = %session.peer(), channel = %hub.spec.name, ?code, "open refused");
+fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
+    let spec = engine.spec();
+    if let Some((code, theirs)) = check_types(open, &spec.label, &spec.codec, spec.fingerprint) {
+        tracing::info!(peer = %session.peer(), channel = %spec.name, ?code, "open refused");
         return session.refuse(open.id, code, theirs);
     }
     let allowed = match open.flow {
-        OpenFlow::OpenerSends => hub.spec.access.may_send,
-        OpenFlow::OpenerReceives => hub.spec.access.may_receive,
+        OpenFlow::OpenerSends => spec.access.may_send,
+        OpenFlow::OpenerReceives => spec.access.may_receive,
     };
     if !allowed {
         let reason = match open.flow {
@@ -130,19 +147,16 @@ fn serve(session: &Arc<SessionCore>, open: &Open, hub: &Arc<Hub>) {
         };
         return session.refuse(open.id, RefuseCode::WrongDirection, reason);
     }
-    match open.flow {
-        OpenFlow::OpenerSends => session.accept_hosted_sender(open, hub),
-        OpenFlow::OpenerReceives => session.accept_hosted_receiver(open, hub),
-    }
+    Arc::clone(engine).open(session, open);
 }
 
 impl Upper for ServerCore {
     fn confirmed(&self, core: &Arc<SessionCore>) {
         self.publish(core, SessionEvent::Connected);
-        let hubs: Vec<_> = self.hubs.lock().values().cloned().collect();
+        let engines: Vec<_> = self.hosted.lock().values().cloned().collect();
         core.with_control(|control| {
-            for hub in hubs.iter().filter(|hub| hub.closed().is_none()) {
-                control.announce(announcement(hub, true));
+            for engine in engines.iter().filter(|engine| engine.closed().is_none()) {
+                control.announce(announcement(&**engine, true));
             }
         });
     }
@@ -151,9 +165,9 @@ impl Upper for ServerCore {
         if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
             return core.accept_service(&open);
         }
-        let hub = self.hubs.lock().get(&open.name).cloned();
-        match hub {
-            Some(hub) => serve(core, &open, &hub),
+        let engine = self.hosted.lock().get(&open.name).cloned();
+        match engine {
+            Some(engine) => serve(core, &open, &engine),
             None if self.is_closing() => {
                 core.refuse(open.id, RefuseCode::NotAvailable, "the server is shutting down")
             }
@@ -164,10 +178,10 @@ impl Upper for ServerCore {
                 let name = open.name.clone();
                 self.offers.push(Offer::opened(core, open));
                 // It may have been hosted while the offer was on its way into the queue.
-                let hub = self.hubs.lock().get(&name).cloned();
-                if let Some(hub) = hub {
+                let engine = self.hosted.lock().get(&name).cloned();
+                if let Some(engine) = engine {
                     for (session, open) in self.offers.take_opened(&name) {
-                        serve(&session, &open, &hub);
+                        serve(&session, &open, &engine);
                     }
                 }
             }
@@ -215,5 +229,93 @@ impl Upper for ServerCore {
         self.note_resumed(core);
         self.publish(core, SessionEvent::Gone(end.clone()));
         self.offers.remove_session(core);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::error::{CloseReason, OpenError};
+    use crate::transport::BoxFuture;
+    use crate::{ChannelOptions, Config};
+
+    /// An engine that lets nobody in and counts who knocks.
+    struct Closed {
+        keeper: Weak<dyn Keeper>,
+        spec: HubSpec,
+        knocks: AtomicUsize,
+        end: Mutex<Option<CloseReason>>,
+    }
+
+    impl Engine for Closed {
+        fn spec(&self) -> &HubSpec {
+            &self.spec
+        }
+
+        fn closed(&self) -> Option<CloseReason> {
+            self.end.lock().clone()
+        }
+
+        fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
+            self.knocks.fetch_add(1, Ordering::SeqCst);
+            session.refuse(open.id, RefuseCode::LimitReached, "nobody is let in");
+        }
+
+        fn close(&self, reason: CloseReason) {
+            *self.end.lock() = Some(reason);
+            if let Some(keeper) = self.keeper.upgrade() {
+                keeper.closed(self);
+                keeper.finished(self);
+            }
+        }
+
+        fn abort(&self, reason: CloseReason) {
+            self.close(reason);
+        }
+
+        fn drained(&self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn untaken(&self) -> u64 {
+            7
+        }
+    }
+
+    #[tokio::test]
+    async fn another_engine_takes_the_place_of_queue_and_broadcast() {
+        let server = crate::listen_and_serve("memory://engine", Config::default()).await.unwrap();
+        let options = ChannelOptions::<u32>::default();
+        let access = Access { may_send: true, may_receive: true };
+        let engine = |keeper, spec| {
+            Arc::new(Closed { keeper, spec, knocks: AtomicUsize::new(0), end: Mutex::default() })
+        };
+        let hosted = server.core.host_with("door", 3, &options, access, engine).unwrap();
+        let session = crate::dial(server.ticket(), Config::default()).await.unwrap();
+        let offer = session.recv().await.unwrap().unwrap();
+        assert_eq!((offer.name(), offer.capacity()), ("door", Some(3)));
+        let refused = session.sender::<u32>("door").await;
+        assert!(matches!(refused, Err(OpenError::LimitReached { .. })), "{refused:?}");
+        let refused = session.receiver::<u32>("door").await;
+        assert!(matches!(refused, Err(OpenError::LimitReached { .. })), "{refused:?}");
+        let mistaken = session.sender::<String>("door").await;
+        assert!(
+            matches!(mistaken, Err(OpenError::TypeMismatch { .. })),
+            "the server sees to types: {mistaken:?}"
+        );
+        assert_eq!(hosted.knocks.load(Ordering::SeqCst), 2);
+        assert!(server.sender::<u32>("door", 1).is_err(), "the name is taken");
+        hosted.close(CloseReason::new(0, ""));
+        let tasks = server.sender::<u32>("door", 1).unwrap();
+        drop(tasks);
+        let again = server.core.host_with("window", 3, &options, access, engine).unwrap();
+        let report = server.shutdown(Duration::from_secs(5)).await.unwrap();
+        assert!(again.closed().is_some());
+        assert_eq!(report.undelivered, 7);
     }
 }

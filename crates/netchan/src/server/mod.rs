@@ -25,11 +25,12 @@ pub use self::client::Client;
 pub use self::event::{ServerEvent, ServerStats};
 use self::suspended::Suspended;
 use crate::address::Address;
+use crate::broadcast::Broadcast;
 use crate::codec::Message;
 use crate::config::Config;
 use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
 use crate::handshake::random;
-use crate::hub::{Access, Hub};
+use crate::hub::{Access, Cast, Engine};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
@@ -77,7 +78,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         ticket,
         settings,
         incarnation: Incarnation(u64::from_be_bytes(random())),
-        hubs: Mutex::default(),
+        hosted: Mutex::default(),
         sessions: Mutex::default(),
         suspended: Mutex::default(),
         events: Publisher::new(),
@@ -97,7 +98,7 @@ struct ServerCore {
     ticket: Ticket,
     settings: ServerSettings,
     incarnation: Incarnation,
-    hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
+    hosted: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
     suspended: Mutex<Suspended>,
     events: Publisher<ServerEvent>,
@@ -224,6 +225,48 @@ impl Server {
         Ok((sender, Receiver::hosted(hub, false, options.codec, bytes_max)))
     }
 
+    /// Hosts a broadcast: every client that receives from it gets its own copy of every value, after what is
+    /// [assigned](Broadcast::assign). `capacity` is how many values a slow subscriber may be behind, beyond its own window,
+    /// before it [lags](crate::RecvError::Lagged); at least 1.
+    ///
+    /// # Errors
+    /// [`HostError`], among them that the name is taken.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let server = netchan::listen_and_serve("memory://broadcast", Default::default()).await?;
+    /// let config = server.broadcast::<String>("config", 64)?;
+    /// config.assign("colour = blue".to_owned()).await?;
+    ///
+    /// let session = netchan::dial(server.ticket(), Default::default()).await?;
+    /// let late = session.receiver::<String>("config").await?;
+    /// config.send("colour = red".to_owned()).await?;
+    /// assert_eq!(late.recv().await?.as_deref(), Some("colour = blue"));
+    /// assert_eq!(late.recv().await?.as_deref(), Some("colour = red"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn broadcast<T: Message>(&self, name: &str, capacity: usize) -> Result<Broadcast<T>, HostError> {
+        self.broadcast_with(name, capacity, ChannelOptions::default())
+    }
+
+    /// As [`broadcast`](Self::broadcast), with options; among them, [whether clients may send
+    /// too](ChannelOptions::clients_may_send).
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub fn broadcast_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        capacity: usize,
+        options: ChannelOptions<T>,
+    ) -> Result<Broadcast<T>, HostError> {
+        let access = Access { may_send: options.clients_may_send, may_receive: true };
+        let cast = self.core.host_with(name, (capacity as u64).max(1), &options, access, Cast::new)?;
+        Ok(Broadcast::new(cast, options.codec, self.core.message_bytes_max()))
+    }
+
     /// Receives the values of a hosted channel that no client acknowledged in as many attempts as they may have
     /// ([`ChannelOptions::max_attempts`]). It ends when the channel does.
     ///
@@ -298,10 +341,10 @@ impl Server {
                 report.add(session.close(Duration::ZERO).await);
             }
         }
-        let hubs: Vec<_> = self.core.hubs.lock().values().cloned().collect();
-        hubs.iter().for_each(|hub| hub.close(CloseReason::new(0, "")));
-        for hub in hubs.iter().filter(|hub| hub.spec.access.may_receive) {
-            if tokio::time::timeout_at(end, hub.wait_drained()).await.is_err() {
+        let engines: Vec<_> = self.core.hosted.lock().values().cloned().collect();
+        engines.iter().for_each(|engine| engine.close(CloseReason::new(0, "")));
+        for engine in engines.iter().filter(|engine| engine.spec().access.may_receive) {
+            if tokio::time::timeout_at(end, engine.drained()).await.is_err() {
                 break;
             }
         }
@@ -317,12 +360,12 @@ impl Server {
                 report.add(closed);
             }
         }
-        for hub in hubs.iter().filter(|hub| hub.spec.access.may_receive) {
-            let untaken = hub.untaken();
+        for engine in engines.iter().filter(|engine| engine.spec().access.may_receive) {
+            let untaken = engine.untaken();
             if untaken > 0 {
-                let channels = vec![(hub.spec.name.to_string(), untaken)];
+                let channels = vec![(engine.spec().name.to_string(), untaken)];
                 report.add(CloseReport { undelivered: untaken, in_doubt: 0, channels });
-                hub.abort(CloseReason::new(0, "the server has shut down"));
+                engine.abort(CloseReason::new(0, "the server has shut down"));
             }
         }
         self.core.offers.end(SessionEnd::ClosedHere);
@@ -352,9 +395,9 @@ impl Drop for Server {
         self.core.closing.send_replace(true);
         self.core.offers.leave(&mut self.polling.lock());
         self.core.offers.end(SessionEnd::ClosedHere);
-        let hubs = std::mem::take(&mut *self.core.hubs.lock());
-        for hub in hubs.into_values() {
-            hub.abort(CloseReason::new(0, "the server has stopped"));
+        let engines = std::mem::take(&mut *self.core.hosted.lock());
+        for engine in engines.into_values() {
+            engine.abort(CloseReason::new(0, "the server has stopped"));
         }
         for session in self.core.sessions() {
             session.say_goodbye(

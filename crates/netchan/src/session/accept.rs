@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use netchan_proto::channel::{RecvHalf, SendHalf, SendOptions};
 use netchan_proto::flow::WindowKind;
+use netchan_proto::hosted::WhenSlow;
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Accept, Mode, Open, Purpose, RefuseCode};
 
 use super::{Chan, RecvChan, RecvHandle, Role, SendChan, SendHandle, Service, SessionCore};
-use crate::hub::Hub;
+use crate::hub::{Cast, Hub, Inlet, Subscription};
 
 /// The role of an end behind which a hosted channel stands.
 fn served_by<K>(hub: &Arc<Hub>, key: K) -> Role<K> {
@@ -83,6 +84,10 @@ impl SessionCore {
 
     /// Accepts a remote receiver of a hosted channel.
     pub(crate) fn accept_hosted_receiver(self: &Arc<Self>, open: &Open, hub: &Arc<Hub>) {
+        if matches!(open.purpose, Purpose::Subscription { .. }) {
+            let reason = "it is no broadcast; leave out ChannelOptions::when_slow";
+            return self.refuse(open.id, RefuseCode::WrongDirection, reason);
+        }
         let holder = (open.purpose == Purpose::Deliveries).then(|| hub.new_holder());
         let key = match &holder {
             None => hub.new_receiver(),
@@ -142,12 +147,48 @@ impl SessionCore {
                 holder.moved();
                 accepted
             }),
-            Purpose::Values | Purpose::Deliveries => false,
+            Purpose::Values | Purpose::Deliveries | Purpose::Subscription { .. } => false,
         };
         if !accepted {
             self.table.lock().remove(&open.id);
             self.refuse(open.id, RefuseCode::NotAvailable, "there are no such deliveries");
         }
+    }
+
+    /// Accepts a subscriber of a broadcast.
+    pub(crate) fn accept_subscriber(self: &Arc<Self>, open: &Open, cast: &Arc<Cast>, when_slow: WhenSlow) {
+        let capacity = open.capacity.max(1);
+        let options = SendOptions {
+            mode: Mode::Credit,
+            capacity,
+            limit_bytes: open.limit_bytes,
+            message_bytes_max: self.message_bytes_max(),
+        };
+        let subscription = Subscription::new(cast);
+        let role = Role { service: Some(subscription.clone() as Arc<dyn Service>), ..Role::default() };
+        let half = SendHalf::new(open.id, &options);
+        let chan = self.insert_send(Arc::from(open.name.as_str()), half, role);
+        if !subscription.begin(when_slow, &chan) {
+            self.table.lock().remove(&open.id);
+            return self.refuse(open.id, RefuseCode::NotAvailable, "the broadcast is closed");
+        }
+        if !self.answer(Accept { id: open.id, mode: Mode::Cast, capacity, limit_bytes: 0 })
+            || self.end.get().is_some()
+        {
+            return subscription.leave();
+        }
+        subscription.moved();
+    }
+
+    /// Accepts a client that sends into a broadcast.
+    pub(crate) fn accept_inlet(self: &Arc<Self>, open: &Open, inlet: &Arc<Inlet>) {
+        let capacity = inlet.capacity();
+        let half = RecvHalf::new(open.id, &self.recv_options(WindowKind::Fixed { capacity }));
+        let role = Role { service: Some(Arc::clone(inlet) as Arc<dyn Service>), ..Role::default() };
+        let chan = self.insert_recv(Arc::from(open.name.as_str()), half, role);
+        inlet.begin(&chan);
+        let limit_bytes = self.limits.window_bytes;
+        self.answer(Accept { id: open.id, mode: Mode::Credit, capacity, limit_bytes });
     }
 
     /// Answers for a hosted channel, whose half is in place: the hub must know it before the peer does.

@@ -339,11 +339,17 @@ impl RecvChan {
     }
 
     /// The channel has been opened again.
-    pub(super) fn reopened(self: &Arc<Self>, half: RecvHalf, insert: impl FnOnce()) {
+    pub(super) fn reopened(self: &Arc<Self>, half: RecvHalf, is_cast: bool, insert: impl FnOnce()) {
         let mut state = patience::lock(&self.state);
         self.set_id(half.id());
         let stopped = state.half.ended().cloned();
         state.half = half;
+        // Its subscriber has missed it is not known what, and gets what is assigned again.
+        state.restarted = is_cast;
+        state.is_cast = is_cast;
+        if is_cast {
+            state.receivers.wake_front(1);
+        }
         if let Some(reason) = stopped {
             state.half.stop(reason);
         }

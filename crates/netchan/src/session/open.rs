@@ -227,6 +227,7 @@ impl SessionCore {
                 Mode::Demand => WindowKind::Demand { prefetch },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
+                Mode::Cast => WindowKind::Fixed { capacity: accept.capacity },
             };
             RecvHalf::new(open.id, &self.recv_options(kind))
         };
@@ -234,7 +235,10 @@ impl SessionCore {
             // In the table first, so that what it writes is found there.
             match chan {
                 Chan::Send(sender) => sender.reopened(send_half(), || self.insert(chan.clone())),
-                Chan::Recv(receiver) => receiver.reopened(recv_half(), || self.insert(chan.clone())),
+                Chan::Recv(receiver) => {
+                    let is_cast = accept.mode == Mode::Cast;
+                    receiver.reopened(recv_half(), is_cast, || self.insert(chan.clone()));
+                }
             }
             self.board.publish(SessionEvent::Reopened { channel: spec.name.to_string() });
             return;
@@ -257,6 +261,8 @@ impl SessionCore {
             OpenFlow::OpenerReceives => {
                 let role = Role { reopen, service, hub: None };
                 let chan = self.insert_recv(name, recv_half(), role);
+                // Nothing is decoded before there is a handle.
+                chan.state.lock().is_cast = accept.mode == Mode::Cast;
                 if prefetch > 0 {
                     chan.report(Urgency::Soon);
                 }

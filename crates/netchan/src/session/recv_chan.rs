@@ -35,6 +35,10 @@ pub(crate) struct RecvState {
     pub(crate) end: Option<SessionEnd>,
     /// Holds values from a session that was lost: it is opened again when they have been taken.
     pub(crate) drains: bool,
+    /// What arrives is a broadcast's, and says whether it is a value.
+    pub(crate) is_cast: bool,
+    /// It has been subscribed again after a loss, and nobody has been told.
+    pub(crate) restarted: bool,
 }
 
 pub(crate) struct RecvChan {
@@ -92,6 +96,8 @@ impl RecvChan {
             watchers: WaitQueue::default(),
             end: core.end.get().cloned(),
             drains: false,
+            is_cast: false,
+            restarted: false,
         };
         Arc::new(Self {
             id: AtomicU32::new(state.half.id().0),

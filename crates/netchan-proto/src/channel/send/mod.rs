@@ -36,7 +36,8 @@ impl SendOptions {
     #[must_use]
     pub const fn accepted(accept: &Accept, message_bytes_max: usize) -> Self {
         Self {
-            mode: accept.mode,
+            // Only a receiver sees a difference.
+            mode: if matches!(accept.mode, Mode::Cast) { Mode::Credit } else { accept.mode },
             capacity: accept.capacity,
             limit_bytes: accept.limit_bytes,
             message_bytes_max,

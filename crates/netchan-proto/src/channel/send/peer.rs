@@ -77,7 +77,7 @@ impl SendHalf {
         let fits = match self.mode {
             Mode::Lease => !recall.rewind,
             Mode::Demand => recall.rewind,
-            Mode::Credit | Mode::Rendezvous => false,
+            Mode::Credit | Mode::Cast | Mode::Rendezvous => false,
         };
         if !fits || self.peer_close.is_some() {
             return if self.peer_close.is_some() {

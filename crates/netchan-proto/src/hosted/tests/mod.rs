@@ -1,5 +1,6 @@
 //! One test per rule, then all rules at once against a model.
 
+mod broadcast;
 mod buffered;
 mod delivery;
 mod holders;

@@ -1,0 +1,454 @@
+//! A hosted broadcast under its lock: the policy of `netchan_proto::hosted`, the subscribers it serves, and the local tasks
+//! that wait on it.
+//!
+//! As a [`Hub`](super::Hub)'s, the lock is taken before a channel's and after a session's control object.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use netchan_proto::channel::{CloseReason as ProtoReason, PushError};
+use netchan_proto::hosted::{Broadcast, BroadcastLimits, Next, NotSent, ReceiverKey, WhenSlow};
+use netchan_proto::session::close_code;
+use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode, varint_len, write_varint};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::cast_ends::Inlet;
+use super::{Engine, HubSpec, Keeper};
+use crate::error::CloseReason;
+use crate::session::{SendChan, SessionCore};
+use crate::transport::BoxFuture;
+use crate::wait::{Ticket, WaitQueue};
+
+/// Stands before each value, so that what is no value can be told (`CAST-8`).
+pub(crate) const VALUE: u8 = 0;
+
+/// Stands before the number of values that were lost.
+pub(crate) const LAGGED: u8 = 1;
+
+pub(crate) struct Cast {
+    keeper: Weak<dyn Keeper>,
+    spec: HubSpec,
+    state: Mutex<CastState>,
+    drained: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Subscribers {
+    next_key: u64,
+    remote: HashMap<ReceiverKey, Arc<SendChan>>,
+    /// Local receives that wait, by subscription.
+    local: HashMap<ReceiverKey, WaitQueue>,
+}
+
+struct CastState {
+    policy: Broadcast,
+    subscribers: Subscribers,
+    /// Local sends that wait for subscribers which block.
+    senders: WaitQueue,
+    /// Clients whose values wait for the same.
+    stalled: Vec<Arc<Inlet>>,
+    watchers: WaitQueue,
+    closed: Option<CloseReason>,
+}
+
+/// What a local subscriber gets.
+pub(crate) enum CastNext {
+    Value(Bytes),
+    Lagged(u64),
+    /// It was too slow, and is no subscriber any more.
+    Expelled(CloseReason),
+    End,
+}
+
+/// What is to be done once the lock is released.
+#[derive(Default)]
+struct After {
+    kicks: Vec<Arc<SendChan>>,
+    stalled: Vec<Arc<Inlet>>,
+}
+
+fn too_slow(lost: u64) -> CloseReason {
+    CloseReason::new(close_code::LAGGED, format!("too slow: {lost} values of the broadcast were lost"))
+}
+
+impl CastState {
+    /// Gives a remote subscriber what it may have. Says whether it moved.
+    fn serve(&mut self, key: ReceiverKey, after: &mut After) -> bool {
+        let Some(chan) = self.subscribers.remote.get(&key) else { return false };
+        let chan = Arc::clone(chan);
+        let (mut moved, mut leaves) = (false, false);
+        {
+            let mut state = chan.state.lock();
+            if state.half.closed().is_some() {
+                leaves = true;
+            }
+            while !leaves {
+                let pushed = match self.policy.peek(key) {
+                    Next::Value { bytes, .. } => state.half.push(|item| item.share(bytes)).map(drop),
+                    Next::Lagged(lost) => {
+                        let mut marker = Vec::with_capacity(1 + varint_len(lost));
+                        marker.push(LAGGED);
+                        write_varint(&mut marker, lost);
+                        state.half.push(|item| item.extend(&marker)).map(drop)
+                    }
+                    Next::Expelled(lost) => {
+                        state.half.close(too_slow(lost).into());
+                        leaves = true;
+                        break;
+                    }
+                    Next::End => {
+                        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
+                        state.half.close(reason.into());
+                        leaves = true;
+                        break;
+                    }
+                    Next::Nothing => break,
+                };
+                match pushed {
+                    Ok(()) => {
+                        self.policy.advance(key);
+                        moved = true;
+                    }
+                    Err(PushError::Full) => break,
+                    Err(PushError::Closed) => leaves = true,
+                    Err(PushError::TooLarge { .. } | PushError::Encode(_)) => {
+                        let reason = "a message is longer than this subscriber takes".to_owned();
+                        state.half.reset(ProtoReason { code: close_code::PLAIN, reason });
+                        leaves = true;
+                    }
+                }
+            }
+        }
+        if leaves {
+            self.leave(key);
+        }
+        if moved || leaves {
+            after.kicks.push(chan);
+        }
+        moved || leaves
+    }
+
+    fn serve_all(&mut self, after: &mut After) {
+        let keys: Vec<_> = self.subscribers.remote.keys().copied().collect();
+        for key in keys {
+            self.serve(key, after);
+        }
+        for waiting in self.subscribers.local.values_mut() {
+            waiting.wake_front(1);
+        }
+    }
+
+    fn leave(&mut self, key: ReceiverKey) {
+        self.policy.unsubscribe(key);
+        self.subscribers.remote.remove(&key);
+        if let Some(mut waiting) = self.subscribers.local.remove(&key) {
+            waiting.wake_all();
+        }
+    }
+
+    /// A subscriber has moved on, or left: there may be room.
+    fn moved(&mut self, after: &mut After) {
+        self.senders.wake_front(1);
+        after.stalled.append(&mut self.stalled);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.closed.is_some() && self.policy.subscriber_count() == 0
+    }
+}
+
+impl Cast {
+    pub(crate) fn new(keeper: Weak<dyn Keeper>, spec: HubSpec) -> Arc<Self> {
+        let limits = BroadcastLimits { capacity: spec.capacity, ..BroadcastLimits::default() };
+        let state = CastState {
+            policy: Broadcast::new(limits),
+            subscribers: Subscribers::default(),
+            senders: WaitQueue::default(),
+            stalled: Vec::new(),
+            watchers: WaitQueue::default(),
+            closed: None,
+        };
+        Arc::new(Self { keeper, spec, state: Mutex::new(state), drained: watch::Sender::new(false) })
+    }
+
+    /// Calls `f` under the lock, then does what follows.
+    fn run<R>(&self, f: impl FnOnce(&mut CastState, &mut After) -> R) -> R {
+        let mut after = After::default();
+        let (result, closed, finished) = {
+            let mut state = self.state.lock();
+            let before = (state.closed.is_some(), state.is_finished());
+            let result = f(&mut state, &mut after);
+            (result, !before.0 && state.closed.is_some(), !before.1 && state.is_finished())
+        };
+        if finished {
+            self.drained.send_replace(true);
+        }
+        if let Some(keeper) = self.keeper.upgrade().filter(|_| closed || finished) {
+            if closed {
+                keeper.closed(self);
+            }
+            if finished {
+                keeper.finished(self);
+            }
+        }
+        after.kicks.into_iter().for_each(|chan| chan.kick(false));
+        after.stalled.into_iter().for_each(Inlet::work);
+        result
+    }
+
+    /// Sends a value, with its [`VALUE`] before it, if there is room.
+    fn try_publish(&self, assigned: bool, bytes: &Bytes) -> Result<(), NotSent> {
+        self.run(|state, after| state.publish(assigned, bytes, after))
+    }
+
+    /// The same for a value of a client's, which waits for room if need be: [`Inlet::work`] is called then.
+    pub(super) fn relay(&self, bytes: &Bytes, inlet: &Arc<Inlet>) -> Result<(), NotSent> {
+        self.run(|state, after| {
+            let sent = state.publish(false, bytes, after);
+            if sent == Err(NotSent::Full) {
+                state.stalled.push(Arc::clone(inlet));
+            }
+            sent
+        })
+    }
+
+    /// Sends a value in turn, waiting for subscribers that block.
+    pub(crate) fn poll_publish(
+        &self,
+        cx: &Context<'_>,
+        ticket: &mut Option<Ticket>,
+        assigned: bool,
+        bytes: &Bytes,
+    ) -> Poll<Result<(), NotSent>> {
+        self.run(|state, after| {
+            let ahead = state.senders.ahead_of(*ticket);
+            let sent = if ahead == 0 { state.publish(assigned, bytes, after) } else { Err(NotSent::Full) };
+            if sent == Err(NotSent::Full) && state.closed.is_none() {
+                state.senders.wait(ticket, cx.waker());
+                return Poll::Pending;
+            }
+            state.senders.leave(ticket);
+            state.senders.wake_front(1);
+            Poll::Ready(sent)
+        })
+    }
+
+    /// As [`poll_publish`](Self::poll_publish) for one that does not wait.
+    pub(crate) fn publish_now(&self, bytes: &Bytes) -> Result<(), NotSent> {
+        self.try_publish(false, bytes)
+    }
+
+    pub(crate) fn leave_senders(&self, ticket: &mut Option<Ticket>) {
+        if ticket.is_some() {
+            self.run(|state, _| {
+                state.senders.leave(ticket);
+                state.senders.wake_front(1);
+            });
+        }
+    }
+
+    pub(crate) fn set_assignments(&self, assigned: Vec<Bytes>) -> Result<(), NotSent> {
+        self.run(|state, _| state.policy.set_assignments(assigned))
+    }
+
+    pub(crate) fn subscriber_count(&self) -> usize {
+        self.state.lock().policy.subscriber_count()
+    }
+
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.state.lock().policy.held_bytes()
+    }
+
+    /// A local subscriber; `None` once it is closed.
+    pub(crate) fn subscribe(&self, when_slow: WhenSlow) -> Option<ReceiverKey> {
+        self.run(|state, _| {
+            let key = state.new_key();
+            state.policy.subscribe(key, when_slow).then(|| {
+                state.subscribers.local.insert(key, WaitQueue::default());
+                key
+            })
+        })
+    }
+
+    /// A remote one.
+    pub(super) fn subscribe_remote(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> Option<ReceiverKey> {
+        self.run(|state, _| {
+            let key = state.new_key();
+            state.policy.subscribe(key, when_slow).then(|| {
+                state.subscribers.remote.insert(key, Arc::clone(chan));
+                key
+            })
+        })
+    }
+
+    pub(crate) fn unsubscribe(&self, key: ReceiverKey) {
+        self.run(|state, after| {
+            state.leave(key);
+            state.moved(after);
+        });
+    }
+
+    /// A remote subscriber has room, or has closed.
+    pub(super) fn serve(&self, key: ReceiverKey) {
+        self.run(|state, after| {
+            if state.serve(key, after) {
+                state.moved(after);
+            }
+        });
+    }
+
+    /// The next value for a local receive, in turn.
+    pub(crate) fn poll_recv(
+        &self,
+        key: ReceiverKey,
+        cx: Option<&Context<'_>>,
+        ticket: &mut Option<Ticket>,
+    ) -> Poll<CastNext> {
+        self.run(|state, after| {
+            let ahead = state.subscribers.local.get(&key).map_or(0, |waiting| waiting.ahead_of(*ticket));
+            let next = if ahead > 0 { Next::Nothing } else { state.policy.peek(key) };
+            let next = match next {
+                Next::Nothing => {
+                    if let (Some(waiting), Some(cx)) = (state.subscribers.local.get_mut(&key), cx) {
+                        waiting.wait(ticket, cx.waker());
+                    }
+                    return Poll::Pending;
+                }
+                Next::Value { bytes, .. } => CastNext::Value(bytes.slice(1..)),
+                Next::Lagged(lost) => CastNext::Lagged(lost),
+                Next::Expelled(lost) => CastNext::Expelled(too_slow(lost)),
+                Next::End => CastNext::End,
+            };
+            if matches!(next, CastNext::Value(_) | CastNext::Lagged(_)) {
+                state.policy.advance(key);
+            } else {
+                state.leave(key);
+            }
+            if let Some(waiting) = state.subscribers.local.get_mut(&key) {
+                waiting.leave(ticket);
+                waiting.wake_front(1);
+            }
+            state.moved(after);
+            Poll::Ready(next)
+        })
+    }
+
+    pub(crate) fn leave_receivers(&self, key: ReceiverKey, ticket: &mut Option<Ticket>) {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.subscribers.local.get_mut(&key) {
+            waiting.leave(ticket);
+            waiting.wake_front(1);
+        }
+    }
+
+    /// How many values a local subscriber has still to get.
+    pub(crate) fn behind(&self, key: ReceiverKey) -> u64 {
+        self.state.lock().policy.behind(key)
+    }
+
+    /// Waits until it is closed.
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>, ticket: &mut Option<Ticket>) -> Poll<CloseReason> {
+        let mut state = self.state.lock();
+        if let Some(reason) = state.closed.clone() {
+            state.watchers.leave(ticket);
+            return Poll::Ready(reason);
+        }
+        state.watchers.wait(ticket, cx.waker());
+        Poll::Pending
+    }
+
+    pub(crate) fn leave_watchers(&self, ticket: &mut Option<Ticket>) {
+        self.state.lock().watchers.leave(ticket);
+    }
+}
+
+impl CastState {
+    fn new_key(&mut self) -> ReceiverKey {
+        self.subscribers.next_key += 1;
+        ReceiverKey(self.subscribers.next_key)
+    }
+
+    fn publish(&mut self, assigned: bool, bytes: &Bytes, after: &mut After) -> Result<(), NotSent> {
+        let bytes = bytes.clone();
+        let sent = if assigned { self.policy.assign(bytes) } else { self.policy.send(bytes) };
+        if sent.is_ok() {
+            self.serve_all(after);
+        }
+        sent
+    }
+}
+
+impl Engine for Cast {
+    fn spec(&self) -> &HubSpec {
+        &self.spec
+    }
+
+    fn closed(&self) -> Option<CloseReason> {
+        self.state.lock().closed.clone()
+    }
+
+    fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
+        if open.flow == OpenFlow::OpenerSends {
+            return session.accept_inlet(open, &Inlet::new(&self));
+        }
+        let when_slow = match open.purpose {
+            Purpose::Subscription { when_slow: 0 } => WhenSlow::Lag,
+            Purpose::Subscription { when_slow: 1 } => WhenSlow::Block,
+            Purpose::Subscription { .. } => WhenSlow::Disconnect,
+            Purpose::Values => self.spec.when_slow,
+            _ => {
+                let reason = "a broadcast is received and not acknowledged; open it as a receiver";
+                return session.refuse(open.id, RefuseCode::WrongDirection, reason);
+            }
+        };
+        if when_slow == WhenSlow::Block && self.spec.when_slow != WhenSlow::Block {
+            let reason =
+                "this broadcast waits for no subscriber; its server must host it with WhenSlow::Block";
+            return session.refuse(open.id, RefuseCode::Declined, reason);
+        }
+        session.accept_subscriber(open, &self, when_slow);
+    }
+
+    fn close(&self, reason: CloseReason) {
+        self.run(|state, after| {
+            if state.closed.is_none() {
+                state.closed = Some(reason);
+                state.policy.close();
+                state.senders.wake_all();
+                state.watchers.wake_all();
+                state.serve_all(after);
+                state.moved(after);
+            }
+        });
+    }
+
+    fn abort(&self, reason: CloseReason) {
+        self.close(reason.clone());
+        self.run(|state, after| {
+            let keys: Vec<_> = state.subscribers.remote.drain().collect();
+            for (key, chan) in keys {
+                chan.state.lock().half.close(reason.clone().into());
+                state.leave(key);
+                after.kicks.push(chan);
+            }
+            let keys: Vec<_> = state.subscribers.local.keys().copied().collect();
+            keys.into_iter().for_each(|key| state.leave(key));
+        });
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut drained = self.drained.subscribe();
+            _ = drained.wait_for(|drained| *drained).await;
+        })
+    }
+
+    fn untaken(&self) -> u64 {
+        let state = self.state.lock();
+        let subscribers = &state.subscribers;
+        subscribers.remote.keys().chain(subscribers.local.keys()).map(|key| state.policy.behind(*key)).sum()
+    }
+}

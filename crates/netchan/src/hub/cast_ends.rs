@@ -1,0 +1,138 @@
+//! The remote ends of a broadcast.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use netchan_proto::channel::CloseReason as ProtoReason;
+use netchan_proto::hosted::{NotSent, ReceiverKey, WhenSlow};
+use parking_lot::Mutex;
+
+use super::cast::VALUE;
+use super::{Cast, Engine};
+use crate::error::SessionEnd;
+use crate::session::{RecvChan, SendChan, Service};
+
+/// A client that receives.
+pub(crate) struct Subscription {
+    cast: Arc<Cast>,
+    key: OnceLock<ReceiverKey>,
+}
+
+impl Subscription {
+    pub(crate) fn new(cast: &Arc<Cast>) -> Arc<Self> {
+        Arc::new(Self { cast: Arc::clone(cast), key: OnceLock::new() })
+    }
+
+    /// It is served on this channel from here on. False once the broadcast is closed.
+    pub(crate) fn begin(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> bool {
+        let key = self.cast.subscribe_remote(when_slow, chan);
+        key.is_some_and(|key| self.key.set(key).is_ok())
+    }
+
+    pub(crate) fn leave(&self) {
+        if let Some(key) = self.key.get() {
+            self.cast.unsubscribe(*key);
+        }
+    }
+}
+
+impl Service for Subscription {
+    fn moved(self: Arc<Self>) {
+        if let Some(key) = self.key.get() {
+            self.cast.serve(*key);
+        }
+    }
+
+    fn ended(&self, _: &SessionEnd) {
+        self.leave();
+    }
+}
+
+/// A client that sends.
+pub(crate) struct Inlet {
+    cast: Arc<Cast>,
+    /// The session has it.
+    chan: OnceLock<Weak<RecvChan>>,
+    /// A value that found no room, its number, and its channel: that must stay, even if its session ends, because whoever
+    /// closed the session was told that the value had arrived.
+    waiting: Mutex<Option<(u64, Bytes, Arc<RecvChan>)>>,
+    /// Calls of [`Inlet::work`] since whoever is at it last looked.
+    calls: AtomicUsize,
+}
+
+impl Inlet {
+    pub(super) fn new(cast: &Arc<Cast>) -> Arc<Self> {
+        Arc::new(Self {
+            cast: Arc::clone(cast),
+            chan: OnceLock::new(),
+            waiting: Mutex::default(),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.cast.spec().capacity.max(1)
+    }
+
+    pub(crate) fn begin(&self, chan: &Arc<RecvChan>) {
+        _ = self.chan.set(Arc::downgrade(chan));
+    }
+
+    /// Passes on what is here, as far as there is room. One task at a time does it, for all that call meanwhile.
+    pub(super) fn work(self: Arc<Self>) {
+        let Some(chan) = self.chan.get().and_then(Weak::upgrade) else { return };
+        if self.calls.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
+        loop {
+            let calls = self.calls.load(Ordering::SeqCst);
+            self.pass_on(&chan);
+            if self.calls.compare_exchange(calls, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                break;
+            }
+        }
+        let urgency = chan.state.lock().half.urgency();
+        chan.report(urgency);
+    }
+
+    fn pass_on(self: &Arc<Self>, chan: &Arc<RecvChan>) {
+        loop {
+            let waiting = self.waiting.lock().take();
+            let next = waiting.map(|(number, bytes, _)| (number, bytes)).or_else(|| {
+                let handed = chan.state.lock().half.hand_over();
+                handed.map(|(number, bytes)| (number, headed(&bytes)))
+            });
+            let Some((number, bytes)) = next else { break };
+            match self.cast.relay(&bytes, self) {
+                // It counts as taken now.
+                Ok(()) => chan.state.lock().half.settle(number + 1),
+                Err(NotSent::Full) => {
+                    *self.waiting.lock() = Some((number, bytes, Arc::clone(chan)));
+                    break;
+                }
+                Err(NotSent::Closed | NotSent::TooManyAssigned) => {
+                    let reason = self.cast.closed().map_or_else(ProtoReason::plain, Into::into);
+                    chan.stop(reason);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A value as subscribers get it.
+fn headed(value: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(1 + value.len());
+    bytes.put_u8(VALUE);
+    bytes.put_slice(value);
+    bytes.freeze()
+}
+
+impl Service for Inlet {
+    fn moved(self: Arc<Self>) {
+        self.work();
+    }
+
+    fn ended(&self, _: &SessionEnd) {}
+}

@@ -1,0 +1,85 @@
+//! What stands behind a name that a server hosts.
+
+use std::sync::Arc;
+
+use netchan_proto::wire::{Open, OpenFlow};
+
+use super::{Hub, HubSpec};
+use crate::error::CloseReason;
+use crate::session::SessionCore;
+use crate::transport::BoxFuture;
+
+/// Decides who gets what of the values of one name: a queue ([`Hub`]) or a broadcast ([`Cast`](super::Cast)). The seam at
+/// which another engine can take their place.
+pub(crate) trait Engine: Send + Sync + 'static {
+    /// What it is hosted as.
+    fn spec(&self) -> &HubSpec;
+
+    /// Why it takes no more values, if so.
+    fn closed(&self) -> Option<CloseReason>;
+
+    /// Answers a client that opens it; type, codec and direction fit.
+    fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open);
+
+    /// No more values come in, those that are here go out.
+    fn close(&self, reason: CloseReason);
+
+    /// What is here is dropped, and everyone is told.
+    fn abort(&self, reason: CloseReason);
+
+    /// Completes when it is closed and nothing is in it any more.
+    fn drained(&self) -> BoxFuture<'_, ()>;
+
+    /// Values here that nobody is known to have taken.
+    fn untaken(&self) -> u64;
+
+    /// Where values go that nobody acknowledges, if anywhere.
+    fn dead_letters(&self) -> Option<Arc<Hub>> {
+        None
+    }
+}
+
+/// Who hosts a channel, and hears of its end; called with no lock of the channel held.
+pub(crate) trait Keeper: Send + Sync {
+    /// No more values come in: nobody else need open it.
+    fn closed(&self, engine: &dyn Engine);
+    /// Nothing is in it any more.
+    fn finished(&self, engine: &dyn Engine);
+}
+
+impl Engine for Hub {
+    fn spec(&self) -> &HubSpec {
+        &self.spec
+    }
+
+    fn closed(&self) -> Option<CloseReason> {
+        self.closed()
+    }
+
+    fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
+        match open.flow {
+            OpenFlow::OpenerSends => session.accept_hosted_sender(open, &self),
+            OpenFlow::OpenerReceives => session.accept_hosted_receiver(open, &self),
+        }
+    }
+
+    fn close(&self, reason: CloseReason) {
+        self.close(reason);
+    }
+
+    fn abort(&self, reason: CloseReason) {
+        self.abort(reason);
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.wait_drained())
+    }
+
+    fn untaken(&self) -> u64 {
+        self.untaken()
+    }
+
+    fn dead_letters(&self) -> Option<Arc<Hub>> {
+        self.dead().cloned()
+    }
+}

@@ -1,0 +1,331 @@
+//! Broadcasts: what is assigned first, then every value, for each subscriber by itself.
+
+mod common;
+
+use std::time::Duration;
+
+use common::killed::{Mortal, until};
+use common::proxy::{Fault, Proxy};
+use common::{Anything, DEADLINE, eventually, within};
+use netchan::{
+    AssignError, ChannelOptions, CloseReason, Config, Identity, LossPolicy, OpenError, Receiver, RecvError,
+    SessionEvent, TrySendError, WhenSlow, dial, listen_and_serve,
+};
+
+type Options = ChannelOptions<u32>;
+
+async fn next(from: &Receiver<u32>) -> u32 {
+    within("a value", from.recv()).await.expect("no error").expect("not the end")
+}
+
+/// Receives until nothing comes any more: what came, and how many were lost on the way.
+async fn drain(from: &Receiver<u32>) -> (Vec<u32>, u64) {
+    let (mut got, mut lost) = (Vec::new(), 0);
+    loop {
+        match within("a value or the end", from.recv()).await {
+            Ok(Some(value)) => got.push(value),
+            Ok(None) => return (got, lost),
+            Err(RecvError::Lagged(count)) => lost += count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Late joiners at every point of a stream of assignments and live values.
+#[tokio::test]
+async fn whoever_comes_gets_what_is_assigned_and_then_every_value() -> Anything {
+    const VALUES: u32 = 60;
+    let server = common::serve().await;
+    let state = server.broadcast_with("state", VALUES as usize, Options::default())?;
+    let mut joined = Vec::new();
+    for n in 0..VALUES {
+        let session = common::join(&server).await;
+        let from = within("open", session.receiver_with("state", Options::default().capacity(2))).await?;
+        joined.push((n, session, from));
+        match n % 3 {
+            0 => state.assign(n).await?,
+            _ => state.send(n).await?,
+        }
+    }
+    assert_eq!(state.receiver_count(), VALUES as usize);
+    state.close();
+    for (from_then, _session, from) in joined {
+        let initial = (0..from_then).filter(|n| n % 3 == 0);
+        let expected: Vec<_> = initial.chain(from_then..VALUES).collect();
+        assert_eq!(drain(&from).await, (expected, 0), "joined at {from_then}");
+    }
+    assert_eq!(state.receiver_count(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn assignments_are_replaced_in_one_step() -> Anything {
+    let mut config = Config::default();
+    config.open_timeout = Duration::from_millis(50);
+    let server = listen_and_serve(common::memory(), config.clone()).await?;
+    let session = dial(server.ticket(), config).await?;
+    let state = server.broadcast::<u32>("state", 8)?;
+    state.assign(1).await?;
+    let early = session.receiver::<u32>("state").await?;
+    state.set_assignments(vec![7, 8])?;
+    let late = common::join(&server).await;
+    let late = late.receiver::<u32>("state").await?;
+    let here = state.subscribe(WhenSlow::Lag).expect("it is open");
+    state.send(9).await?;
+    state.close();
+    assert_eq!(drain(&early).await.0, [1, 9]);
+    assert_eq!(drain(&late).await.0, [7, 8, 9]);
+    assert_eq!(drain(&here).await.0, [7, 8, 9]);
+    assert!(state.subscribe(WhenSlow::Lag).is_none());
+    assert!(matches!(state.assign(10).await, Err(AssignError::Send(_))));
+    assert!(matches!(session.receiver::<u32>("state").await, Err(OpenError::NotAvailable { .. })));
+    Ok(())
+}
+
+/// One that stops reading delays no other, and learns exactly what it lost.
+#[tokio::test]
+async fn a_subscriber_that_stops_reading_lags_alone() -> Anything {
+    const VALUES: u32 = 5_000;
+    let (server, session) = common::tcp_pair().await;
+    let state = server.broadcast::<u32>("state", 16)?;
+    let stopped = within("open", session.receiver_with("state", Options::default().capacity(4))).await?;
+    let other = common::join(&server).await;
+    let reads = within("open", other.receiver_with("state", Options::default().capacity(4))).await?;
+    let here = state.subscribe(WhenSlow::Lag).expect("it is open");
+    let reading = tokio::spawn(async move {
+        let mut got = Vec::new();
+        while got.last() != Some(&(VALUES - 1)) {
+            got.push(next(&reads).await);
+        }
+        got
+    });
+    for n in 0..VALUES {
+        state.send(n).await?;
+        // In step with whoever reads, so that it never lags.
+        assert_eq!(next(&here).await, n);
+        if n % 8 == 0 {
+            tokio::time::sleep(Duration::from_micros(50)).await;
+        }
+    }
+    // Those of the capacity and of its own window are there, and every other is counted.
+    state.close();
+    let (got, lost) = drain(&stopped).await;
+    assert_eq!(got.len() as u64 + lost, u64::from(VALUES));
+    assert!(got.len() <= 4 + 16 + 4, "{}", got.len());
+    assert_eq!(got.last(), Some(&(VALUES - 1)));
+    assert!(got.is_sorted());
+    let reading = tokio::time::timeout(Duration::from_secs(1), reading).await;
+    if let Ok(got) = reading {
+        assert_eq!(got?, (0..VALUES).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscriber_that_blocks_loses_nothing() -> Anything {
+    let (server, session) = common::pair().await;
+    let state = server.broadcast_with("state", 2, Options::default().when_slow(WhenSlow::Block))?;
+    let options = || Options::default().capacity(2);
+    let from = within("open", session.receiver_with("state", options())).await?;
+    let lags = within("open", session.receiver_with("state", options().when_slow(WhenSlow::Lag))).await?;
+    // Two in its window, two in the log.
+    for n in 0..4 {
+        state.send(n).await?;
+    }
+    assert!(matches!(state.try_send(4), Err(TrySendError::Full(4))));
+    let mut sending = Box::pin(state.send(4));
+    assert!(common::poll_once(&mut sending).await.is_pending());
+    assert_eq!(next(&from).await, 0);
+    within("the send", sending).await?;
+    let other = tokio::spawn({
+        let state = state.clone();
+        async move {
+            for n in 5..100 {
+                state.send(n).await.unwrap();
+            }
+            state.close();
+        }
+    });
+    assert_eq!(drain(&from).await, ((1..100).collect(), 0));
+    within("all are sent", other).await?;
+    let (got, lost) = drain(&lags).await;
+    assert_eq!(got.len() as u64 + lost, 100);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscriber_may_not_block_where_the_server_does_not_say_so() -> Anything {
+    let (server, session) = common::pair().await;
+    let _state = server.broadcast::<u32>("state", 2)?;
+    let _tasks = server.sender::<u32>("tasks", 2)?;
+    let blocking = || Options::default().when_slow(WhenSlow::Block);
+    let refused = session.receiver_with("state", blocking()).await;
+    assert!(matches!(refused, Err(OpenError::Declined { .. })), "{refused:?}");
+    let refused = session.receiver_with("tasks", blocking()).await;
+    assert!(matches!(refused, Err(OpenError::WrongDirection { .. })), "{refused:?}");
+    let refused = session.deliveries::<u32>("state").await;
+    assert!(matches!(refused, Err(OpenError::WrongDirection { .. })), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscriber_that_may_lose_nothing_is_disconnected() -> Anything {
+    let (server, session) = common::pair().await;
+    let state = server.broadcast::<u32>("state", 2)?;
+    let options = Options::default().capacity(1).when_slow(WhenSlow::Disconnect);
+    let from = within("open", session.receiver_with("state", options)).await?;
+    let here = state.subscribe(WhenSlow::Disconnect).expect("it is open");
+    for n in 0..10 {
+        state.send(n).await?;
+    }
+    for from in [&from, &here] {
+        let error = within("the error", async {
+            loop {
+                match from.recv().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it is not the end"),
+                    Err(error) => return error,
+                }
+            }
+        })
+        .await;
+        assert!(matches!(error, RecvError::TooSlow(_)) && error.is_terminal(), "{error}");
+    }
+    eventually("both have gone", || state.receiver_count() == 0).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_send_into_it_where_they_may() -> Anything {
+    let (server, first) = common::pair().await;
+    let second = common::join(&server).await;
+    let chat = server.broadcast_with("chat", 64, Options::default().clients_may_send(true))?;
+    let news = server.broadcast::<u32>("news", 64)?;
+    let refused = first.sender::<u32>("news").await;
+    assert!(matches!(refused, Err(OpenError::WrongDirection { .. })), "{refused:?}");
+    let (from_first, from_second) =
+        (first.receiver::<u32>("chat").await?, second.receiver::<u32>("chat").await?);
+    let (to_first, to_second) = (first.sender::<u32>("chat").await?, second.sender::<u32>("chat").await?);
+    to_first.send(1).await?;
+    within("flush", to_first.send_acked(2)).await?;
+    to_second.send(3).await?;
+    let expected = [1, 2, 3];
+    for from in [&from_first, &from_second] {
+        for expected in expected {
+            assert_eq!(next(from).await, expected);
+        }
+    }
+    chat.send(4).await?;
+    assert_eq!((next(&from_first).await, next(&from_second).await), (4, 4));
+    chat.close_with(CloseReason::new(300, "good night"));
+    assert_eq!(within("the end", from_first.recv()).await?, None);
+    assert_eq!(from_first.close_reason(), Some(CloseReason::new(300, "good night")));
+    eventually("senders hear of it", || to_first.is_closed() || to_first.try_send(5).is_err()).await;
+    drop(news);
+    Ok(())
+}
+
+/// Clients' values wait for subscribers that block, in order.
+#[tokio::test]
+async fn clients_wait_for_subscribers_that_block() -> Anything {
+    let (server, session) = common::pair().await;
+    let options = Options::default().clients_may_send(true).when_slow(WhenSlow::Block);
+    let chat = server.broadcast_with("chat", 2, options)?;
+    let from = within("open", session.receiver_with("chat", Options::default().capacity(1))).await?;
+    let senders: Vec<_> = (0..4)
+        .map(|who| {
+            let server = server.ticket().clone();
+            tokio::spawn(async move {
+                let session = dial(server, Config::default()).await.unwrap();
+                let to = session.sender::<u32>("chat").await.unwrap();
+                for n in 0..200 {
+                    to.send(who * 1_000 + n).await.unwrap();
+                }
+                session.close(DEADLINE).await.unwrap();
+            })
+        })
+        .collect();
+    let mut got = vec![Vec::new(); 4];
+    for _ in 0..800 {
+        let value = next(&from).await;
+        got[value as usize / 1_000].push(value % 1_000);
+    }
+    assert!(got.iter().all(|of_one| of_one.iter().copied().eq(0..200)), "each in its order");
+    for sender in senders {
+        within("the sender", sender).await?;
+    }
+    chat.close();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cut_is_invisible_to_a_subscriber() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let state = server.broadcast::<u32>("state", 64)?;
+    state.assign(1_000).await?;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let from = session.receiver::<u32>("state").await?;
+    assert_eq!(next(&from).await, 1_000);
+    for n in 0..200 {
+        state.send(n).await?;
+        if n % 20 == 7 {
+            proxy.cut_now();
+        }
+        assert_eq!(next(&from).await, n);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_lost_begins_again_and_says_so() -> Anything {
+    let identity = Identity::generate();
+    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let address = first.address();
+    let state = first.server().broadcast::<u32>("state", 8)?;
+    state.assign(1).await?;
+    let session = dial(first.server().ticket(), Config::default()).await?;
+    let mut events = session.events();
+    let options = Options::default().on_loss(LossPolicy::Drop);
+    let from = session.receiver_with("state", options).await?;
+    assert_eq!(next(&from).await, 1);
+    let waiting = tokio::spawn(async move { (from.recv().await, from) });
+    std::mem::forget(state);
+    first.kill();
+    let second = Mortal::start(&address, &identity).await;
+    let state = second.server().broadcast::<u32>("state", 8)?;
+    state.assign(10).await?;
+    until(&mut events, |event| matches!(event, SessionEvent::Reopened { .. })).await;
+    let (received, from) = within("the news", waiting).await?;
+    assert!(matches!(received, Err(RecvError::Restarted)), "{received:?}");
+    state.send(11).await?;
+    assert_eq!((next(&from).await, next(&from).await), (10, 11));
+    Ok(())
+}
+
+/// However many stop reading, a value is kept once.
+#[tokio::test]
+async fn many_stalled_subscribers_share_what_they_wait_for() -> Anything {
+    const BYTES: usize = 64 * 1_024;
+    let (server, session) = common::pair().await;
+    let state = server.broadcast_with("state", 16, ChannelOptions::raw())?;
+    let mut stalled = Vec::new();
+    for _ in 0..200 {
+        let options = ChannelOptions::raw().capacity(1);
+        stalled.push(within("open", session.receiver_with("state", options)).await?);
+    }
+    for n in 0..100_u8 {
+        state.send(vec![n; BYTES].into()).await?;
+    }
+    assert!(state.held_bytes() <= 17 * BYTES as u64, "{}", state.held_bytes());
+    state.close();
+    for from in &stalled {
+        let first = within("the first", from.recv()).await?.ok_or("the end")?;
+        assert_eq!(first[0], 0);
+        match within("the count", from.recv()).await {
+            Err(RecvError::Lagged(lost)) => assert!((80..=99).contains(&lost), "{lost}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    Ok(())
+}
