@@ -12,7 +12,7 @@ use tokio::task::coop;
 
 use crate::codec::{Codec, EncodeContext, EncodeError};
 use crate::error::{AssignError, CloseReason, SendError, TrySendError};
-use crate::hub::{Cast, Engine, VALUE};
+use crate::hub::{Cast, Engine, HostedInfo, VALUE};
 use crate::options::WhenSlow;
 use crate::receiver::Receiver;
 use crate::wait::Ticket;
@@ -161,6 +161,12 @@ impl<T: Send + 'static> Broadcast<T> {
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.shared.cast.held_bytes()
+    }
+
+    /// What is in it: subscribers, how far the slowest is behind, bytes.
+    #[must_use]
+    pub fn stats(&self) -> HostedInfo {
+        self.shared.cast.survey()
     }
 
     /// Closes it: subscribers receive what was sent before, then the end.

@@ -10,6 +10,7 @@ use futures_core::Stream;
 use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::wire::{Announce, Open};
 use parking_lot::Mutex;
+use tracing::Instrument;
 
 use crate::codec::Message;
 use crate::config::Config;
@@ -55,7 +56,9 @@ pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, Di
     let above: Arc<dyn Upper> = upper.clone();
     let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(dialer));
     core.add_handle();
-    tokio::spawn(driver.run());
+    let session = core.peer().session_id().map(tracing::field::display);
+    let span = tracing::info_span!("session", peer = %core.peer(), session);
+    tokio::spawn(driver.run().instrument(span));
     Ok(Session { core, upper, polling: Mutex::new(None) })
 }
 

@@ -67,6 +67,24 @@ pub struct Config {
     pub suspended_per_identity_max: usize,
     /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
     pub suspended_max: usize,
+    /// What a server does with a client whose key has a session already. Default: both stay, told apart by their sessions.
+    pub duplicate_sessions: DuplicateSessions,
+    /// How often a server tells the `metrics` facade how much is where. Default 10 s; zero: never.
+    pub metrics_period: Duration,
+}
+
+/// What a server does with a client whose key has a session already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DuplicateSessions {
+    /// Both stay: many programs may share a key. The default.
+    #[default]
+    Allow,
+    /// The newcomer is refused while the other has a connection. One that has none gives way: it may be a program that was
+    /// started again.
+    Refuse,
+    /// The newcomer takes the place of the others, which are disconnected.
+    Replace,
 }
 
 impl Default for Config {
@@ -94,6 +112,8 @@ impl Default for Config {
             renew_bytes: 1 << 40,
             suspended_per_identity_max: 1_024,
             suspended_max: 16_384,
+            duplicate_sessions: DuplicateSessions::Allow,
+            metrics_period: Duration::from_secs(10),
         }
     }
 }

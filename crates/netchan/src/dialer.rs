@@ -157,7 +157,9 @@ fn no_link(error: DialError, resumes: bool) -> NoLink {
     let DialError::Refused { code, reason, .. } = error else { return NoLink::Later(error.to_string()) };
     match code {
         RefusalCode::SessionUnknown | RefusalCode::TooManySuspended if resumes => NoLink::Unknown(reason),
-        RefusalCode::TooManySessions | RefusalCode::ShuttingDown => NoLink::Later(reason),
+        RefusalCode::TooManySessions | RefusalCode::ShuttingDown | RefusalCode::AlreadyConnected => {
+            NoLink::Later(reason)
+        }
         code => NoLink::Never(SessionEnd::Refused(format!("{code}: {reason}"))),
     }
 }

@@ -58,7 +58,7 @@ mod wait;
 pub use broadcast::Broadcast;
 pub use client::{Session, dial};
 pub use codec::Message;
-pub use config::Config;
+pub use config::{Config, DuplicateSessions};
 pub use delivery::{Deliveries, Delivery, Receipt};
 pub use dialer::IntoTicket;
 pub use error::{
@@ -66,6 +66,7 @@ pub use error::{
     ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
     SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError,
 };
+pub use hub::HostedInfo;
 pub use identity::Identity;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;
@@ -75,7 +76,9 @@ pub use peer::Peer;
 pub use receiver::{Received, Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
 pub use server::{Client, Server, ServerEvent, ServerStats, listen_and_serve};
-pub use session::{CloseReport, Events, SessionEvent, SessionState, SessionStats};
+pub use session::{
+    ChannelDirection, ChannelInfo, CloseReport, Events, SessionEvent, SessionState, SessionStats,
+};
 pub use ticket::Ticket;
 
 #[cfg(doctest)]

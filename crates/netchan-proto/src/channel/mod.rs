@@ -48,6 +48,8 @@ pub mod close_code {
     pub const ABANDONED: u16 = 5;
     /// A subscriber of a broadcast was so slow that it lost values, and may lose none.
     pub const LAGGED: u16 = 6;
+    /// The server's program disconnected this client.
+    pub const DISCONNECTED: u16 = 7;
     /// The first code that programs may use.
     pub const APPLICATION: u16 = 256;
 }

@@ -87,6 +87,8 @@ pub enum RefusalCode {
     SessionUnknown,
     /// The session was given up because too many were without a link; the reason says which limit.
     TooManySuspended,
+    /// The server takes one session of a key at a time, and has one.
+    AlreadyConnected,
     /// A code that a later version defines.
     Other(u16),
 }
@@ -100,6 +102,7 @@ impl RefusalCode {
             Self::ShuttingDown => 4,
             Self::SessionUnknown => 5,
             Self::TooManySuspended => 6,
+            Self::AlreadyConnected => 7,
             Self::Other(code) => code,
         }
     }
@@ -112,6 +115,7 @@ impl RefusalCode {
             4 => Self::ShuttingDown,
             5 => Self::SessionUnknown,
             6 => Self::TooManySuspended,
+            7 => Self::AlreadyConnected,
             code => Self::Other(code),
         }
     }
@@ -126,6 +130,7 @@ impl fmt::Display for RefusalCode {
             Self::ShuttingDown => f.write_str("shutting down"),
             Self::SessionUnknown => f.write_str("session unknown"),
             Self::TooManySuspended => f.write_str("too many suspended sessions"),
+            Self::AlreadyConnected => f.write_str("already connected"),
             Self::Other(code) => write!(f, "code {code}"),
         }
     }

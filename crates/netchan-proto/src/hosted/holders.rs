@@ -116,6 +116,7 @@ impl Hosted {
     /// is not finished.
     pub fn buried(&mut self) {
         self.dying = self.dying.saturating_sub(1);
+        self.dead += 1;
         self.settle();
     }
 

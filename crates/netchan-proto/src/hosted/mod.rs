@@ -78,6 +78,9 @@ pub struct Hosted {
     settled: usize,
     /// Values that were declared dead and may come back.
     dying: usize,
+    /// Values that went out again, and that died, so far.
+    redelivered: u64,
+    dead: u64,
     held_bytes: u64,
     finished: bool,
     effects: VecDeque<Effect>,
@@ -95,6 +98,8 @@ impl Hosted {
             attempts_max: None,
             settled: 0,
             dying: 0,
+            redelivered: 0,
+            dead: 0,
             held_bytes: 0,
             finished: false,
             effects: VecDeque::new(),
@@ -352,6 +357,7 @@ impl Hosted {
             if !item.settled {
                 self.senders.dispatched(item.origin);
             }
+            self.redelivered += u64::from(item.redelivered);
             if let Some(to) = self.receivers.dispatch(item.clone()) {
                 self.effects.push_back(Effect::Deliver { to, item });
             }

@@ -40,6 +40,18 @@ impl Hosted {
         self.held_bytes
     }
 
+    /// How many values have gone out that had, as far as is known, been out before.
+    #[must_use]
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered
+    }
+
+    /// How many values have died, and found a place elsewhere.
+    #[must_use]
+    pub fn dead(&self) -> u64 {
+        self.dead
+    }
+
     /// Credit in the pool.
     #[must_use]
     pub fn free(&self) -> u64 {

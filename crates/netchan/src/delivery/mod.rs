@@ -17,7 +17,7 @@ use crate::error::{AckError, AckWithError, OpenError, RecvError};
 use crate::opening;
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, ReceiverStats};
 use crate::sender::Sender;
 use crate::session::{Direction, Opened, RecvHandle, Service, SessionCore};
 
@@ -105,6 +105,12 @@ impl<T: Send + 'static> Deliveries<T> {
     /// acknowledged.
     pub fn close(&self) {
         self.shared.receiver.close();
+    }
+
+    /// What has happened so far: deliveries that have arrived, that were received, and receives that wait.
+    #[must_use]
+    pub fn stats(&self) -> ReceiverStats {
+        self.shared.receiver.stats()
     }
 
     /// The channel's name.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::cast_ends::Inlet;
-use super::{Engine, HubSpec, Keeper};
+use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
 use crate::session::{SendChan, SessionCore};
 use crate::transport::BoxFuture;
@@ -444,6 +444,22 @@ impl Engine for Cast {
             let mut drained = self.drained.subscribe();
             _ = drained.wait_for(|drained| *drained).await;
         })
+    }
+
+    fn survey(&self) -> HostedInfo {
+        let state = self.state.lock();
+        let subscribers = &state.subscribers;
+        let keys = subscribers.remote.keys().chain(subscribers.local.keys());
+        HostedInfo {
+            name: self.spec.name.to_string(),
+            capacity: self.spec.capacity,
+            broadcast: true,
+            depth: keys.map(|key| state.policy.behind(*key)).max().unwrap_or(0),
+            receivers: state.policy.subscriber_count() as u64,
+            senders_waiting: (state.senders.len() + state.stalled.len()) as u64,
+            bytes: state.policy.held_bytes(),
+            ..HostedInfo::default()
+        }
     }
 
     fn untaken(&self) -> u64 {

@@ -33,10 +33,43 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Values here that nobody is known to have taken.
     fn untaken(&self) -> u64;
 
+    /// What is in it.
+    fn survey(&self) -> HostedInfo;
+
     /// Where values go that nobody acknowledges, if anywhere.
     fn dead_letters(&self) -> Option<Arc<Hub>> {
         None
     }
+}
+
+/// A hosted channel, and what is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostedInfo {
+    /// Its name.
+    pub name: String,
+    /// Its capacity.
+    pub capacity: u64,
+    /// Whether every receiver gets every value.
+    pub broadcast: bool,
+    /// Values that wait: in the queue, or, in a broadcast, for the subscriber that is furthest behind.
+    pub depth: u64,
+    /// Values on their way to receivers and not known taken.
+    pub in_flight: u64,
+    /// Values that clients hold and have not acknowledged, or that wait to be tried again.
+    pub unacked: u64,
+    /// Values that were handed out again, so far.
+    pub redelivered: u64,
+    /// Values that nobody acknowledged in as many attempts as they may have, so far.
+    pub dead: u64,
+    /// Credit that nobody holds.
+    pub credit: u64,
+    /// Receives that wait; in a broadcast, subscribers.
+    pub receivers: u64,
+    /// Senders that wait for credit.
+    pub senders_waiting: u64,
+    /// Bytes of all values here.
+    pub bytes: u64,
 }
 
 /// Who hosts a channel, and hears of its end; called with no lock of the channel held.
@@ -77,6 +110,10 @@ impl Engine for Hub {
 
     fn untaken(&self) -> u64 {
         self.untaken()
+    }
+
+    fn survey(&self) -> HostedInfo {
+        self.survey()
     }
 
     fn dead_letters(&self) -> Option<Arc<Hub>> {

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::cast::{Cast, CastNext, LAGGED, VALUE};
 pub(crate) use self::cast_ends::{Inlet, Subscription};
+pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
 pub(crate) use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
@@ -261,6 +262,25 @@ impl Hub {
     pub(crate) fn untaken(&self) -> u64 {
         let state = self.state.lock();
         (state.hosted.len() + state.hosted.in_flight() + state.hosted.unacked()) as u64
+    }
+
+    pub(crate) fn survey(&self) -> HostedInfo {
+        let state = self.state.lock();
+        let hosted = &state.hosted;
+        HostedInfo {
+            name: self.spec.name.to_string(),
+            capacity: self.spec.capacity,
+            broadcast: false,
+            depth: hosted.len() as u64,
+            in_flight: hosted.in_flight() as u64,
+            unacked: hosted.unacked() as u64,
+            redelivered: hosted.redelivered(),
+            dead: hosted.dead(),
+            credit: hosted.free(),
+            receivers: hosted.waiting_units(),
+            senders_waiting: hosted.waiting_senders() as u64,
+            bytes: hosted.held_bytes(),
+        }
     }
 
     /// Whether every remote sender's committed values have arrived and none can send more.

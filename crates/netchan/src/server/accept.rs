@@ -9,10 +9,12 @@ use netchan_proto::session::close_code;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
-use super::ServerCore;
+use super::{ServerCore, metrics};
+use crate::config::DuplicateSessions;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
-use crate::session::{NewLink, SessionCore, Upper};
+use crate::session::{NewLink, SessionCore, SessionState, Upper};
 use crate::transport::{Link, Listener};
 
 /// After an accept that failed, as for want of file descriptors: time for some to come free.
@@ -60,15 +62,29 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>) {
     let begun = Instant::now();
     match handshake::run(&mut server, link, timeout, judge).await {
         Ok(joined) if joined.established.accepted.resumed => {
+            metrics::handshake("resumed");
             let left = timeout.saturating_sub(begun.elapsed());
             if let Err(why) = resume(core, joined, address.clone(), left).await {
                 tracing::info!(%address, %why, "resume not finished");
             }
         }
-        Ok(joined) => start(core, joined, address),
+        Ok(joined) => {
+            metrics::handshake("accepted");
+            start(core, joined, address);
+        }
         // Toward the stranger all of these are silence; the audit tells them apart.
-        Err(HandshakeFailure::Protocol(error)) => tracing::info!(%address, %error, "turned away"),
-        Err(error) => tracing::info!(%address, %error, "handshake not finished"),
+        Err(HandshakeFailure::Protocol(error)) => {
+            metrics::handshake("turned_away");
+            tracing::info!(%address, %error, "turned away");
+        }
+        Err(error @ HandshakeFailure::Refused(_)) => {
+            metrics::handshake("refused");
+            tracing::info!(%address, %error, "refused");
+        }
+        Err(error) => {
+            metrics::handshake("not_finished");
+            tracing::info!(%address, %error, "handshake not finished");
+        }
     }
 }
 
@@ -99,6 +115,15 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
             format!("the server has its {sessions_max} sessions"),
         );
     }
+    if core.config.duplicate_sessions == DuplicateSessions::Refuse
+        && core
+            .sessions_of(hello.fingerprint)
+            .iter()
+            .any(|session| session.state() == SessionState::Connected)
+    {
+        let reason = "a session of this key is connected already; the server takes one at a time";
+        return Verdict::Refuse(RefusalCode::AlreadyConnected, reason.to_owned());
+    }
     Verdict::Accept(accepted(SessionId(handshake::random()), Epoch(0)), None)
 }
 
@@ -117,8 +142,19 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
     let (session, driver) = SessionCore::new(Side::Server, limits, link, upper, None);
     // The server itself holds the session open.
     session.add_handle();
+    let others = match (core.config.duplicate_sessions, session.peer().fingerprint()) {
+        (DuplicateSessions::Allow, _) | (_, None) => Vec::new(),
+        (_, Some(key)) => core.sessions_of(key),
+    };
     core.sessions.lock().insert(session_id, Arc::clone(&session));
-    tokio::spawn(driver.run());
+    for other in others {
+        other.say_goodbye(
+            close_code::DISCONNECTED,
+            "another session of the same key has taken its place".to_owned(),
+        );
+    }
+    let span = tracing::info_span!("session", peer = %session.peer(), session = %session_id);
+    tokio::spawn(driver.run().instrument(span));
     if core.is_closing() {
         // The server was dropped while this handshake came to its end, and has told its sessions already.
         session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());

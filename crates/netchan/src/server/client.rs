@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use netchan_proto::crypto::Fingerprint;
+use netchan_proto::id::SessionId;
+use netchan_proto::session::close_code;
 
 use crate::codec::Message;
 use crate::error::OpenError;
@@ -11,7 +15,7 @@ use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, SessionCore, SessionState, SessionStats};
+use crate::session::{ChannelInfo, CloseReport, SessionCore, SessionState, SessionStats};
 
 /// A client that is here now: one session of one key.
 #[derive(Clone)]
@@ -48,6 +52,43 @@ impl Client {
         self.core.stats()
     }
 
+    /// The fingerprint of its key: who it is. Several sessions may have it at once.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.peer().fingerprint()
+    }
+
+    /// Its session, which tells it from others with the same key.
+    #[must_use]
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.peer().session_id()
+    }
+
+    /// Where it is, or was last.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.peer().address().to_owned()
+    }
+
+    /// When its session was set up. Connections come and go within it.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.core.since()
+    }
+
+    /// How long it last took to answer; `None` before the first answer. Measured when a connection begins, and every
+    /// [`Config::keepalive_idle`](crate::Config::keepalive_idle) that it is silent.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.core.stats().round_trip
+    }
+
+    /// The channels open with it, with what waits in each and how many more values may be sent.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        self.core.survey()
+    }
+
     /// Whether its session has not ended.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -74,6 +115,17 @@ impl Client {
     /// Dropped before it completes, the channel is given up.
     pub async fn receiver<T: Message>(&self, name: &str) -> Result<Receiver<T>, OpenError> {
         opening::receiver(&self.core, name, ChannelOptions::default()).await
+    }
+
+    /// Ends its session at once, and tells it why: it learns of [`SessionEnd::ClosedByPeer`](crate::SessionEnd) with this
+    /// reason, and does not dial again by itself. What it held goes to others; values on their way to it are lost to it.
+    /// [`close`](Self::close) drains first.
+    ///
+    /// # Cancel safety
+    /// Dropped before it completes, the session ends all the same.
+    pub async fn disconnect(&self, reason: impl Into<String>) {
+        self.core.say_goodbye(close_code::DISCONNECTED, reason.into());
+        self.core.wait_ended().await;
     }
 
     /// Closes every channel with this client, waits until what was sent has reached it, at most until the deadline, and

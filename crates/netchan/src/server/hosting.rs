@@ -241,6 +241,7 @@ mod tests {
 
     use super::*;
     use crate::error::{CloseReason, OpenError};
+    use crate::hub::HostedInfo;
     use crate::transport::BoxFuture;
     use crate::{ChannelOptions, Config};
 
@@ -285,6 +286,10 @@ mod tests {
         fn untaken(&self) -> u64 {
             7
         }
+
+        fn survey(&self) -> HostedInfo {
+            HostedInfo { name: self.spec.name.to_string(), depth: 7, ..HostedInfo::default() }
+        }
     }
 
     #[tokio::test]
@@ -314,6 +319,7 @@ mod tests {
         let tasks = server.sender::<u32>("door", 1).unwrap();
         drop(tasks);
         let again = server.core.host_with("window", 3, &options, access, engine).unwrap();
+        assert_eq!(server.hosted().into_iter().map(|hosted| hosted.depth).collect::<Vec<_>>(), [7]);
         let report = server.shutdown(Duration::from_secs(5)).await.unwrap();
         assert!(again.closed().is_some());
         assert_eq!(report.undelivered, 7);

@@ -4,6 +4,7 @@ mod accept;
 mod client;
 mod event;
 mod hosting;
+mod metrics;
 mod suspended;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use netchan_proto::crypto::{GateKeeper, GateKey, ServerSettings};
+use netchan_proto::crypto::{Fingerprint, GateKeeper, GateKey, ServerSettings};
 use netchan_proto::id::{Incarnation, SessionId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use crate::codec::Message;
 use crate::config::Config;
 use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
 use crate::handshake::random;
-use crate::hub::{Access, Cast, Engine};
+use crate::hub::{Access, Cast, Engine, HostedInfo};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
@@ -88,6 +89,9 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         config,
     });
     let accepting = tokio::spawn(accept::run(Arc::clone(&core), listener));
+    if !core.config.metrics_period.is_zero() {
+        tokio::spawn(metrics::sample(Arc::downgrade(&core), core.config.metrics_period));
+    }
     Ok(Server { core, accepting: Mutex::new(Some(accepting)), polling: Mutex::new(None) })
 }
 
@@ -319,6 +323,26 @@ impl Server {
     #[must_use]
     pub fn clients(&self) -> Vec<Client> {
         self.core.sessions().into_iter().map(Client::new).collect()
+    }
+
+    /// One of the clients that are here now, by its session.
+    #[must_use]
+    pub fn client(&self, session: SessionId) -> Option<Client> {
+        self.core.sessions.lock().get(&session).cloned().map(Client::new)
+    }
+
+    /// The clients of one key that are here now. What becomes of a second one is up to
+    /// [`Config::duplicate_sessions`](crate::Config::duplicate_sessions).
+    #[must_use]
+    pub fn clients_of(&self, key: Fingerprint) -> Vec<Client> {
+        self.clients().into_iter().filter(|client| client.fingerprint() == Some(key)).collect()
+    }
+
+    /// The channels that are hosted now, with what is in each.
+    #[must_use]
+    pub fn hosted(&self) -> Vec<HostedInfo> {
+        let engines: Vec<_> = self.core.hosted.lock().values().cloned().collect();
+        engines.iter().map(|engine| engine.survey()).collect()
     }
 
     /// Stops taking clients, closes every hosted channel, waits until what is in them has been received, at most until the

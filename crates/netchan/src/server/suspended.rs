@@ -91,6 +91,12 @@ impl ServerCore {
         })
     }
 
+    /// The sessions of one key that are here now.
+    pub(super) fn sessions_of(&self, key: Fingerprint) -> Vec<Arc<SessionCore>> {
+        let sessions = self.sessions();
+        sessions.into_iter().filter(|session| session.peer().fingerprint() == Some(key)).collect()
+    }
+
     pub(super) fn note_resumed(&self, core: &Arc<SessionCore>) {
         let peer = core.peer();
         if let (Some(owner), Some(session_id)) = (peer.fingerprint(), peer.session_id()) {
@@ -99,6 +105,7 @@ impl ServerCore {
     }
 
     pub(super) fn publish(&self, core: &Arc<SessionCore>, event: SessionEvent) {
+        super::metrics::session(&event);
         self.events.publish(ServerEvent { peer: core.peer(), event });
     }
 

@@ -76,7 +76,7 @@ impl Progress {
                 Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
                     link.half.consume(bytes);
-                    core.bytes_count.fetch_add(bytes as u64, Ordering::Relaxed);
+                    core.traffic.note_out(bytes);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return self.fail(core, error),

@@ -149,7 +149,7 @@ impl SessionCore {
                 }
             }
             Event::Finished(id) => self.finished(id),
-            Event::Pong { .. } => {}
+            Event::Pong { nonce } => self.ponged(nonce),
             Event::GoAway { code, reason } => self.peer_goes_away(code, reason),
         }
     }
@@ -159,11 +159,13 @@ impl SessionCore {
         let chan = self.table.lock().remove(&id);
         match chan {
             Some(Chan::Send(chan)) => {
+                tracing::debug!(parent: &chan.span, "channel closed");
                 self.note_replayed(&chan);
                 chan.writable_locally();
                 chan.detach_hub();
             }
             Some(Chan::Recv(chan)) => {
+                tracing::debug!(parent: &chan.span, "channel closed");
                 chan.wake_all();
                 chan.detach_hub();
             }

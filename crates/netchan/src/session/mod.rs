@@ -21,11 +21,13 @@ mod recv_chan;
 mod redial;
 mod send_chan;
 mod state;
+mod survey;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::ResumeFrom;
@@ -48,6 +50,8 @@ pub(crate) use self::redial::{NoLink, Relink};
 pub(crate) use self::send_chan::{SendChan, SendHandle, SendState};
 pub use self::state::{Events, SessionEvent, SessionState, SessionStats};
 pub(crate) use self::state::{Lossy, Publisher};
+pub use self::survey::{ChannelInfo, Direction as ChannelDirection};
+use self::traffic::Traffic;
 use crate::config::SessionLimits;
 use crate::error::SessionEnd;
 use crate::hub::Hub;
@@ -139,11 +143,11 @@ pub(crate) struct SessionCore {
     arrival: Mutex<Option<(u64, Arrival)>>,
     arrived: AtomicBool,
     board: state::Board,
-    /// Links so far; bytes read and written over the present one.
+    /// Links so far.
     links_count: AtomicU64,
     /// The present link's.
     epoch: AtomicU32,
-    bytes_count: AtomicU64,
+    traffic: Traffic,
     resumes: AtomicU64,
     /// Values replayed on channels that are gone.
     replayed: AtomicU64,
@@ -188,6 +192,7 @@ pub(crate) struct SessionCore {
     end: OnceLock<SessionEnd>,
     ended: watch::Sender<bool>,
     started: Instant,
+    since: SystemTime,
 }
 
 impl SessionCore {
@@ -219,7 +224,7 @@ impl SessionCore {
             board: state::Board::new(),
             links_count: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
-            bytes_count: AtomicU64::new(0),
+            traffic: Traffic::default(),
             resumes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
@@ -249,6 +254,7 @@ impl SessionCore {
             end: OnceLock::new(),
             ended: watch::Sender::new(false),
             started: Instant::now(),
+            since: SystemTime::now(),
         });
         let driver = Driver::new(Arc::clone(&core), link);
         (core, driver)
@@ -300,6 +306,9 @@ impl SessionCore {
             .sum();
         SessionStats {
             links: self.links_count.load(Ordering::Relaxed),
+            bytes_in: self.traffic.bytes_in(),
+            bytes_out: self.traffic.bytes_out(),
+            round_trip: self.traffic.round_trip(),
             resumes: self.resumes.load(Ordering::Relaxed),
             values_replayed: here + self.replayed.load(Ordering::Relaxed),
         }
@@ -334,6 +343,7 @@ impl SessionCore {
         if !self.greeted.swap(true, Ordering::SeqCst) {
             self.upper.confirmed(self);
         }
+        self.ping();
         let coming = self.coming.lock().take();
         match coming {
             None => {}
@@ -358,6 +368,25 @@ impl SessionCore {
         if let Links::Server(links) = &mut *self.links.lock() {
             links.acknowledged(Epoch(self.epoch.load(Ordering::SeqCst)));
         }
+    }
+
+    /// Asks for a sign of life, and measures how long that takes.
+    fn ping(&self) {
+        let sent = self.now_micros();
+        self.with_control(|c| c.ping(sent));
+    }
+
+    fn ponged(&self, sent_micros: u64) {
+        self.traffic.note_round_trip(self.now_micros().saturating_sub(sent_micros));
+    }
+
+    fn now_micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// When the session was set up.
+    pub(crate) const fn since(&self) -> SystemTime {
+        self.since
     }
 
     fn now_millis(&self) -> u64 {

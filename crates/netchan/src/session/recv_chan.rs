@@ -45,6 +45,8 @@ pub(crate) struct RecvChan {
     id: AtomicU32,
     pub(crate) name: Arc<str>,
     pub(crate) core: Arc<SessionCore>,
+    /// What is logged of it goes under this.
+    pub(super) span: tracing::Span,
     pub(crate) state: Mutex<RecvState>,
     pub(super) queued: AtomicBool,
     /// When news that nobody waited for last went out.
@@ -99,8 +101,12 @@ impl RecvChan {
             is_cast: false,
             restarted: false,
         };
+        let id = state.half.id().0;
+        let span = tracing::debug_span!("channel", channel = %name, id);
+        tracing::debug!(parent: &span, "channel open");
         Arc::new(Self {
-            id: AtomicU32::new(state.half.id().0),
+            id: AtomicU32::new(id),
+            span,
             name,
             core: Arc::clone(core),
             state: Mutex::new(state),

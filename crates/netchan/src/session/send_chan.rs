@@ -46,6 +46,8 @@ pub(crate) struct SendChan {
     id: AtomicU32,
     pub(crate) name: Arc<str>,
     pub(crate) core: Arc<SessionCore>,
+    /// What is logged of it goes under this.
+    pub(super) span: tracing::Span,
     pub(crate) state: Mutex<SendState>,
     pub(super) queued: AtomicBool,
     /// Set where this end sends the values of a hosted channel to a remote receiver.
@@ -74,8 +76,12 @@ impl SendChan {
             owed: Owed::default(),
             claims: Claims::default(),
         };
+        let id = state.half.id().0;
+        let span = tracing::debug_span!("channel", channel = %name, id);
+        tracing::debug!(parent: &span, "channel open");
         Arc::new(Self {
-            id: AtomicU32::new(state.half.id().0),
+            id: AtomicU32::new(id),
+            span,
             name,
             core: Arc::clone(core),
             state: Mutex::new(state),

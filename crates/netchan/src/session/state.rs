@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -81,6 +82,13 @@ pub struct SessionStats {
     pub resumes: u64,
     /// Values that this end sealed again because a link was lost before the peer had them.
     pub values_replayed: u64,
+    /// Bytes read, handshakes not counted.
+    pub bytes_in: u64,
+    /// Bytes written, handshakes not counted.
+    pub bytes_out: u64,
+    /// How long the peer last took to answer, measured when a link begins and every few seconds from then on; `None`
+    /// before the first answer.
+    pub round_trip: Option<Duration>,
 }
 
 /// Something a stream of events can tell that it left out others.

@@ -123,7 +123,7 @@ impl Driver {
     fn not_renewed(&mut self, reason: &str) -> Option<Turn> {
         tracing::warn!(peer = %self.core.peer(), %reason, "the connection was not replaced; the old one stays");
         self.stop_redialing();
-        self.core.bytes_count.store(0, Ordering::Relaxed);
+        self.core.traffic.mark();
         if let Some(link) = &mut self.link {
             link.renew_at = Some(Instant::now() + RENEW_AGAIN_AFTER);
         }

@@ -71,13 +71,13 @@ impl Driver {
                 return Err(self.gone(format!("nothing was heard of the other end for {silent:.1?}"), false));
             }
             link.check_at = if silent >= limits.keepalive_idle {
-                self.core.with_control(|c| c.ping(0));
+                self.core.ping();
                 link.heard + limits.keepalive_dead
             } else {
                 link.heard + limits.keepalive_idle
             };
         }
-        let worn = self.core.bytes_count.load(Ordering::Relaxed) >= limits.renew_bytes;
+        let worn = self.core.traffic.since_mark() >= limits.renew_bytes;
         if link.renew_at.is_some_and(|at| worn || now >= at) {
             link.renew_at = None;
             let resume = self.core.resume_from();

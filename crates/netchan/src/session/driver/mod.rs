@@ -247,7 +247,7 @@ impl Driver {
                         }
                     }
                     link.half.filled(bytes);
-                    self.core.bytes_count.fetch_add(bytes as u64, Ordering::Relaxed);
+                    self.core.traffic.note_in(bytes);
                     self.process()?;
                 }
             }
