@@ -59,6 +59,11 @@ impl Subprocess {
         }
     }
 
+    /// Kills the process, as `kill -9` does, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
+
     /// Waits until the process has ended. (Its standard input stays open until then: closing it would make it leave.)
     pub(crate) async fn ended(mut self) -> std::io::Result<ExitStatus> {
         // `Child::wait` closes an input it still owns; ours was taken out and lives until this function returns.

@@ -48,6 +48,51 @@ fn every_task_is_done_once_and_in_order() {
 }
 
 #[test]
+fn a_worker_that_is_killed_is_replaced_and_its_tasks_are_done_by_others() {
+    let (code, json) = findings(&["--kill", "3", "--cut", "2"]);
+    assert_eq!(code, Some(0), "{json}");
+    for fault in ["lost", "duplicated", "reordered", "wrong"] {
+        assert_eq!(json[fault], 0, "{fault}: {json}");
+    }
+    assert_eq!((&json["killed"], &json["cuts"]), (&3.into(), &8.into()), "{json}");
+    assert!(json["redelivered"].as_u64().unwrap() > 0, "{json}");
+    let (code, json) = findings(&["--kill", "1", "--cut", "0", "--workers", "1"]);
+    assert_eq!(code, Some(0), "{json}");
+    assert_eq!((&json["killed"], &json["cuts"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn faults_from_outside_belong_to_the_job() {
+    let (code, json) = findings(&[]);
+    assert_eq!(code, Some(0), "{json}");
+    assert_eq!((&json["killed"], &json["cuts"]), (&1.into(), &4.into()), "{json}");
+    let (_, json) = findings(&["--plant", "lose"]);
+    assert_eq!((&json["killed"], &json["cuts"]), (&0.into(), &0.into()), "{json}");
+}
+
+/// Ctrl-C hands nothing more out, and what was handed out is finished.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_drains() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_netchan"))
+        .args(["demo", "--tasks", "50000000", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // It has no event of its own for "at work"; too early an interrupt would end it before it listens.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let interrupted =
+        Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("kill runs");
+    assert!(interrupted.success());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut demo.stdout.take().expect("piped"), &mut text).expect("text");
+    let json: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(demo.wait().expect("it ends").code(), Some(0), "{json}");
+    assert_eq!((&json["interrupted"], &json["ok"]), (&true.into(), &true.into()), "{json}");
+    assert!(json["results"].as_u64() > Some(0) && json["results"] == json["tasks"], "{json}");
+}
+
+#[test]
 fn a_lost_result_is_found() {
     let (code, json) = findings(&["--plant", "lose"]);
     assert_eq!(code, Some(1), "{json}");
@@ -73,7 +118,7 @@ fn a_reordered_result_is_found() {
 
 #[test]
 fn connections_that_are_cut_change_nothing() {
-    let (code, json) = findings(&["--cut", "5"]);
+    let (code, json) = findings(&["--cut", "5", "--kill", "0"]);
     assert_eq!(code, Some(0), "{json}");
     for fault in ["lost", "duplicated", "reordered", "wrong"] {
         assert_eq!(json[fault], 0, "{fault}");

@@ -140,6 +140,49 @@ async fn a_result_waits_for_its_place() -> Anything {
     Ok(())
 }
 
+/// Results of one worker come in the order in which it gave them, however long each has to wait for its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_one_worker_keep_their_order() -> Anything {
+    let fleet = fleet(Options::default()).await?;
+    let Fleet { tasks, results, from, to, .. } = &fleet;
+    let feeding = tokio::spawn({
+        let tasks = tasks.clone();
+        async move {
+            for n in 0..500 {
+                tasks.send(n).await.unwrap();
+            }
+            tasks.close();
+        }
+    });
+    let working = async {
+        let mut under_way = std::collections::VecDeque::new();
+        while let Some(task) = from.recv().await.unwrap() {
+            let value = *task;
+            let mut acknowledging = Box::pin(task.ack_with(to, value));
+            if common::poll_once(&mut acknowledging).await.is_pending() {
+                under_way.push_back(acknowledging);
+            }
+            if under_way.len() > 6 {
+                under_way.pop_front().unwrap().await.unwrap();
+            }
+        }
+        for acknowledging in under_way {
+            acknowledging.await.unwrap();
+        }
+    };
+    let collecting = async {
+        for expected in 0..500 {
+            assert_eq!(results.recv().await.unwrap(), Some(expected));
+            if expected % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    within("all of it", async { tokio::join!(working, collecting) }).await;
+    feeding.await?;
+    Ok(())
+}
+
 /// A server behind a proxy, and a worker behind that and another beside it.
 struct Apart {
     proxy: Proxy,

@@ -1,6 +1,6 @@
 //! The audit: counts what arrived, as it arrived, and compares it with what had to arrive.
 
-use super::task::{Done, Task};
+use super::task::{Done, Setting, Task};
 
 /// Every raw arrival, counted; nothing is ever deduplicated or put in order here.
 pub(super) struct Audit {
@@ -59,12 +59,14 @@ impl Audit {
         };
         *arrivals += 1;
         tally.results += 1;
-        // Tasks are numbered as they are sent, so each worker sees rising numbers only.
-        if tally.last_task.is_some_and(|last| done.task < last) {
-            self.reordered += 1;
+        // Tasks are numbered as they are sent, so each worker sees rising numbers only, but for those that come again.
+        if !done.redelivered {
+            if tally.last_task.is_some_and(|last| done.task < last) {
+                self.reordered += 1;
+            }
+            tally.last_task = Some(done.task);
         }
-        tally.last_task = Some(done.task);
-        if done.answer != Task::numbered(done.task).work() {
+        if done.answer != Task::numbered(done.task).work(Setting::version(1).key) {
             self.wrong += 1;
         }
     }
@@ -75,6 +77,11 @@ impl Audit {
 
     pub(super) fn results_of(&self, worker: usize) -> u64 {
         self.workers.get(worker).map_or(0, |tally| tally.results)
+    }
+
+    /// Nothing more was handed out than this many tasks.
+    pub(super) fn limit(&mut self, tasks: u64) {
+        self.arrivals.truncate(usize::try_from(tasks).unwrap_or(usize::MAX));
     }
 
     pub(super) fn findings(&self) -> Findings {
@@ -104,7 +111,7 @@ mod tests {
     use crate::demo::task::Answer;
 
     fn done(task: u64, worker: usize) -> Done {
-        Done { task, worker, answer: Task::numbered(task).work() }
+        Done { task, worker, answer: Task::numbered(task).work(Setting::version(1).key), redelivered: false }
     }
 
     fn audit(tasks: u64, arrivals: &[(u64, usize)]) -> Findings {
@@ -152,9 +159,25 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_comes_again_may_stand_behind_later_ones() {
+        let mut audit = Audit::new(3, 1);
+        audit.arrive(&done(1, 0));
+        audit.arrive(&Done { redelivered: true, ..done(0, 0) });
+        audit.arrive(&done(2, 0));
+        assert!(audit.findings().clean());
+    }
+
+    #[test]
+    fn an_answer_without_the_setting_is_wrong() {
+        let mut audit = Audit::new(1, 1);
+        audit.arrive(&Done { answer: Task::numbered(0).work(0), ..done(0, 0) });
+        assert_eq!(audit.findings().wrong, 1);
+    }
+
+    #[test]
     fn wrong_answers_and_strangers_are_wrong() {
         let mut audit = Audit::new(2, 1);
-        audit.arrive(&Done { task: 0, worker: 0, answer: Answer::Digest { proof: 1 } });
+        audit.arrive(&Done { redelivered: false, task: 0, worker: 0, answer: Answer::Digest { proof: 1 } });
         audit.arrive(&done(1, 0));
         assert_eq!(audit.findings().wrong, 1);
         audit.arrive(&done(2, 0));

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::audit::{Audit, Findings};
@@ -27,6 +28,34 @@ pub(super) struct Collected {
     pub(super) cutter: Option<Cutter>,
 }
 
+/// Kills workers as the run goes on.
+pub(super) struct Killer {
+    /// How many are still to be killed.
+    pub(super) left: u64,
+    pub(super) of: u64,
+    pub(super) workers: usize,
+}
+
+impl Killer {
+    /// Whose turn it is, with so many results here. A worker whose connection has just been cut is let find another first:
+    /// else the cut would be no test of resuming.
+    fn turn(&mut self, results: u64, tasks: u64, cutter: Option<&Cutter>) -> Option<usize> {
+        let killed = self.of - self.left;
+        // The first a little beyond the middle of the run, where no cut is due.
+        let due = tasks.saturating_mul(2 * killed + 11) / (2 * self.of + 18);
+        if self.left == 0 || results < due.max(1) {
+            return None;
+        }
+        // Never the first, which commits the planted faults, nor the last, which is slow, if there are others.
+        let worker = if self.workers > 2 { 1 + (killed as usize) % (self.workers - 2) } else { 0 };
+        if cutter.is_some_and(|cutter| !cutter.is_settled(worker)) {
+            return None;
+        }
+        self.left -= 1;
+        Some(worker)
+    }
+}
+
 /// Counts results until all workers have left and the channel is drained. It does not stop at the expected number:
 /// duplicates come after it.
 pub(super) async fn collect(
@@ -35,6 +64,8 @@ pub(super) async fn collect(
     tasks: u64,
     progress: Progress,
     cutter: Option<Cutter>,
+    mut killer: Killer,
+    mut handed_out: watch::Receiver<Option<u64>>,
 ) -> Collected {
     let mut audit = Audit::new(tasks, progress.workers());
     let mut last_arrival = Instant::now();
@@ -67,6 +98,9 @@ pub(super) async fn collect(
                 if let Some(cutter) = &cutter {
                     cutter.progress(audit.results(), tasks);
                 }
+                if let Some(worker) = killer.turn(audit.results(), tasks, cutter.as_ref()) {
+                    crew.kill(worker);
+                }
                 progress.show(audit.results(), done.worker, audit.results_of(done.worker));
             }
             Ok(None) => {
@@ -82,5 +116,9 @@ pub(super) async fn collect(
         }
     }
     progress.clear();
+    if let Some(tasks) = *handed_out.borrow_and_update() {
+        // It was interrupted, and drained.
+        audit.limit(tasks);
+    }
     Collected { findings: audit.findings(), last_arrival, crew, cutter }
 }

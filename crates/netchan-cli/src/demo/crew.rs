@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Plant;
@@ -20,17 +20,22 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Crew {
     events: mpsc::UnboundedReceiver<Event>,
     watchers: JoinSet<()>,
+    /// For those that take the place of others.
+    news: mpsc::UnboundedSender<Event>,
     workers: Vec<Member>,
     faults: Vec<String>,
+    killed: u64,
 }
 
-#[derive(Default)]
 struct Member {
+    order: Order,
     encryption: Option<(String, String)>,
     planted: bool,
-    resumes: u64,
+    fenced: u64,
     values_replayed: u64,
     ended: bool,
+    /// Kills the process.
+    kill: Option<oneshot::Sender<()>>,
 }
 
 /// Something that a worker has done.
@@ -43,6 +48,8 @@ enum What {
     Told(News),
     /// The process is gone; the text says why that was not as agreed.
     Ended(Result<(), String>),
+    /// The process was killed, as was wanted.
+    Killed,
 }
 
 impl Crew {
@@ -52,16 +59,45 @@ impl Crew {
         slow: Option<usize>,
         plant: Option<Plant>,
     ) -> Result<Self, Failure> {
-        let (sender, events) = mpsc::unbounded_channel();
-        let mut watchers = JoinSet::new();
+        let (news, events) = mpsc::unbounded_channel();
+        let watchers = JoinSet::new();
+        let mut crew = Self { events, watchers, news, workers: Vec::new(), faults: Vec::new(), killed: 0 };
         for (worker, ticket) in tickets.iter().enumerate() {
             let effort = if slow == Some(worker) { SLOWNESS } else { 1 };
             let plant = plant.filter(|_| worker == 0);
             let order = Order { ticket: ticket.clone(), worker, effort, plant };
-            watchers.spawn(watch(Subprocess::start("demo-worker")?, order, sender.clone()));
+            let member = crew.enlist(order)?;
+            crew.workers.push(member);
         }
-        let workers = tickets.iter().map(|_| Member::default()).collect();
-        Ok(Self { events, watchers, workers, faults: Vec::new() })
+        Ok(crew)
+    }
+
+    fn enlist(&mut self, order: Order) -> Result<Member, Failure> {
+        let (kill, killed) = oneshot::channel();
+        let process = Subprocess::start("demo-worker")?;
+        self.watchers.spawn(watch(process, order.clone(), killed, self.news.clone()));
+        Ok(Member {
+            order,
+            encryption: None,
+            planted: false,
+            fenced: 0,
+            values_replayed: 0,
+            ended: false,
+            kill: Some(kill),
+        })
+    }
+
+    /// Kills a worker with SIGKILL, whatever it is at; another takes its place.
+    pub(super) fn kill(&mut self, worker: usize) {
+        if let Some(kill) = self.workers[worker].kill.take() {
+            // A process that has ended already hears nothing.
+            _ = kill.send(());
+        }
+    }
+
+    /// How many were killed.
+    pub(super) const fn killed(&self) -> u64 {
+        self.killed
     }
 
     /// Waits until every worker has its channels open, so that all start the race together. One that fails is noted and
@@ -95,9 +131,20 @@ impl Crew {
             What::Told(News::Ready { key_exchange, cipher }) => {
                 member.encryption = Some((key_exchange, cipher))
             }
-            What::Told(News::Finished { planted, resumes, values_replayed }) => {
+            What::Told(News::Finished { planted, fenced, values_replayed }) => {
                 member.planted = planted;
-                (member.resumes, member.values_replayed) = (resumes, values_replayed);
+                (member.fenced, member.values_replayed) = (fenced, values_replayed);
+            }
+            What::Killed => {
+                self.killed += 1;
+                let order = member.order.clone();
+                match self.enlist(order) {
+                    Ok(member) => self.workers[worker] = member,
+                    Err(error) => {
+                        self.workers[worker].ended = true;
+                        self.faults.push(format!("worker {} could not be replaced: {error}", worker + 1));
+                    }
+                }
             }
             What::Ended(outcome) => {
                 member.ended = true;
@@ -132,10 +179,10 @@ impl Crew {
         problems
     }
 
-    /// How often the workers' sessions went on over another connection, and how many values they sent again for that.
-    pub(super) fn resumed(&self) -> (u64, u64) {
-        let resumes = self.workers.iter().map(|member| member.resumes).sum();
-        (resumes, self.workers.iter().map(|member| member.values_replayed).sum())
+    /// How many values the workers' sessions sent again, and results that came too late.
+    pub(super) fn replayed_and_fenced(&self) -> (u64, u64) {
+        let replayed = self.workers.iter().map(|member| member.values_replayed).sum();
+        (replayed, self.workers.iter().map(|member| member.fenced).sum())
     }
 
     /// The key exchange and the cipher in use (all of them, should workers differ).
@@ -150,14 +197,29 @@ impl Crew {
 }
 
 /// Follows one process to its end.
-async fn watch(mut process: Subprocess, order: Order, events: mpsc::UnboundedSender<Event>) {
+async fn watch(
+    mut process: Subprocess,
+    order: Order,
+    mut kill: oneshot::Receiver<()>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let worker = order.worker;
     let tell = |what| drop(events.send(Event { worker, what }));
     // A process that cannot be told anything has ended: its exit status, below, says more than the broken pipe.
     let _ = process.tell(&order).await;
     let mut finished = false;
     let silenced = loop {
-        match process.hear::<News>().await {
+        let heard = tokio::select! {
+            Ok(()) = &mut kill => {
+                let what = match process.kill().await {
+                    Ok(()) => What::Killed,
+                    Err(e) => What::Ended(Err(format!("could not be killed: {e}"))),
+                };
+                return tell(what);
+            }
+            heard = process.hear::<News>() => heard,
+        };
+        match heard {
             Ok(Some(news)) => {
                 finished |= matches!(news, News::Finished { .. });
                 tell(What::Told(news));

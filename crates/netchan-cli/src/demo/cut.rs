@@ -28,6 +28,8 @@ pub(super) struct Cutter {
 struct Worker {
     wanted: AtomicU64,
     done: AtomicU64,
+    /// Connections so far.
+    connections: AtomicU64,
 }
 
 impl Cutter {
@@ -57,6 +59,13 @@ impl Cutter {
         }
     }
 
+    /// Whether nothing is to be cut for this worker now, and it has found its way back since the last.
+    pub(super) fn is_settled(&self, worker: usize) -> bool {
+        let Some(worker) = self.workers.get(worker) else { return true };
+        let done = worker.done.load(Ordering::Relaxed);
+        done >= worker.wanted.load(Ordering::Relaxed) && worker.connections.load(Ordering::Relaxed) > done
+    }
+
     /// How many connections have been cut.
     pub(super) fn cuts(&self) -> u64 {
         self.workers.iter().map(|worker| worker.done.load(Ordering::Relaxed)).sum()
@@ -78,7 +87,10 @@ async fn accept(listener: TcpListener, server: SocketAddr, worker: Arc<Worker>) 
     let mut carriers = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((near, _)) => drop(carriers.spawn(carry(near, server, Arc::clone(&worker)))),
+            Ok((near, _)) => {
+                worker.connections.fetch_add(1, Ordering::Relaxed);
+                carriers.spawn(carry(near, server, Arc::clone(&worker)));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

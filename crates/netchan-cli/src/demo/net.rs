@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netchan::address::Address;
-use netchan::{Config, Server, Session};
-pub(super) use netchan::{Receiver, Sender};
+pub(super) use netchan::{Broadcast, Receiver, Sender};
+use netchan::{ChannelOptions, Config, Deliveries, Server, Session};
 
-use super::task::{Done, Task};
+use super::task::{Done, Setting, Task};
 use crate::Failure;
 
 /// Where the server listens: a port of the system's choice, this machine only.
@@ -16,6 +16,10 @@ const ADDRESS: &str = "127.0.0.1:0";
 const TASKS_CAPACITY: usize = 64;
 /// Results that may wait at the server for the collector, over all workers together.
 const RESULTS_CAPACITY: usize = 256;
+/// Settings that a slow worker may be behind.
+const SETTINGS_CAPACITY: usize = 16;
+/// Tasks that come to a worker ahead of its asking: enough to keep it busy while an acknowledgement is on its way.
+const PREFETCH: usize = 4;
 
 /// The server's side.
 pub(super) struct Hosted {
@@ -23,6 +27,8 @@ pub(super) struct Hosted {
     /// Each task goes to the worker that has waited longest.
     pub(super) tasks: Sender<Task>,
     pub(super) results: Receiver<Done>,
+    /// Whoever comes gets what is set first.
+    pub(super) settings: Broadcast<Setting>,
 }
 
 impl Hosted {
@@ -30,7 +36,15 @@ impl Hosted {
         let server = netchan::listen_and_serve(ADDRESS, Config::default()).await?;
         let tasks = server.sender("tasks", TASKS_CAPACITY)?;
         let results = server.receiver("results", RESULTS_CAPACITY)?;
-        Ok(Self { server, tasks, results })
+        let settings = server.broadcast("settings", SETTINGS_CAPACITY)?;
+        settings.assign(Setting::version(1)).await?;
+        Ok(Self { server, tasks, results, settings })
+    }
+
+    /// Sessions that went on over another connection, and tasks that were handed out again.
+    pub(super) fn resumed_and_redelivered(&self) -> (u64, u64) {
+        let stats = self.server.stats();
+        (stats.resumes, stats.redelivered)
     }
 
     pub(super) fn ticket(&self) -> String {
@@ -63,16 +77,18 @@ impl Hosted {
 /// A worker's side.
 pub(super) struct Dialled {
     session: Session,
-    pub(super) tasks: Receiver<Task>,
+    pub(super) tasks: Deliveries<Task>,
     pub(super) results: Sender<Done>,
+    pub(super) settings: Receiver<Setting>,
 }
 
 impl Dialled {
     pub(super) async fn dial(ticket: &str) -> Result<Self, Failure> {
         let session = netchan::dial(ticket, Config::default()).await?;
-        let tasks = session.receiver("tasks").await?;
+        let settings = session.receiver("settings").await?;
         let results = session.sender("results").await?;
-        Ok(Self { session, tasks, results })
+        let tasks = session.deliveries_with("tasks", ChannelOptions::default().prefetch(PREFETCH)).await?;
+        Ok(Self { session, tasks, results, settings })
     }
 
     pub(super) fn key_exchange(&self) -> String {
@@ -83,10 +99,9 @@ impl Dialled {
         self.session.cipher().to_string()
     }
 
-    /// How often the session went on over another connection, and how many values it sent again for that.
-    pub(super) fn resumed(&self) -> (u64, u64) {
-        let stats = self.session.stats();
-        (stats.resumes, stats.values_replayed)
+    /// How many values the session sent again because a connection was lost.
+    pub(super) fn values_replayed(&self) -> u64 {
+        self.session.stats().values_replayed
     }
 
     /// Leaves once everything sent has arrived.

@@ -20,6 +20,12 @@ pub(super) struct Report {
     pub(super) cuts: u64,
     pub(super) resumes: u64,
     pub(super) values_replayed: u64,
+    /// Workers that were killed and replaced, tasks that were handed out again, and results that came too late for their task.
+    pub(super) killed: u64,
+    pub(super) redelivered: u64,
+    pub(super) fenced: u64,
+    /// Not all tasks were handed out, because the user had enough.
+    pub(super) interrupted: bool,
     /// What went wrong beside the counts.
     pub(super) problems: Vec<String>,
 }
@@ -67,7 +73,16 @@ impl Report {
                 [("cuts", self.cuts), ("resumes", self.resumes), ("replayed", self.values_replayed)];
             rows.extend(figures.map(|(name, count)| vec![name.to_string(), grouped(count)]));
         }
-        let verdict = if self.ok() { "every task was done once and in order" } else { "FAILED" };
+        if self.killed + self.redelivered + self.fenced > 0 {
+            let figures =
+                [("killed", self.killed), ("redelivered", self.redelivered), ("fenced", self.fenced)];
+            rows.extend(figures.map(|(name, count)| vec![name.to_string(), grouped(count)]));
+        }
+        let verdict = match (self.ok(), self.interrupted) {
+            (true, false) => "every task was done once and in order",
+            (true, true) => "interrupted; every task that was handed out was done once and in order",
+            (false, _) => "FAILED",
+        };
         format!(
             "{}rate          {} results/s in {:.2} s\nkey exchange  {}\ncipher        {}\n{verdict}\n",
             table(&rows),
@@ -108,6 +123,10 @@ impl Report {
             "cuts": self.cuts,
             "resumes": self.resumes,
             "values_replayed": self.values_replayed,
+            "killed": self.killed,
+            "redelivered": self.redelivered,
+            "fenced": self.fenced,
+            "interrupted": self.interrupted,
             "problems": self.problems,
             "ok": self.ok(),
         })
@@ -133,6 +152,10 @@ mod tests {
             cuts: 0,
             resumes: 0,
             values_replayed: 0,
+            killed: 0,
+            redelivered: 0,
+            fenced: 0,
+            interrupted: false,
             problems: Vec::new(),
         }
     }

@@ -36,6 +36,24 @@ pub(crate) struct Done {
     pub(crate) task: u64,
     pub(crate) worker: usize,
     pub(crate) answer: Answer,
+    /// The task had been handed out before: it may stand behind later ones.
+    pub(crate) redelivered: bool,
+}
+
+/// What every worker must have applied before its first task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    /// Counts changes; the first is 1.
+    pub(crate) version: u64,
+    /// Goes into every answer: who has not applied it computes nonsense.
+    pub(crate) key: u64,
+}
+
+impl Setting {
+    /// The demo's. Only its version changes while it runs.
+    pub(crate) const fn version(version: u64) -> Self {
+        Self { version, key: 0x6e65_7463_6861_6e21 }
+    }
 }
 
 /// The answer to a task. `proof` can only be had by doing the work.
@@ -62,10 +80,10 @@ impl Task {
         Self { id, kind, numbers, text: words.join(" ") }
     }
 
-    /// Does the work.
-    pub(crate) fn work(&self) -> Answer {
+    /// Does the work, as the setting's key says.
+    pub(crate) fn work(&self, key: u64) -> Answer {
         let seed = self.text.bytes().map(u64::from).chain(self.numbers.iter().map(|&n| u64::from(n)));
-        let mut proof = seed.fold(self.id, |state, item| mix(state ^ item));
+        let mut proof = seed.fold(self.id ^ key, |state, item| mix(state ^ item));
         for _ in 0..EFFORT {
             proof = mix(proof);
         }
@@ -84,11 +102,11 @@ impl Task {
     }
 
     /// Does the work `times` over, as a slow machine would.
-    pub(crate) fn work_repeatedly(&self, times: u32) -> Answer {
+    pub(crate) fn work_repeatedly(&self, times: u32, key: u64) -> Answer {
         for _ in 1..times {
-            black_box(black_box(self).work());
+            black_box(black_box(self).work(key));
         }
-        self.work()
+        self.work(key)
     }
 }
 
@@ -106,8 +124,9 @@ mod tests {
         for id in 0..50 {
             let task = Task::numbered(id);
             assert_eq!(task, Task::numbered(id));
-            assert_eq!(task.work(), task.work_repeatedly(SLOWNESS));
-            assert_ne!(task.work(), Task::numbered(id + 1).work());
+            assert_eq!(task.work(7), task.work_repeatedly(SLOWNESS, 7));
+            assert_ne!(task.work(7), Task::numbered(id + 1).work(7));
+            assert_ne!(task.work(7), task.work(8), "the setting is part of it");
         }
     }
 

@@ -1,20 +1,29 @@
-//! A worker process: dials, takes tasks until there are no more, sends results, closes.
+//! A worker process: dials, applies the settings, takes tasks until there are no more, acknowledges each with its result,
+//! closes.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use netchan::{AckError, AckWithError, Delivery};
 use serde::{Deserialize, Serialize};
 
 use super::Plant;
 use super::net::Dialled;
-use super::task::Done;
+use super::task::{Done, Setting, Task};
 use crate::Failure;
 use crate::child::{self, Orders};
+
+/// Acknowledgements that may be on their way while the next task is worked at.
+const UNDER_WAY_MAX: usize = 8;
 
 /// How long a worker's last results may take to arrive.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the parent tells a worker, in one line.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) ticket: String,
     pub(super) worker: usize,
@@ -28,44 +37,137 @@ pub(super) struct Order {
 pub(super) enum News {
     /// Dialled, both channels open.
     Ready { key_exchange: String, cipher: String },
-    /// No more tasks, everything delivered. `planted`: the fault that was asked for has happened. The rest is what the
-    /// session has been through.
-    Finished { planted: bool, resumes: u64, values_replayed: u64 },
+    /// No more tasks, everything acknowledged. `planted`: the fault that was asked for has happened; `fenced`: results that
+    /// came too late, because another had the task by then.
+    Finished { planted: bool, fenced: u64, values_replayed: u64 },
 }
 
 /// The whole life of a worker.
 pub(crate) async fn run() -> Result<(), Failure> {
     let order: Order = Orders::listen().next().await;
     let worker = order.worker;
+    // Ctrl-C reaches the whole group of processes; the parent has the workers drain.
+    let deaf = tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     // In a task, not in the main thread: that is where a program's work normally is.
-    tokio::spawn(serve(order)).await?.map_err(|e| format!("worker {}: {e}", worker + 1).into())
+    let served = tokio::spawn(serve(order)).await?.map_err(|e| format!("worker {}: {e}", worker + 1).into());
+    deaf.abort();
+    served
 }
 
 async fn serve(order: Order) -> Result<(), Failure> {
     let dialled = Dialled::dial(&order.ticket).await?;
+    // What is set comes first, whenever a worker joins: without it the first task could not be done.
+    let mut setting: Setting =
+        dialled.settings.recv().await?.ok_or("the settings ended before they began")?;
     child::answer(&News::Ready { key_exchange: dialled.key_exchange(), cipher: dialled.cipher() })?;
 
     let mut saboteur = Saboteur::new(order.plant);
-    while let Some(task) = dialled.tasks.recv().await? {
-        let answer = task.work_repeatedly(order.effort);
-        let done = Done { task: task.id, worker: order.worker, answer };
-        for done in saboteur.pass(done) {
-            dialled.results.send(done).await?;
+    let mut desk = Desk::new(&dialled);
+    let mut settings_go_on = true;
+    loop {
+        let task = tokio::select! {
+            newer = dialled.settings.recv(), if settings_go_on => {
+                match newer? {
+                    Some(newer) => setting = newer,
+                    None => settings_go_on = false,
+                }
+                continue;
+            }
+            task = dialled.tasks.recv() => task?,
+        };
+        let Some(task) = task else { break };
+        let answer = task.work_repeatedly(order.effort, setting.key);
+        let done = Done { task: task.id, worker: order.worker, answer, redelivered: task.redelivered() };
+        for act in saboteur.pass(task, done) {
+            desk.act(act).await?;
         }
     }
-    if let Some(done) = saboteur.held {
-        dialled.results.send(done).await?;
+    if let Some(act) = saboteur.rest() {
+        desk.act(act).await?;
     }
-    let (resumes, values_replayed) = dialled.resumed();
+    let fenced = desk.close().await?;
+    let values_replayed = dialled.values_replayed();
     dialled.close(CLOSE_DEADLINE).await?;
-    child::answer(&News::Finished { planted: saboteur.planted, resumes, values_replayed })
+    child::answer(&News::Finished { planted: saboteur.planted, fenced, values_replayed })
+}
+
+/// What is done about a task.
+enum Act {
+    /// Its result is committed with its acknowledgement.
+    Finish(Delivery<Task>, Done),
+    /// It is acknowledged, and its result swallowed.
+    Swallow(Delivery<Task>),
+    /// A result is sent without any acknowledgement.
+    SendAlone(Done),
+}
+
+type Acknowledging<'a> = Pin<Box<dyn Future<Output = Result<(), AckWithError<Done>>> + Send + 'a>>;
+
+/// Acknowledges in order, a few at a time.
+struct Desk<'a> {
+    dialled: &'a Dialled,
+    under_way: VecDeque<Acknowledging<'a>>,
+    fenced: u64,
+}
+
+impl<'a> Desk<'a> {
+    fn new(dialled: &'a Dialled) -> Self {
+        Self { dialled, under_way: VecDeque::new(), fenced: 0 }
+    }
+
+    async fn act(&mut self, act: Act) -> Result<(), Failure> {
+        match act {
+            Act::Finish(task, done) => {
+                if self.under_way.len() >= UNDER_WAY_MAX {
+                    self.settle_oldest().await?;
+                }
+                let mut acknowledging: Acknowledging<'a> =
+                    Box::pin(task.ack_with(&self.dialled.results, done));
+                // Polled once here, so that it leaves in its turn; also by a task whose budget is used up.
+                let first = poll_fn(|cx| Poll::Ready(acknowledging.as_mut().poll(cx)));
+                match tokio::task::unconstrained(first).await {
+                    Poll::Ready(outcome) => self.settle(outcome)?,
+                    Poll::Pending => self.under_way.push_back(acknowledging),
+                }
+            }
+            Act::Swallow(task) => task.ack().await?,
+            Act::SendAlone(done) => self.dialled.results.send(done).await?,
+        }
+        Ok(())
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), Failure> {
+        let Some(oldest) = self.under_way.pop_front() else { return Ok(()) };
+        let outcome = oldest.await;
+        self.settle(outcome)
+    }
+
+    fn settle(&mut self, outcome: Result<(), AckWithError<Done>>) -> Result<(), Failure> {
+        match outcome {
+            Ok(()) => Ok(()),
+            // Another has the task, because this worker could not be reached for too long: its result is thrown away.
+            Err(AckWithError { reason: AckError::Fenced, .. }) => {
+                self.fenced += 1;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for what is under way; returns how many results came too late.
+    async fn close(mut self) -> Result<u64, Failure> {
+        while !self.under_way.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(self.fenced)
+    }
 }
 
 /// Plants one fault among the results, at the first chance; without one it passes everything on.
 struct Saboteur {
     plant: Option<Plant>,
     planted: bool,
-    held: Option<Done>,
+    held: Option<(Delivery<Task>, Done)>,
 }
 
 impl Saboteur {
@@ -73,48 +175,31 @@ impl Saboteur {
         Self { plant, planted: false, held: None }
     }
 
-    /// What to send in place of `done`.
-    fn pass(&mut self, done: Done) -> Vec<Done> {
-        let Some(plant) = self.plant.filter(|_| !self.planted) else { return vec![done] };
+    /// What to do about a task that is done.
+    fn pass(&mut self, task: Delivery<Task>, done: Done) -> Vec<Act> {
+        let Some(plant) = self.plant.filter(|_| !self.planted) else { return vec![Act::Finish(task, done)] };
         match (plant, self.held.take()) {
             (Plant::Lose, _) => {
                 self.planted = true;
-                Vec::new()
+                vec![Act::Swallow(task)]
             }
             (Plant::Dup, _) => {
                 self.planted = true;
-                vec![done.clone(), done]
+                vec![Act::SendAlone(done.clone()), Act::Finish(task, done)]
             }
             (Plant::Reorder, None) => {
-                self.held = Some(done);
+                self.held = Some((task, done));
                 Vec::new()
             }
-            (Plant::Reorder, Some(earlier)) => {
+            (Plant::Reorder, Some((earlier, earlier_done))) => {
                 self.planted = true;
-                vec![done, earlier]
+                vec![Act::Finish(task, done), Act::Finish(earlier, earlier_done)]
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::demo::task::Answer;
-
-    fn sent(plant: Option<Plant>) -> Vec<u64> {
-        let mut saboteur = Saboteur::new(plant);
-        (0..4)
-            .flat_map(|task| saboteur.pass(Done { task, worker: 0, answer: Answer::Digest { proof: 0 } }))
-            .map(|done| done.task)
-            .collect()
-    }
-
-    #[test]
-    fn exactly_one_fault_is_planted() {
-        assert_eq!(sent(None), [0, 1, 2, 3]);
-        assert_eq!(sent(Some(Plant::Lose)), [1, 2, 3]);
-        assert_eq!(sent(Some(Plant::Dup)), [0, 0, 1, 2, 3]);
-        assert_eq!(sent(Some(Plant::Reorder)), [1, 0, 2, 3]);
+    /// What was held back for a fault that found no chance.
+    fn rest(&mut self) -> Option<Act> {
+        self.held.take().map(|(task, done)| Act::Finish(task, done))
     }
 }

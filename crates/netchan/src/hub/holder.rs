@@ -31,6 +31,21 @@ pub(crate) struct Holder {
     outcomes: OnceLock<Weak<SendChan>>,
     /// Outcomes that found no room yet. While there are any, nothing more is done for it.
     unsent: Mutex<VecDeque<Outcome>>,
+    /// Results that wait for their places, by the channel that they go into: in the order in which they came.
+    lines: Mutex<Vec<Line>>,
+}
+
+/// Results of one holder that wait for places in one channel. A task sees to it while there is one.
+struct Line {
+    results: Arc<Hub>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A result that comes with an acknowledgement.
+struct Waiting {
+    token: u64,
+    number: u64,
+    value: Bytes,
 }
 
 impl HubState {
@@ -65,6 +80,7 @@ impl Hub {
             asks: OnceLock::new(),
             outcomes: OnceLock::new(),
             unsent: Mutex::default(),
+            lines: Mutex::default(),
         }))
     }
 
@@ -223,7 +239,8 @@ impl Holder {
                     self.answer(token, Verdict::NoResults);
                     return Some(());
                 };
-                self.ack_with(core, token, number, &results, bytes.slice_ref(value));
+                let value = bytes.slice_ref(value);
+                self.ack_with(core, &results, Waiting { token, number, value });
                 return Some(());
             }
         };
@@ -238,41 +255,55 @@ impl Holder {
         self.hub.millis_from_now(Duration::from_millis(millis).min(PATIENCE_MAX))
     }
 
-    /// The result waits for its turn in its channel, then both are done in one step (`DEL-8`).
-    fn ack_with(
-        self: &Arc<Self>,
-        core: &Arc<SessionCore>,
-        token: u64,
-        number: u64,
-        results: &Arc<Hub>,
-        value: Bytes,
-    ) {
-        let holds = self.hub.ask(self.key, number, |state| state.hosted.holds(self.key, number));
+    /// The result waits for its turn in its channel, behind others of this holder, then both are done in one step (`DEL-8`).
+    fn ack_with(self: &Arc<Self>, core: &Arc<SessionCore>, results: &Arc<Hub>, result: Waiting) {
+        let key = self.key;
+        let holds = self.hub.ask(key, result.number, |state| state.hosted.holds(key, result.number));
         if holds != Verdict::Done {
-            return self.answer(token, holds);
+            return self.answer(result.token, holds);
+        }
+        {
+            let mut lines = self.lines.lock();
+            if let Some(line) = lines.iter_mut().find(|line| Arc::ptr_eq(&line.results, results)) {
+                return line.waiting.push_back(result);
+            }
         }
         match results.poll_acquire(None, &mut None, None) {
-            Poll::Ready(acquired) => self.acknowledge(core, token, number, results, &acquired, value),
+            Poll::Ready(acquired) => self.acknowledge(core, results, &acquired, result),
             Poll::Pending => {
-                let (holder, core, results) = (Arc::clone(self), Arc::clone(core), Arc::clone(results));
-                tokio::spawn(async move {
-                    let mut ticket = None;
-                    let acquired = poll_fn(|cx| results.poll_acquire(Some(cx), &mut ticket, None)).await;
-                    holder.acknowledge(&core, token, number, &results, &acquired, value);
-                });
+                let line = Line { results: Arc::clone(results), waiting: VecDeque::from([result]) };
+                self.lines.lock().push(line);
+                tokio::spawn(Arc::clone(self).wait_in_line(Arc::clone(core), Arc::clone(results)));
             }
         }
     }
 
-    fn acknowledge(
-        &self,
-        core: &Arc<SessionCore>,
-        token: u64,
-        number: u64,
-        results: &Arc<Hub>,
-        acquired: &Acquired,
-        value: Bytes,
-    ) {
+    /// Sees to the results that wait for one channel, until there are none.
+    async fn wait_in_line(self: Arc<Self>, core: Arc<SessionCore>, results: Arc<Hub>) {
+        loop {
+            let mut ticket = None;
+            let acquired = poll_fn(|cx| results.poll_acquire(Some(cx), &mut ticket, None)).await;
+            let next = {
+                let mut lines = self.lines.lock();
+                let at = lines.iter().position(|line| Arc::ptr_eq(&line.results, &results));
+                // It was there when this task began, and nobody else takes it away.
+                let Some(at) = at else { break };
+                lines[at].waiting.pop_front()
+            };
+            if let Some(result) = next {
+                self.acknowledge(&core, &results, &acquired, result);
+            }
+            let mut lines = self.lines.lock();
+            let at = lines.iter().position(|line| Arc::ptr_eq(&line.results, &results));
+            if let Some(at) = at.filter(|at| lines[*at].waiting.is_empty()) {
+                lines.remove(at);
+                break;
+            }
+        }
+    }
+
+    fn acknowledge(&self, core: &Arc<SessionCore>, results: &Arc<Hub>, acquired: &Acquired, result: Waiting) {
+        let Waiting { token, number, value } = result;
         let verdict = match acquired {
             Acquired::Closed(_) => Verdict::ResultsClosed,
             // A channel without places has been refused.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::hub::HostedInfo;
 use crate::peer::Peer;
 use crate::session::{Lossy, SessionCore, SessionEvent, SessionState, SessionStats};
 
@@ -26,6 +27,10 @@ pub struct ServerStats {
     pub resumes: u64,
     /// Values that this end sealed again because a link was lost before the client had them.
     pub values_replayed: u64,
+    /// Values of hosted channels that were handed out again.
+    pub redelivered: u64,
+    /// Values of hosted channels that nobody acknowledged in as many attempts as they may have.
+    pub dead: u64,
 }
 
 impl ServerStats {
@@ -33,6 +38,11 @@ impl ServerStats {
         self.sessions += 1;
         self.resumes += session.resumes;
         self.values_replayed += session.values_replayed;
+    }
+
+    pub(super) fn add_channel(&mut self, channel: &HostedInfo) {
+        self.redelivered += channel.redelivered;
+        self.dead += channel.dead;
     }
 }
 

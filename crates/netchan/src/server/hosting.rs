@@ -107,12 +107,14 @@ impl Keeper for ServerCore {
     }
 
     fn finished(&self, engine: &dyn Engine) {
+        let last = engine.survey();
         let mut hosted = self.hosted.lock();
         let name = &*engine.spec().name;
         // The name may have been taken again since the close.
         if hosted.get(name).is_some_and(|known| std::ptr::addr_eq(Arc::as_ptr(known), engine)) {
             hosted.remove(name);
         }
+        self.past.lock().add_channel(&last);
     }
 }
 

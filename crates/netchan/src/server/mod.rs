@@ -311,11 +311,12 @@ impl Server {
         self.core.events.subscribe(|| self.core.sessions().iter().map(ServerEvent::now).collect())
     }
 
-    /// What the server's sessions have been through, those included that have ended.
+    /// What the server's sessions and channels have been through, those included that have ended.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         let mut stats = *self.core.past.lock();
         self.core.sessions().iter().for_each(|core| stats.add(core.stats()));
+        self.hosted().iter().for_each(|channel| stats.add_channel(channel));
         stats
     }
 
