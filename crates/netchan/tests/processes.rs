@@ -8,22 +8,14 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::process::{Process, role, say};
 use common::{Anything, eventually, within};
 use netchan::{
     ChannelOptions, Config, Identity, LossPolicy, SendError, SessionEvent, SessionState, Unsettled, dial,
     listen_and_serve,
 };
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
-
-/// What a child is to be.
-const ROLE: &str = "NETCHAN_TEST_ROLE";
-/// What it needs for that.
-const WITH: &str = "NETCHAN_TEST_WITH";
 
 /// Short, so that a test need not wait long for a link to be found dead.
 fn quick() -> Config {
@@ -33,65 +25,13 @@ fn quick() -> Config {
     config
 }
 
-/// A process of this program in another role; its lines are what it says of values.
-struct Process {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(role: &str, with: &str, wrapper: &[&str]) -> Self {
-        let this = std::env::current_exe().unwrap();
-        let mut command = match wrapper.split_first() {
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(this);
-                command
-            }
-            None => Command::new(this),
-        };
-        let mut child = command
-            .args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, role)
-            .env(WITH, with)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    /// The next line that the role says; the test harness says others.
-    async fn line(&mut self) -> Option<String> {
-        while let Ok(Some(line)) = self.lines.next_line().await {
-            // The harness leaves its own line open, and ours is appended to it.
-            if let Some((_, said)) = line.split_once("@@ ") {
-                return Some(said.to_owned());
-            }
-        }
-        None
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let status = std::process::Command::new("kill").args([name, &pid]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "@@ {line}").and_then(|()| out.flush()).unwrap();
-}
-
 /// What a child runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_process() -> Anything {
-    let with = std::env::var(WITH).unwrap_or_default();
-    match std::env::var(ROLE).as_deref() {
-        Ok("server") => serve(&with).await,
-        Ok("client") => send(&with).await,
+    let (role, with) = role();
+    match role.as_str() {
+        "server" => serve(&with).await,
+        "client" => send(&with).await,
         _ => Ok(()),
     }
 }

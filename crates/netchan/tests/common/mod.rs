@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod killed;
+#[cfg(unix)]
+pub mod process;
 pub mod proxy;
 
 use std::pin::pin;
