@@ -5,8 +5,11 @@
 
 use std::io;
 
+use bytes::Bytes;
 use serde::de::Error as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::job::{Job, Meter, Pace};
 use super::message::{Message, block, block_checksum};
@@ -15,6 +18,8 @@ use super::message::{Message, block, block_checksum};
 const BATCH_BYTES: usize = 64 * 1024;
 /// What one read may bring.
 const READ_BYTES: usize = 128 * 1024;
+/// Batches that may wait for each of many connections.
+const BATCHES_UNDER_WAY: usize = 4;
 /// Bytes that a message may have beyond its nominal size, its length prefix included.
 const SLACK_BYTES: usize = 32;
 
@@ -141,6 +146,50 @@ pub(super) async fn produce_messages(writer: &mut (impl AsyncWrite + Unpin), job
     }
     outbox.send(writer).await?;
     writer.shutdown().await?;
+    Ok(sent)
+}
+
+/// Sends every message to every writer until the time is over, each encoded once; tells how many.
+pub(super) async fn broadcast_messages<W>(writers: Vec<W>, job: &Job) -> io::Result<u64>
+where
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let mut copies = Vec::new();
+    let mut carriers = JoinSet::new();
+    for mut writer in writers {
+        let (copy, mut batches) = mpsc::channel::<Bytes>(BATCHES_UNDER_WAY);
+        copies.push(copy);
+        carriers.spawn(async move {
+            while let Some(batch) = batches.recv().await {
+                writer.write_all(&batch).await?;
+            }
+            writer.shutdown().await
+        });
+    }
+    let mut message = Message::template(job.size);
+    let mut outbox = Outbox::new(job.size);
+    let mut sent = 0;
+    let mut pace = Pace::of_messages(job.seconds);
+    loop {
+        let more = pace.more();
+        if outbox.full() || !more {
+            let batch = Bytes::copy_from_slice(&outbox.buffer[..outbox.filled]);
+            outbox.filled = 0;
+            for copy in &copies {
+                copy.send(batch.clone()).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            }
+        }
+        if !more {
+            break;
+        }
+        message.stamp(sent);
+        outbox.put(&message)?;
+        sent += 1;
+    }
+    drop(copies);
+    while let Some(carried) = carriers.join_next().await {
+        carried.map_err(io::Error::other)??;
+    }
     Ok(sent)
 }
 

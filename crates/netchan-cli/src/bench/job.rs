@@ -19,6 +19,8 @@ pub(super) const CHANNELS: usize = 1000;
 pub(super) const CHANNELS_CAPACITY: usize = 256;
 /// Connections being set up at a time in the `connect` workload, so that neither end waits idly for the other.
 pub(super) const CONNECTS_AT_ONCE: usize = 4;
+/// Messages that may be under way to each worker or subscriber.
+pub(super) const FAN_CAPACITY: usize = 1_024;
 /// How long whatever is under way may take to arrive once the time of a round is over.
 pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,12 @@ pub(crate) enum Workload {
     Channels,
     /// Whole set-ups: sessions a second
     Connect,
+    /// Small typed messages from one queue to many workers, each to one: messages a second
+    Queue,
+    /// Small typed messages to many subscribers, each to all: deliveries a second
+    Broadcast,
+    /// Many connections that do nothing: KiB for each, at the server and at the client
+    Idle,
 }
 
 /// Who is measured.
@@ -70,6 +78,9 @@ impl Workload {
             Self::Pingpong => "pingpong",
             Self::Channels => "channels",
             Self::Connect => "connect",
+            Self::Queue => "queue",
+            Self::Broadcast => "broadcast",
+            Self::Idle => "idle",
         }
     }
 
@@ -79,13 +90,21 @@ impl Workload {
         use Contestant::{Mpsc, Netchan, Tcp, Tls};
         match self {
             Self::Stream => &[Netchan, Tcp, Tls, Mpsc],
-            Self::Bulk | Self::Pingpong | Self::Channels | Self::Connect => &[Netchan, Tcp, Tls],
+            Self::Bulk
+            | Self::Pingpong
+            | Self::Channels
+            | Self::Connect
+            | Self::Queue
+            | Self::Broadcast
+            | Self::Idle => &[Netchan, Tcp, Tls],
         }
     }
 
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Self::Stream | Self::Channels => "messages/s",
+            Self::Stream | Self::Channels | Self::Queue => "messages/s",
+            Self::Broadcast => "deliveries/s",
+            Self::Idle => "KiB/session",
             Self::Bulk => "MiB/s",
             Self::Pingpong => "us",
             Self::Connect => "sessions/s",
@@ -95,18 +114,42 @@ impl Workload {
     /// The size of a payload if the user names none; 0 where there is none.
     pub(super) fn default_size(self) -> usize {
         match self {
-            Self::Stream | Self::Pingpong | Self::Channels => Message::SMALLEST,
+            Self::Stream | Self::Pingpong | Self::Channels | Self::Queue | Self::Broadcast => {
+                Message::SMALLEST
+            }
             Self::Bulk => 1 << 20,
-            Self::Connect => 0,
+            Self::Connect | Self::Idle => 0,
+        }
+    }
+
+    /// Whether less is better.
+    pub(super) fn is_cost(self) -> bool {
+        matches!(self, Self::Pingpong | Self::Idle)
+    }
+
+    /// Whether one sends to many.
+    pub(super) fn fans_out(self) -> bool {
+        matches!(self, Self::Queue | Self::Broadcast)
+    }
+
+    /// How many clients there are if the user does not say.
+    pub(super) fn default_ends(self) -> usize {
+        match self {
+            Self::Queue => 16,
+            Self::Broadcast => 100,
+            Self::Idle => 10_000,
+            _ => 1,
         }
     }
 
     /// The smallest size that a payload can have; `None` if there is no payload.
     pub(super) fn smallest_size(self) -> Option<usize> {
         match self {
-            Self::Stream | Self::Pingpong | Self::Channels => Some(Message::SMALLEST),
+            Self::Stream | Self::Pingpong | Self::Channels | Self::Queue | Self::Broadcast => {
+                Some(Message::SMALLEST)
+            }
             Self::Bulk => Some(8),
-            Self::Connect => None,
+            Self::Connect | Self::Idle => None,
         }
     }
 }
@@ -118,6 +161,22 @@ pub(super) struct Job {
     pub(super) workload: Workload,
     pub(super) size: usize,
     pub(super) seconds: f64,
+    /// How many workers, subscribers or connections there are.
+    pub(super) ends: usize,
+}
+
+impl Job {
+    /// What arrives when this many messages were sent, one to each.
+    pub(super) fn expected(&self, sent: u64) -> Tally {
+        Tally { count: sent, checksum: Message::checksum_of_first(self.size, sent), seconds: 0.0 }
+    }
+
+    /// What arrives when this many messages were sent to everyone.
+    pub(super) fn expected_of_all(&self, sent: u64) -> Tally {
+        let one = self.expected(sent);
+        let ends = self.ends as u64;
+        Tally { count: one.count * ends, checksum: one.checksum.wrapping_mul(ends), ..one }
+    }
 }
 
 /// What the driving side knows after a round.
@@ -130,6 +189,8 @@ pub(super) enum Driven {
         count: u64,
         seconds: f64,
     },
+    /// Here are the consumers, and this is what they counted; the other side says what there was.
+    Fanned(Tally),
 }
 
 /// What the consuming side knows after a round.

@@ -5,6 +5,7 @@
 //! no contestant can gain by leaving work out.
 
 mod framed;
+pub(crate) mod idle;
 mod job;
 mod message;
 mod mpsc;
@@ -42,6 +43,15 @@ pub(crate) struct Options {
     /// How long each contestant runs in each of the five rounds
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,
+    /// How many workers take from the queue [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    workers: Option<u32>,
+    /// How many subscribers the broadcast has [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    subscribers: Option<u32>,
+    /// How many connections are idle [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    connections: Option<u32>,
     /// Run only this contestant, for a profile
     #[arg(long, value_name = "CONTESTANT", hide = true)]
     only: Option<String>,
@@ -56,6 +66,28 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Options {
+    /// How many clients there are, if the workload can have that many.
+    fn checked_ends(&self) -> Result<usize, Failure> {
+        let workload = self.workload;
+        let given = [
+            (Workload::Queue, "workers", self.workers),
+            (Workload::Broadcast, "subscribers", self.subscribers),
+            (Workload::Idle, "connections", self.connections),
+        ];
+        for (of, name, ends) in given {
+            match ends {
+                Some(ends) if of == workload => return Ok(ends as usize),
+                Some(_) => {
+                    return Err(
+                        format!("--{name} is for `{}`, not for `{}`", of.name(), workload.name()).into()
+                    );
+                }
+                None => {}
+            }
+        }
+        Ok(workload.default_ends())
+    }
+
     /// The size to use, if the workload can have it.
     fn checked_size(&self) -> Result<usize, Failure> {
         let Some(size) = self.size.map(|size| size as usize) else { return Ok(self.workload.default_size()) };
@@ -74,6 +106,10 @@ impl Options {
 /// Runs the bench; `true` unless something failed, which is an error here and never a slow figure.
 pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     let (workload, size, seconds) = (options.workload, options.checked_size()?, options.seconds);
+    let ends = options.checked_ends()?;
+    if workload == Workload::Idle {
+        return idle::run(ends, options.json).await;
+    }
     let mut far_side = FarSide { peer: Subprocess::start("bench-peer")?, identity: Identity::generate()? };
     let chosen =
         |contestant: &&Contestant| options.only.as_ref().is_none_or(|only| only == contestant.name());
@@ -85,7 +121,7 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
         for rounds in &mut contestants {
             let contestant = rounds.contestant;
             bar.set_message(format!("round {round} of {ROUNDS}: {}", contestant.name()));
-            let job = Job { contestant, workload, size, seconds };
+            let job = Job { contestant, workload, size, seconds, ends };
             let limit = Duration::from_secs_f64(seconds) + ROUND_SLACK;
             let outcome = tokio::time::timeout(limit, far_side.measure(job)).await;
             let sample =
@@ -98,7 +134,7 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     }
     bar.finish_and_clear();
 
-    let report = Report { workload, size, seconds, contestants };
+    let report = Report { workload, size, seconds, ends, contestants };
     print!("{}", report.table());
     if options.json {
         println!("{}", report.json());
@@ -196,6 +232,19 @@ fn sample(job: &Job, driven: &Driven, tally: &Tally) -> Result<Sample, Failure> 
             let figure = microseconds(0.50).ok_or("no round trip was made: give it more --seconds")?;
             Ok(Sample { figure, tail: microseconds(0.99) })
         }
+        Driven::Fanned(counted) => {
+            if (counted.count, counted.checksum) != (tally.count, tally.checksum) {
+                let (sent, arrived) = (tally.count, counted.count);
+                return Err(
+                    format!("{sent} should arrive, but {arrived} did or their checksum is wrong").into()
+                );
+            }
+            let rate = counted.count.saturating_sub(1) as f64 / counted.seconds;
+            if counted.count < 2 || !rate.is_finite() {
+                return Err("too little arrived to measure: give it more --seconds".into());
+            }
+            Ok(Sample { figure: rate, tail: None })
+        }
         Driven::SetUps { count, seconds } => Ok(Sample { figure: *count as f64 / seconds, tail: None }),
     }
 }
@@ -215,7 +264,29 @@ mod tests {
     use super::*;
 
     fn job(workload: Workload, size: usize) -> Job {
-        Job { contestant: Contestant::Tcp, workload, size, seconds: 1.0 }
+        Job { contestant: Contestant::Tcp, workload, size, seconds: 1.0, ends: 1 }
+    }
+
+    fn options(workload: Workload, size: Option<u32>) -> Options {
+        Options {
+            workload,
+            size,
+            seconds: 1.0,
+            workers: None,
+            subscribers: None,
+            connections: None,
+            only: None,
+            json: false,
+        }
+    }
+
+    #[test]
+    fn each_workload_has_its_own_number_of_clients() {
+        let queue = |workers| Options { workers, ..options(Workload::Queue, None) };
+        assert_eq!(queue(None).checked_ends().unwrap(), 16);
+        assert_eq!(queue(Some(3)).checked_ends().unwrap(), 3);
+        let mistaken = Options { workers: Some(3), ..options(Workload::Broadcast, None) };
+        assert!(mistaken.checked_ends().is_err());
     }
 
     #[test]
@@ -245,8 +316,7 @@ mod tests {
 
     #[test]
     fn sizes_that_make_no_sense_are_refused() {
-        let with =
-            |workload, size| Options { workload, size, seconds: 1.0, only: None, json: false }.checked_size();
+        let with = |workload, size| options(workload, size).checked_size();
         assert_eq!(with(Workload::Bulk, None).unwrap(), 1 << 20);
         assert_eq!(with(Workload::Stream, Some(100)).unwrap(), 100);
         assert!(with(Workload::Stream, Some(63)).is_err());

@@ -1,16 +1,16 @@
 //! netchan itself, as any program would use it: the default configuration, direct channels, one `send` and one `recv`
 //! for each value.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ::netchan::{ChannelOptions, Config, Offer, Receiver, Server, Session, dial, listen_and_serve};
+use ::netchan::{ChannelOptions, Config, Offer, Receiver, Server, Session, WhenSlow, dial, listen_and_serve};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::job::{
-    BULK_CAPACITY, CHANNELS, CHANNELS_CAPACITY, CLOSE_DEADLINE, Driven, Job, Meter, PINGPONG_CAPACITY, Pace,
-    STREAM_CAPACITY, Tally, Workload,
+    BULK_CAPACITY, CHANNELS, CHANNELS_CAPACITY, CLOSE_DEADLINE, Driven, FAN_CAPACITY, Job, Meter,
+    PINGPONG_CAPACITY, Pace, STREAM_CAPACITY, Tally, Workload,
 };
 use super::message::{Message, block, block_checksum};
 use super::wire;
@@ -23,6 +23,12 @@ pub(super) async fn listen() -> Result<Server, Failure> {
 
 /// The consuming side of one round.
 pub(super) async fn serve(server: Server, job: Job, finish: oneshot::Receiver<()>) -> Result<Tally, Failure> {
+    if job.workload.fans_out() {
+        let sent = fan_out(&server, &job).await?;
+        _ = finish.await;
+        server.shutdown(CLOSE_DEADLINE).await?;
+        return Ok(sent);
+    }
     let meter = match job.workload {
         Workload::Stream => {
             let receiver = next_offer(&server).await?.accept_receiver(STREAM_CAPACITY).await?;
@@ -34,6 +40,7 @@ pub(super) async fn serve(server: Server, job: Job, finish: oneshot::Receiver<()
         }
         Workload::Pingpong => echo(&server).await?,
         Workload::Channels => consume_channels(&server).await?,
+        Workload::Queue | Workload::Broadcast | Workload::Idle => return Err("it is served elsewhere".into()),
         Workload::Connect => {
             // Set-ups happen inside the server, and the client's `dial` returns only when they have.
             let _ = finish.await;
@@ -42,6 +49,50 @@ pub(super) async fn serve(server: Server, job: Job, finish: oneshot::Receiver<()
     };
     server.shutdown(CLOSE_DEADLINE).await?;
     Ok(meter.tally())
+}
+
+/// Sends to as many clients as there are consumers; tells what must arrive there.
+async fn fan_out(server: &Server, job: &Job) -> Result<Tally, Failure> {
+    let all_here = |receivers: u64| async move {
+        while server.hosted().iter().map(|hosted| hosted.receivers).sum::<u64>() < receivers {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let template = Message::template(job.size);
+    let mut sent = 0;
+    if job.workload == Workload::Broadcast {
+        // They wait for each other, as they do over plain connections: every message arrives everywhere.
+        let options = ChannelOptions::<Message>::default().when_slow(WhenSlow::Block);
+        let all = server.broadcast_with("fan", FAN_CAPACITY, options)?;
+        all_here(job.ends as u64).await;
+        let mut pace = Pace::of_messages(job.seconds);
+        while pace.more() {
+            all.send(template.numbered(sent)).await?;
+            sent += 1;
+        }
+        all.close();
+        return Ok(job.expected_of_all(sent));
+    }
+    let queue = server.sender::<Message>("fan", STREAM_CAPACITY)?;
+    all_here((job.ends * FAN_CAPACITY) as u64).await;
+    let mut pace = Pace::of_messages(job.seconds);
+    while pace.more() {
+        queue.send(template.numbered(sent)).await?;
+        sent += 1;
+    }
+    queue.close();
+    Ok(job.expected(sent))
+}
+
+/// One of the consumers.
+async fn consume_fanned(ticket: String) -> Result<Meter, Failure> {
+    let session = dial(ticket.as_str(), Config::default()).await?;
+    let options = ChannelOptions::default().prefetch(FAN_CAPACITY).capacity(FAN_CAPACITY);
+    // The name is hosted in a moment.
+    let receiver = session.receiver_with("fan", options).await?;
+    let meter = consume_messages(receiver).await?;
+    session.close(CLOSE_DEADLINE).await?;
+    Ok(meter)
 }
 
 async fn next_offer(server: &Server) -> Result<Offer, Failure> {
@@ -96,6 +147,17 @@ async fn echo(server: &Server) -> Result<Meter, Failure> {
 pub(super) async fn drive(ticket: String, job: Job) -> Result<Driven, Failure> {
     if job.workload == Workload::Connect {
         return wire::connects(job.seconds, || set_up_once(ticket.clone())).await;
+    }
+    if job.workload.fans_out() {
+        let mut consumers = JoinSet::new();
+        for _ in 0..job.ends {
+            consumers.spawn(consume_fanned(ticket.clone()));
+        }
+        let mut all = Meter::default();
+        while let Some(meter) = consumers.join_next().await {
+            all.merge(&meter??);
+        }
+        return Ok(Driven::Fanned(all.tally()));
     }
     let session = dial(ticket.as_str(), Config::default()).await?;
     let driven = match job.workload {

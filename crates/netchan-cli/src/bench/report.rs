@@ -54,6 +54,8 @@ pub(super) struct Report {
     pub(super) workload: Workload,
     pub(super) size: usize,
     pub(super) seconds: f64,
+    /// Workers or subscribers, where there are several.
+    pub(super) ends: usize,
     pub(super) contestants: Vec<Rounds>,
 }
 
@@ -68,8 +70,7 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let rounds = self.contestants.first().map_or(0, |first| first.figures.len());
         let size = if self.size > 0 { format!(" of {} bytes", self.size) } else { String::new() };
-        let better =
-            if self.workload == Workload::Pingpong { "p50, lower is better" } else { "higher is better" };
+        let better = if self.workload.is_cost() { "p50, lower is better" } else { "higher is better" };
         let tails = self.workload == Workload::Pingpong;
         let heading = ["", "median", "min", "max", "netchan's over it"].map(str::to_string);
         let mut rows = vec![heading.to_vec()];
@@ -86,8 +87,13 @@ impl Report {
             }
             rows.push(row);
         }
+        let ends = match self.workload {
+            Workload::Queue => format!(" to {} workers", self.ends),
+            Workload::Broadcast => format!(" to {} subscribers", self.ends),
+            _ => String::new(),
+        };
         format!(
-            "{}{size}, {}, {better}; {rounds} rounds of {} s\n{}",
+            "{}{size}{ends}, {}, {better}; {rounds} rounds of {} s\n{}",
             self.workload.name(),
             self.workload.unit(),
             self.seconds,
@@ -105,7 +111,7 @@ impl Report {
             .iter()
             .filter_map(|rounds| Some((rounds.contestant.name().into(), json!(self.ratio(rounds)?))))
             .collect();
-        json!({
+        let mut object = json!({
             "workload": self.workload.name(),
             "size_bytes": self.size,
             "unit": self.workload.unit(),
@@ -113,7 +119,16 @@ impl Report {
             "min": each(|summary| summary.min),
             "max": each(|summary| summary.max),
             "ratio": ratio,
-        })
+        });
+        let ends = match self.workload {
+            Workload::Queue => Some("workers"),
+            Workload::Broadcast => Some("subscribers"),
+            _ => None,
+        };
+        if let Some(ends) = ends {
+            object[ends] = json!(self.ends);
+        }
+        object
     }
 }
 
@@ -128,6 +143,7 @@ mod tests {
             workload: Workload::Stream,
             size: 64,
             seconds: 1.0,
+            ends: 1,
             contestants: vec![
                 rounds(Contestant::Netchan, [5.0e6, 1.0e6, 3.0e6, 2.0e6, 4.0e6]),
                 rounds(Contestant::Tcp, [6.0e6; 5]),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::framed;
-use super::job::{CONNECTS_AT_ONCE, Driven, Job, Pace, Tally, Workload};
+use super::job::{CONNECTS_AT_ONCE, Driven, Job, Meter, Pace, Tally, Workload};
 use crate::Failure;
 
 /// Makes the stream that carries the work out of a TCP connection.
@@ -44,6 +44,9 @@ pub(super) async fn serve<U: Upgrade>(
             _ = finish => Ok(Tally::default()),
         };
     }
+    if job.workload.fans_out() {
+        return fan_out(&listener, &upgrade, job).await;
+    }
     let (tcp, _) = listener.accept().await?;
     tcp.set_nodelay(true)?;
     let mut stream = upgrade.upgrade(tcp).await?;
@@ -53,6 +56,32 @@ pub(super) async fn serve<U: Upgrade>(
         _ => framed::consume_messages(&mut stream, &job).await?,
     };
     Ok(meter.tally())
+}
+
+/// Sends to as many connections as there are consumers; tells what must arrive there.
+async fn fan_out<U: Upgrade>(listener: &TcpListener, upgrade: &U, job: Job) -> Result<Tally, Failure> {
+    let mut streams = Vec::new();
+    while streams.len() < job.ends {
+        let (tcp, _) = listener.accept().await?;
+        tcp.set_nodelay(true)?;
+        streams.push(upgrade.upgrade(tcp).await?);
+    }
+    if job.workload == Workload::Broadcast {
+        let sent = framed::broadcast_messages(streams, &job).await?;
+        return Ok(job.expected_of_all(sent));
+    }
+    // Each worker has its own part of the messages: nothing has to be decided for each.
+    let mut producers = JoinSet::new();
+    for mut stream in streams {
+        producers.spawn(async move { framed::produce_messages(&mut stream, &job).await });
+    }
+    let mut all = Tally::default();
+    while let Some(sent) = producers.join_next().await {
+        let one = job.expected(sent??);
+        all =
+            Tally { count: all.count + one.count, checksum: all.checksum.wrapping_add(one.checksum), ..all };
+    }
+    Ok(all)
 }
 
 /// Accepts connections and confirms each with one byte.
@@ -77,6 +106,23 @@ async fn welcome_all<U: Upgrade>(listener: &TcpListener, upgrade: &U) -> io::Err
 pub(super) async fn drive<U: Upgrade>(address: String, upgrade: U, job: Job) -> Result<Driven, Failure> {
     if job.workload == Workload::Connect {
         return connects(job.seconds, || connect_once(address.clone(), upgrade.clone())).await;
+    }
+    if job.workload.fans_out() {
+        let mut consumers = JoinSet::new();
+        for _ in 0..job.ends {
+            let tcp = TcpStream::connect(&address).await?;
+            tcp.set_nodelay(true)?;
+            let upgrade = upgrade.clone();
+            consumers.spawn(async move {
+                let mut stream = upgrade.upgrade(tcp).await?;
+                framed::consume_messages(&mut stream, &job).await
+            });
+        }
+        let mut all = Meter::default();
+        while let Some(meter) = consumers.join_next().await {
+            all.merge(&meter??);
+        }
+        return Ok(Driven::Fanned(all.tally()));
     }
     let tcp = TcpStream::connect(&address).await?;
     tcp.set_nodelay(true)?;

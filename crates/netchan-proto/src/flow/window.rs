@@ -212,14 +212,22 @@ impl Window {
         let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
         let half_items = match self.kind {
             WindowKind::Fixed { capacity } => capacity.div_ceil(2),
-            _ => 1,
+            // What comes ahead of any receive is for those that wait now.
+            WindowKind::Demand { prefetch } => (prefetch / 2).max(1),
+            WindowKind::Rendezvous | WindowKind::Lease => 1,
         };
         let rendezvous = self.kind == WindowKind::Rendezvous && self.told_taken < self.taken;
-        if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
+        let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
+        // Someone waits, and nothing is on its way.
+        let starved = exhausted && limit_moved > 0 && matches!(self.kind, WindowKind::Demand { .. });
+        if rendezvous
+            || starved
+            || limit_moved >= half_items && limit_moved > 0
+            || bytes_moved > self.window_bytes / 2
+        {
             return Urgency::Now;
         }
         let drained = self.taken == self.received && self.told_taken < self.taken;
-        let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
         let direct = matches!(self.kind, WindowKind::Fixed { .. });
         if exhausted && (limit_moved > 0 || bytes_moved > 0) || drained && !direct {
             Urgency::Soon

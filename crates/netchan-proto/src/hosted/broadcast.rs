@@ -3,7 +3,7 @@
 //! Policy only, as [`Hosted`](super::Hosted): a log of the last values that all subscribers share, and for each where it
 //! stands. A value is here once, however many wait for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -116,7 +116,7 @@ impl Subscriber {
 /// ```
 ///
 /// Invariants, after every call: the log holds the values from `first` to `next`; a subscriber that blocks has its cursor at
-/// `first` or above, and stands in `blockers` under it.
+/// `first` or above, and at `needed` or above.
 #[derive(Debug)]
 pub struct Broadcast {
     limits: BroadcastLimits,
@@ -126,7 +126,8 @@ pub struct Broadcast {
     assigned: Arc<Vec<Bytes>>,
     assigned_bytes: u64,
     subscribers: BTreeMap<ReceiverKey, Subscriber>,
-    blockers: BTreeSet<(u64, ReceiverKey)>,
+    /// No subscriber that blocks needs a value below this. There may be a better bound: it is looked for when it matters.
+    needed: u64,
     closed: bool,
 }
 
@@ -142,7 +143,7 @@ impl Broadcast {
             assigned: Arc::default(),
             assigned_bytes: 0,
             subscribers: BTreeMap::new(),
-            blockers: BTreeSet::new(),
+            needed: 0,
             closed: false,
         }
     }
@@ -161,15 +162,17 @@ impl Broadcast {
         }
         let len = bytes.len() as u64;
         // `CAST-5`: nothing is dropped that a subscriber which blocks has not got.
-        let needed = self.blockers.first().map_or(u64::MAX, |(cursor, _)| *cursor);
         let (mut first, mut log_bytes) = (self.first, self.log_bytes);
         for oldest in &self.log {
             let items = self.next() - first;
             if items < self.limits.capacity && log_bytes + len <= self.limits.log_bytes_max {
                 break;
             }
-            if first >= needed {
-                return Err(NotSent::Full);
+            if first >= self.needed {
+                self.needed = self.find_needed();
+                if first >= self.needed {
+                    return Err(NotSent::Full);
+                }
             }
             log_bytes -= oldest.len() as u64;
             first += 1;
@@ -187,6 +190,13 @@ impl Broadcast {
         self.log.push_back(bytes);
         self.log_bytes += len;
         Ok(())
+    }
+
+    /// The oldest value that a subscriber which blocks has not got; the next one if there is none.
+    fn find_needed(&self) -> u64 {
+        let blocks = |subscriber: &&Subscriber| subscriber.when_slow == WhenSlow::Block;
+        let cursors = self.subscribers.values().filter(blocks).map(|subscriber| subscriber.cursor);
+        cursors.min().unwrap_or_else(|| self.next())
     }
 
     fn drop_oldest(&mut self) {
@@ -239,17 +249,13 @@ impl Broadcast {
         let cursor = self.next() + gap;
         let initial = Arc::clone(&self.assigned);
         self.subscribers.insert(key, Subscriber { when_slow, initial, had: 0, cursor });
-        if when_slow == WhenSlow::Block {
-            self.blockers.insert((cursor, key));
-        }
+        self.needed = self.needed.min(cursor);
         true
     }
 
     /// Someone leaves.
     pub fn unsubscribe(&mut self, key: ReceiverKey) {
-        if let Some(subscriber) = self.subscribers.remove(&key) {
-            self.blockers.remove(&(subscriber.cursor, key));
-        }
+        self.subscribers.remove(&key);
     }
 
     /// What the subscriber is to get next. It stays next until [`Self::advance`].
@@ -290,10 +296,6 @@ impl Broadcast {
         }
         let before = subscriber.cursor;
         subscriber.cursor = if before < self.first { self.first } else { (before + 1).min(next.max(before)) };
-        if subscriber.when_slow == WhenSlow::Block {
-            self.blockers.remove(&(before, key));
-            self.blockers.insert((subscriber.cursor, key));
-        }
     }
 
     /// Ends it: what is in the log goes out, then comes [`Next::End`] (`CAST-7`).

@@ -194,7 +194,7 @@ impl Cast {
                 keeper.finished(self);
             }
         }
-        after.kicks.into_iter().for_each(|chan| chan.kick(false));
+        after.kicks.iter().for_each(SendChan::kick_later);
         after.stalled.into_iter().for_each(Inlet::work);
         result
     }

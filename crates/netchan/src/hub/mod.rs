@@ -217,7 +217,7 @@ impl Hub {
         }
         for kick in kicks {
             match kick {
-                Kick::Send(chan) => chan.kick(false),
+                Kick::Send(chan) => chan.kick_later(),
                 Kick::Recv(chan, urgency) => chan.report(urgency),
                 Kick::Fenced(holder, number) => holder.fenced(number),
                 Kick::Dead(item) => self.bury(item),
