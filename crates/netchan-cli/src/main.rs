@@ -39,6 +39,9 @@ enum Command {
     /// The far side of `bench`; takes its orders from standard input.
     #[command(hide = true)]
     BenchPeer,
+    /// Either side of `bench idle`; takes its orders from standard input.
+    #[command(hide = true)]
+    BenchIdle,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             Command::Bench(options) => bench::run(options).await,
             Command::DemoWorker => demo::worker::run().await.map(|()| true),
             Command::BenchPeer => bench::peer::run().await.map(|()| true),
+            Command::BenchIdle => bench::idle::end().await.map(|()| true),
         }
     });
     match outcome {

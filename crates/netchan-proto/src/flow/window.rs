@@ -217,17 +217,15 @@ impl Window {
             WindowKind::Rendezvous | WindowKind::Lease => 1,
         };
         let rendezvous = self.kind == WindowKind::Rendezvous && self.told_taken < self.taken;
-        let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
-        // Someone waits, and nothing is on its way.
-        let starved = exhausted && limit_moved > 0 && matches!(self.kind, WindowKind::Demand { .. });
-        if rendezvous
-            || starved
-            || limit_moved >= half_items && limit_moved > 0
-            || bytes_moved > self.window_bytes / 2
-        {
+        if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
             return Urgency::Now;
         }
         let drained = self.taken == self.received && self.told_taken < self.taken;
+        let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
+        if exhausted && limit_moved > 0 && matches!(self.kind, WindowKind::Demand { .. }) {
+            // Someone waits, and nothing is on its way.
+            return Urgency::Now;
+        }
         let direct = matches!(self.kind, WindowKind::Fixed { .. });
         if exhausted && (limit_moved > 0 || bytes_moved > 0) || drained && !direct {
             Urgency::Soon

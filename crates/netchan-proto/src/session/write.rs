@@ -9,6 +9,9 @@ use crate::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES, TAG_BYTES, WRITE_BUFF
 /// Control frames are sealed once this many bytes have gathered, or nothing else is left to gather.
 const CONTROL_BATCH_BYTES: usize = 16 * 1_024;
 
+/// What a link writes from at first: some control records. One with data soon has the whole.
+const WRITE_BUFFER_BYTES_IDLE: usize = 1_024;
+
 /// What a record has beside its plaintext.
 const RECORD_OVERHEAD_BYTES: usize = RECORD_HEADER_BYTES + TAG_BYTES;
 
@@ -63,7 +66,7 @@ impl WriteHalf {
     /// [`SealError`] when the link can seal no more and must be replaced.
     pub fn fill<H: Host>(&mut self, host: &H, now_millis: u64) -> Result<(), SealError> {
         if self.out.capacity() == 0 {
-            self.out = SealBuf::new(WRITE_BUFFER_BYTES);
+            self.out = SealBuf::begun_with(WRITE_BUFFER_BYTES_IDLE, WRITE_BUFFER_BYTES);
         }
         loop {
             if !self.has_room() {

@@ -56,7 +56,8 @@ impl<'a, T: Send + 'static> RecvOp<'a, T> {
         self.poll_op(None)
     }
 
-    #[inline]
+    /// Not inlined: what `Recv` polls first must stay small, or the compiler moves every value once more.
+    #[inline(never)]
     fn poll_op(&mut self, cx: Option<&Context<'_>>) -> Poll<Received<T>> {
         let shared = &self.receiver.shared;
         match &shared.backend {

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-/// A buffer of fixed size: records are sealed into its end and written from its front.
+/// A buffer of fixed capacity: records are sealed into its end and written from its front.
 ///
-/// Its memory is initialised once, when it is made; sealing and writing never clear, move or grow it, except that a
-/// remainder moves to the front when a record would not fit behind it. Invariant: `start <= end <= memory.len()`, and
-/// both are zero when nothing is filled.
+/// Its memory is initialised once, when it is made, and once more if it was begun small and that does not do; sealing and
+/// writing never clear or move it, except that a remainder moves to the front when a record would not fit behind it.
+/// Invariant: `start <= end <= memory.len() <= capacity`, and both are zero when nothing is filled.
 pub struct SealBuf {
     memory: Box<[u8]>,
+    capacity: usize,
     start: usize,
     end: usize,
 }
@@ -17,7 +18,13 @@ impl SealBuf {
     /// A buffer of `capacity` bytes; [`WRITE_BUFFER_BYTES`](crate::limits::WRITE_BUFFER_BYTES) holds two full records.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { memory: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+        Self::begun_with(capacity, capacity)
+    }
+
+    /// The same, with memory for `bytes` at first: a link that says little never needs more.
+    #[must_use]
+    pub fn begun_with(bytes: usize, capacity: usize) -> Self {
+        Self { memory: vec![0; bytes.min(capacity)].into_boxed_slice(), capacity, start: 0, end: 0 }
     }
 
     /// What is sealed and not yet written.
@@ -37,7 +44,7 @@ impl SealBuf {
     /// How many more bytes fit.
     #[must_use]
     pub fn space(&self) -> usize {
-        self.memory.len() - self.len()
+        self.capacity - self.len()
     }
 
     /// How many bytes are filled.
@@ -55,7 +62,7 @@ impl SealBuf {
     /// How many bytes fit when nothing is filled.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.memory.len()
+        self.capacity
     }
 
     /// The next `bytes` to write into, if they fit; they count only once [`commit`](Self::commit)ted.
@@ -66,6 +73,11 @@ impl SealBuf {
         if self.memory.len() - self.end < bytes {
             self.memory.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.memory.len() - self.end < bytes {
+            let mut memory = vec![0; self.capacity].into_boxed_slice();
+            memory[..self.end].copy_from_slice(&self.memory[..self.end]);
+            self.memory = memory;
         }
         self.memory.get_mut(self.end..self.end + bytes)
     }
