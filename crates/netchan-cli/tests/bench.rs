@@ -66,12 +66,29 @@ fn connect() {
 }
 
 #[test]
+fn queue() {
+    check("queue", &["--workers", "3"], 64, "messages/s", &["tcp", "tls"]);
+}
+
+#[test]
+fn broadcast() {
+    check("broadcast", &["--subscribers", "5"], 64, "deliveries/s", &["tcp", "tls"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn idle() {
+    check("idle", &["--connections", "40"], 0, "KiB/session", &["tcp", "tls"]);
+}
+
+#[test]
 fn nonsense_is_refused_with_a_reason() {
     for (arguments, reason) in [
         (&["stream", "--size", "10"][..], "at least 64 bytes"),
         (&["connect", "--size", "64"], "has no --size"),
         (&["stream", "--seconds", "0"], "must be from 0.01 to 3600"),
-        (&["flood"], "possible values: stream, bulk, pingpong, channels, connect"),
+        (&["stream", "--workers", "4"], "--workers is for `queue`, not for `stream`"),
+        (&["flood"], "possible values: stream, bulk, pingpong, channels, connect, queue, broadcast, idle"),
     ] {
         let output = bench(arguments);
         assert!(!output.status.success(), "{arguments:?}");
