@@ -68,7 +68,9 @@ struct ClientUpper {
 }
 
 impl Upper for ClientUpper {
-    fn confirmed(&self, _: &Arc<SessionCore>) {}
+    fn confirmed(&self, core: &Arc<SessionCore>) {
+        core.greet();
+    }
 
     fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
         self.offers.push(Offer::opened(core, open));

@@ -56,8 +56,8 @@ async fn a_server_on_every_interface_has_a_ticket_that_works() -> Anything {
 async fn a_server_that_comes_back_keeps_its_ticket() -> Anything {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("server.key");
-    let first =
-        listen_and_serve("127.0.0.1:0", Config::with_identity(Identity::load_or_generate(&path)?)).await?;
+    let config = Config::with_identity(Identity::load_or_generate(&path)?);
+    let first = listen_and_serve(common::own_address(), config).await?;
     let (ticket, address) = (first.ticket().to_string(), first.addresses()[0].to_string());
     let session = dial(&ticket, Config::default()).await?;
     first.shutdown(DEADLINE).await?;

@@ -280,7 +280,7 @@ async fn a_cut_is_invisible_to_a_subscriber() -> Anything {
 #[tokio::test]
 async fn a_subscription_that_was_lost_begins_again_and_says_so() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let state = first.server().broadcast::<u32>("state", 8)?;
     state.assign(1).await?;

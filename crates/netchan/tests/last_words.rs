@@ -125,7 +125,7 @@ async fn a_farewell_without_a_connection_is_said_on_the_next() -> Anything {
 #[tokio::test]
 async fn an_offer_of_a_lost_session_does_nothing() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let session = dial(first.server().ticket(), Config::default()).await?;
     let mut events = session.events();
@@ -154,7 +154,7 @@ async fn an_offer_of_a_lost_session_does_nothing() -> Anything {
 #[tokio::test]
 async fn what_is_owed_is_paid_before_the_close() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let values = first.server().receiver::<u32>("values", 2)?;
     let session = dial(first.server().ticket(), Config::default()).await?;
@@ -210,7 +210,7 @@ async fn a_channel_that_goes_on_outlives_the_lifetime_of_its_session() -> Anythi
 #[tokio::test]
 async fn places_of_a_lost_session_are_void() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let (many, sunk) =
         (first.server().receiver::<u32>("many", 2)?, first.server().receiver::<u32>("sunk", 2)?);

@@ -17,7 +17,7 @@ use netchan::{
 #[tokio::test]
 async fn a_server_that_starts_anew_has_lost_its_sessions() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let values = first.server().receiver::<u32>("values", 8)?;
     let session = dial(first.server().ticket(), Config::default()).await?;
@@ -63,7 +63,7 @@ async fn a_server_that_starts_anew_has_lost_its_sessions() -> Anything {
 /// What arrives at a server whose predecessor was killed while a client sent, by the client's policy.
 async fn resent(policy: LossPolicy, capacity: usize) -> Result<Vec<(u32, bool)>, Box<dyn std::error::Error>> {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let values = first.server().receiver::<u32>("values", capacity)?;
     let session = dial(first.server().ticket(), Config::default()).await?;
@@ -132,7 +132,7 @@ async fn a_channel_may_drop_what_is_in_doubt_and_go_on() -> Anything {
 #[tokio::test]
 async fn a_receiver_is_opened_again() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let tasks = first.server().sender::<u32>("tasks", 4)?;
     let session = dial(first.server().ticket(), Config::default()).await?;
@@ -288,7 +288,7 @@ async fn a_client_that_cannot_be_reached_holds_up_nobody() -> Anything {
 #[tokio::test]
 async fn what_is_under_way_at_a_loss_has_an_outcome() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let (values, meet) =
         (first.server().receiver::<u32>("values", 4)?, first.server().receiver::<u32>("meet", 0)?);
@@ -349,7 +349,7 @@ async fn what_is_under_way_at_a_loss_has_an_outcome() -> Anything {
 #[tokio::test]
 async fn a_name_that_is_declined_at_first_is_asked_for_again() -> Anything {
     let identity = Identity::generate();
-    let first = Mortal::start("127.0.0.1:0", &identity).await;
+    let first = Mortal::start(&common::own_address(), &identity).await;
     let address = first.address();
     let values = first.server().receiver::<u32>("values", 4)?;
     let session = dial(first.server().ticket(), Config::default()).await?;

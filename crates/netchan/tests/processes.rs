@@ -110,7 +110,7 @@ async fn killed(policy: LossPolicy) -> Killed {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("identity");
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Seen::new()));
-    let mut first = Process::start("server", &format!("{}|127.0.0.1:0", path.display()), &[]);
+    let mut first = Process::start("server", &format!("{}|{}", path.display(), common::own_address()), &[]);
     let line = within("the ticket", first.line()).await.unwrap();
     let ticket: netchan::Ticket = line.strip_prefix("ticket ").unwrap().parse().unwrap();
     let (host, port) = ticket.addresses()[0].host_port().unwrap();
@@ -229,7 +229,7 @@ async fn a_client_that_is_stopped_for_longer_than_the_keepalive_goes_on() -> Any
 async fn a_server_that_is_stopped_for_longer_than_the_keepalive_goes_on() -> Anything {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("identity");
-    let mut server = Process::start("server", &format!("{}|127.0.0.1:0", path.display()), &[]);
+    let mut server = Process::start("server", &format!("{}|{}", path.display(), common::own_address()), &[]);
     let line = within("the ticket", server.line()).await.ok_or("no ticket")?;
     let mut config = quick();
     config.handshake_timeout = Duration::from_secs(1);

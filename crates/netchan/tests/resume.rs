@@ -44,6 +44,44 @@ async fn a_cut_connection_is_invisible() -> Anything {
     Ok(())
 }
 
+/// The server may not have heard yet that the client has the session.
+#[tokio::test]
+async fn a_cut_right_after_dial_is_invisible() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let mut seen = server.events();
+    for _ in 0..50 {
+        let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+        let session = dial(proxy.ticket(&server), Config::default()).await?;
+        let mut events = session.events();
+        let session_id = session.peer().session_id();
+        proxy.cut_now();
+        assert_eq!(events.recv().await, Some(SessionEvent::Connected));
+        let suspended = within("suspended", events.recv()).await;
+        assert!(matches!(suspended, Some(SessionEvent::Suspended { .. })), "{suspended:?}");
+        assert_eq!(within("resumed", events.recv()).await, Some(SessionEvent::Resumed));
+        assert_eq!(session.peer().session_id(), session_id);
+        session.close(DEADLINE).await?;
+        // Whatever the server saw of it, each is told of once.
+        let mut told = Vec::new();
+        while !matches!(told.last(), Some(SessionEvent::Gone(_))) {
+            told.push(within("the server's word", seen.recv()).await.ok_or("the end")?.event);
+        }
+        let plain = matches!(told[..], [SessionEvent::Connected, SessionEvent::Gone(_)]);
+        let cut = matches!(
+            told[..],
+            [
+                SessionEvent::Connected,
+                SessionEvent::Suspended { .. },
+                SessionEvent::Resumed,
+                SessionEvent::Gone(_)
+            ]
+        );
+        assert!(plain || cut, "{told:?}");
+    }
+    assert!(server.clients().is_empty());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_stream_in_both_directions_survives_many_cuts() -> Anything {
     const COUNT: u32 = 10_000;

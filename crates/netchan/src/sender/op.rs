@@ -132,13 +132,18 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                 let chan = Arc::clone(&handle.0);
                 let withdrawal = {
                     let mut state = chan.state.lock();
+                    if state.knows_taken(op.life, seq) {
+                        state.claims.drop_stake(seq);
+                        return Ok(());
+                    }
                     if state.life != op.life {
                         let failure = op.lost(&chan, &mut state, seq);
                         return Err(SendTimeoutError::Send(failure.with(value)));
                     }
                     let withdrawal = state.half.withdraw(seq);
                     let taken = state.half.taken();
-                    if withdrawal == Withdrawal::Asked {
+                    let kept = withdrawal == Withdrawal::Withdrawn && state.half.peer_closed().is_some();
+                    if withdrawal == Withdrawal::Asked || kept {
                         // The value goes back from here, whatever becomes of the offer.
                         state.claims.give_back(seq, taken);
                     } else {
@@ -254,7 +259,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             if let Some(cx) = cx {
                 state.senders.wait(&mut self.ticket, cx.waker());
             }
-            let waiting = state.senders.len().max(1) as u64;
+            let waiting = state.waiting().max(1);
             state.half.want(waiting);
             let speak = state.half.has_output();
             drop(state);
@@ -271,7 +276,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
         };
         if self.ticket.is_some() {
             state.senders.leave(&mut self.ticket);
-            let waiting = state.senders.len() as u64;
+            let waiting = state.waiting();
             state.half.want(waiting);
             let more = state.half.available();
             state.senders.wake_front(more);
@@ -304,12 +309,10 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     /// Waits until the value has been taken.
     fn poll_out(&mut self, cx: &Context<'_>, chan: &Arc<SendChan>, seq: u64) -> Poll<Result<u64, Failure>> {
         let mut state = chan.state.lock();
-        let outcome = if state.life != self.life {
-            Err(self.lost(chan, &mut state, seq))
-        } else if state.half.taken() > seq {
+        let outcome = if state.knows_taken(self.life, seq) {
             state.claims.drop_stake(seq);
             Ok(seq)
-        } else if state.end.is_some() {
+        } else if state.life != self.life || state.end.is_some() {
             Err(self.lost(chan, &mut state, seq))
         } else if let Some(reason) = state.half.peer_closed() {
             // The peer counted what it took when it closed, and this was not among it.
@@ -481,7 +484,7 @@ pub(super) fn leave(chan: &Arc<SendChan>, ticket: &mut Option<Ticket>) {
     let speak = {
         let mut state = chan.state.lock();
         state.senders.leave(ticket);
-        let waiting = state.senders.len() as u64;
+        let waiting = state.waiting();
         state.half.want(waiting);
         let more = state.half.available();
         state.senders.wake_front(more);
@@ -564,18 +567,21 @@ impl From<PushError<EncodeError>> for Failure {
 }
 
 pub(super) async fn flush(chan: &Arc<SendChan>) -> Result<(), FlushError> {
-    let (goal, life) = {
-        let mut state = reentry::enter(&chan.state);
-        state.half.request_report();
-        (state.half.committed(), state.life)
-    };
-    chan.kick(true);
+    let mut asked = None;
     let mut watch = WatchGuard { chan, ticket: None };
     poll_fn(|cx| {
         let mut state = reentry::enter(&chan.state);
-        let outcome = if state.life != life {
+        // While values are owed from a session that was lost, their numbers are not known.
+        if asked.is_none() && !state.half.is_held() {
+            asked = Some((state.half.committed(), state.life));
+            state.half.request_report();
+            drop(state);
+            chan.kick(true);
+            state = reentry::enter(&chan.state);
+        }
+        let outcome = if asked.is_some_and(|(_, life)| state.life != life) {
             Err(FlushError::Lost(state.lost()))
-        } else if state.half.received() >= goal {
+        } else if asked.is_some_and(|(goal, _)| state.half.received() >= goal) {
             Ok(())
         } else if let Some(reason) = state.half.peer_closed() {
             Err(FlushError::Closed(reason.into()))

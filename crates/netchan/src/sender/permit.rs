@@ -266,7 +266,7 @@ fn poll_reserve_wire(
     if let Some(cx) = cx {
         state.senders.wait(ticket, cx.waker());
     }
-    let waiting = state.senders.len().max(1) as u64;
+    let waiting = state.waiting().max(1);
     state.half.want(waiting);
     let speak = state.half.has_output();
     drop(state);

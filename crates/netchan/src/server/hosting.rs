@@ -6,7 +6,7 @@ use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{Announce, Open, OpenFlow, Purpose, RefuseCode};
 
-use super::ServerCore;
+use super::{ServerCore, ServerEvent};
 use crate::error::{HostError, SessionEnd};
 use crate::hub::{Access, Engine, Hub, HubSpec, Keeper};
 use crate::offer::Offer;
@@ -154,7 +154,10 @@ fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
 
 impl Upper for ServerCore {
     fn confirmed(&self, core: &Arc<SessionCore>) {
-        self.publish(core, SessionEvent::Connected);
+        super::metrics::session(&SessionEvent::Connected);
+        // In one step for those who ask who is here, and hear what changes from then on.
+        let event = ServerEvent { peer: core.peer(), event: SessionEvent::Connected };
+        self.events.change(|| core.greet(), Some(event));
         let engines: Vec<_> = self.hosted.lock().values().cloned().collect();
         core.with_control(|control| {
             for engine in engines.iter().filter(|engine| engine.closed().is_none()) {
@@ -224,12 +227,14 @@ impl Upper for ServerCore {
         tracing::info!(%peer, %end, "client gone");
         if let Some(session_id) = peer.session_id() {
             let removed = self.sessions.lock().remove(&session_id);
-            if removed.is_some() {
+            if removed.is_some() && core.is_greeted() {
                 self.past.lock().add(core.stats());
             }
         }
         self.note_resumed(core);
-        self.publish(core, SessionEvent::Gone(end.clone()));
+        if core.is_greeted() {
+            self.publish(core, SessionEvent::Gone(end.clone()));
+        }
         self.offers.remove_session(core);
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn sample(core: Weak<ServerCore>, period: Duration) {
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and 2^53 values are enough")]
 fn tell(core: &Arc<ServerCore>) {
-    let sessions = core.sessions();
+    let sessions = core.greeted();
     let suspended = sessions.iter().filter(|session| session.state() == SessionState::Suspended).count();
     gauge!("netchan_sessions").set(sessions.len() as f64);
     gauge!("netchan_sessions_suspended").set(suspended as f64);

@@ -117,6 +117,11 @@ impl ServerCore {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// Those whose clients have confirmed them. Events tell of no others.
+    fn greeted(&self) -> Vec<Arc<SessionCore>> {
+        self.sessions.lock().values().filter(|session| session.is_greeted()).cloned().collect()
+    }
+
     fn is_closing(&self) -> bool {
         *self.closing.borrow()
     }
@@ -308,14 +313,14 @@ impl Server {
     /// What happens to clients from here on, starting with those that are here now.
     #[must_use]
     pub fn events(&self) -> Events<ServerEvent> {
-        self.core.events.subscribe(|| self.core.sessions().iter().map(ServerEvent::now).collect())
+        self.core.events.subscribe(|| self.core.greeted().iter().map(ServerEvent::now).collect())
     }
 
     /// What the server's sessions and channels have been through, those included that have ended.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         let mut stats = *self.core.past.lock();
-        self.core.sessions().iter().for_each(|core| stats.add(core.stats()));
+        self.core.greeted().iter().for_each(|core| stats.add(core.stats()));
         self.hosted().iter().for_each(|channel| stats.add_channel(channel));
         stats
     }
@@ -323,13 +328,14 @@ impl Server {
     /// Who is here now, those included whose connection is gone and whose session waits for another.
     #[must_use]
     pub fn clients(&self) -> Vec<Client> {
-        self.core.sessions().into_iter().map(Client::new).collect()
+        self.core.sessions().into_iter().filter(is_here).map(Client::new).collect()
     }
 
     /// One of the clients that are here now, by its session.
     #[must_use]
     pub fn client(&self, session: SessionId) -> Option<Client> {
-        self.core.sessions.lock().get(&session).cloned().map(Client::new)
+        let core = self.core.sessions.lock().get(&session).cloned();
+        core.filter(is_here).map(Client::new)
     }
 
     /// The clients of one key that are here now. What becomes of a second one is up to
@@ -405,6 +411,12 @@ impl Server {
             _ = accepting.await;
         }
     }
+}
+
+/// Whether a session is a client's that is here: that client may have returned from `dial` before the server has heard its
+/// confirmation, but without a connection nobody knows whether it has.
+fn is_here(session: &Arc<SessionCore>) -> bool {
+    session.is_greeted() || session.state() == SessionState::Connected
 }
 
 impl Stream for Server {

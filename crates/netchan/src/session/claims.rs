@@ -33,6 +33,11 @@ impl Claims {
         self.life == life
     }
 
+    /// Whether a send has given that value back, or will.
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.returned.contains(&seq) || self.awaited.binary_search(&seq).is_ok()
+    }
+
     /// A send waits for the fate of its value, the newest.
     #[inline]
     pub(crate) fn stake(&mut self, seq: u64) {

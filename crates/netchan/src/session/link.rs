@@ -107,7 +107,15 @@ impl NewLink {
 impl SessionCore {
     /// Leaves something for the driver, from an attempt that it numbered. What it has not looked at yet is replaced.
     pub(super) fn post(&self, attempt: u64, arrival: Arrival) {
-        *self.arrival.lock() = Some((attempt, arrival));
+        let replaced = {
+            let mut there = self.arrival.lock();
+            if there.as_ref().is_some_and(|(number, _)| *number > attempt) {
+                // A later attempt has been quicker than this one's end.
+                return;
+            }
+            there.replace((attempt, arrival))
+        };
+        drop(replaced);
         self.posted();
     }
 
@@ -127,15 +135,16 @@ impl SessionCore {
 
     /// A link that the client has confirmed takes the place of this session's, if it has any.
     pub(crate) fn relink(&self, link: NewLink) {
-        {
+        let replaced = {
             let mut arrival = self.arrival.lock();
             let newer = |(_, there): &(u64, Arrival)| matches!(there, Arrival::Link(there) if there.epoch() > link.epoch());
             if arrival.as_ref().is_some_and(newer) {
                 // Two came at once, and this one is fenced.
                 return;
             }
-            *arrival = Some((0, Arrival::Link(Box::new(link))));
-        }
+            arrival.replace((0, Arrival::Link(Box::new(link))))
+        };
+        drop(replaced);
         self.posted();
     }
 

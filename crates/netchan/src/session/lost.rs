@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use netchan_proto::channel::{CloseReason, PushError, RecvHalf, SendHalf, close_code};
 use netchan_proto::session::{ClientLinks, Control};
 
@@ -43,8 +44,16 @@ pub(crate) struct Reopen {
 /// What a sending end owes from a session that was lost, before anything else is sent.
 #[derive(Default)]
 pub(crate) struct Owed {
-    /// Encoded values, oldest first, and whether each may have been received.
-    values: VecDeque<Unsettled>,
+    /// Oldest first.
+    values: VecDeque<OwedValue>,
+}
+
+struct OwedValue {
+    bytes: Bytes,
+    /// It may have been received.
+    in_doubt: bool,
+    /// Its send has given it back, or will.
+    returned: bool,
 }
 
 impl Owed {
@@ -52,14 +61,34 @@ impl Owed {
         self.values.is_empty()
     }
 
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// How many certainly did not arrive, and how many may have.
     pub(super) fn count(&self) -> (u64, u64) {
-        let in_doubt = self.values.iter().filter(|(_, in_doubt)| *in_doubt).count() as u64;
+        let in_doubt = self.values.iter().filter(|value| value.in_doubt).count() as u64;
         (self.values.len() as u64 - in_doubt, in_doubt)
     }
 
-    pub(super) fn take(&mut self) -> VecDeque<Unsettled> {
-        std::mem::take(&mut self.values)
+    /// Takes out what nobody else gives back.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Unsettled> {
+        let values = std::mem::take(&mut self.values).into_iter();
+        values.filter(|value| !value.returned).map(|value| (value.bytes, value.in_doubt))
+    }
+}
+
+/// A channel that waits to be opened again.
+pub(super) struct Waiting {
+    pub(super) chan: Chan,
+    /// Somebody sees to it.
+    claimed: bool,
+}
+
+impl Waiting {
+    fn claim(&mut self) -> Chan {
+        self.claimed = true;
+        self.chan.clone()
     }
 }
 
@@ -81,8 +110,13 @@ impl SessionCore {
             self.opening.lock().drain().map(|(_, opening)| opening).collect()
         };
         self.lost.store(true, Ordering::SeqCst);
-        self.ready.lock().clear();
-        self.idle.lock().clear();
+        // Channels as well that are not in the table, because they wait to be opened again.
+        for chan in std::mem::take(&mut *self.ready.lock()) {
+            chan.queued().store(false, Ordering::SeqCst);
+        }
+        for (_, chan) in std::mem::take(&mut *self.idle.lock()) {
+            chan.unlisted_as_idle();
+        }
         let table = std::mem::take(&mut *self.table.lock());
         for chan in table.into_values() {
             chan.queued().store(false, Ordering::SeqCst);
@@ -99,8 +133,7 @@ impl SessionCore {
             self.ask_again(opening);
         }
         self.upper.lost(self, end);
-        let greeted = self.greeted.load(Ordering::SeqCst);
-        let event = greeted.then(|| SessionEvent::Gone(end.clone()));
+        let event = self.is_greeted().then(|| SessionEvent::Gone(end.clone()));
         self.board.change(SessionState::Suspended, event);
     }
 
@@ -121,7 +154,11 @@ impl SessionCore {
 
     /// Opens the channels again that wait for it.
     pub(super) fn reopen(self: &Arc<Self>) {
-        let ready: Vec<_> = self.reopening.lock().extract_if(.., |chan| !chan.drains()).collect();
+        let ready: Vec<_> = {
+            let mut reopening = self.reopening.lock();
+            let ready = reopening.iter_mut().filter(|waiting| !waiting.claimed && !waiting.chan.drains());
+            ready.map(Waiting::claim).collect()
+        };
         for chan in ready {
             self.reopen_one(chan, 0);
         }
@@ -136,14 +173,14 @@ impl SessionCore {
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             // Lost once more meanwhile, it is opened with the others; ended, it has been told.
-            if core.life() == life && core.take_reopening(&chan) {
+            if core.life() == life && core.claim_reopening(&chan) {
                 core.reopen_one(chan, refusals);
             }
         });
     }
 
     fn await_reopening(&self, chan: Chan) {
-        self.reopening.lock().push(chan.clone());
+        self.reopening.lock().push(Waiting { chan: chan.clone(), claimed: false });
         // Whoever ends the session tells those that wait, but may have been here already.
         if let Some(end) = self.end.get()
             && self.take_reopening(&chan)
@@ -156,8 +193,25 @@ impl SessionCore {
     fn take_reopening(&self, chan: &Chan) -> bool {
         let mut reopening = self.reopening.lock();
         let before = reopening.len();
-        reopening.retain(|other| !other.is(chan));
+        reopening.retain(|waiting| !waiting.chan.is(chan));
         reopening.len() < before
+    }
+
+    /// Whether the caller is the one who sees to a channel that waits. It stays listed until it has been asked for, so that
+    /// at no time it seems that nothing is left to do for it.
+    fn claim_reopening(&self, chan: &Chan) -> bool {
+        let mut reopening = self.reopening.lock();
+        let waiting = reopening.iter_mut().find(|waiting| waiting.chan.is(chan) && !waiting.claimed);
+        waiting.map(Waiting::claim).is_some()
+    }
+
+    /// The program has closed a receiving end. If that waits to be opened again, it has no more reason to.
+    pub(super) fn stopped(&self, chan: &Arc<RecvChan>) {
+        let chan = Chan::Recv(Arc::clone(chan));
+        if self.claim_reopening(&chan) {
+            self.take_reopening(&chan);
+            chan.ended(&SessionEnd::ClosedHere);
+        }
     }
 
     /// The program has taken everything that a receiving end still had from a session that was lost.
@@ -165,7 +219,7 @@ impl SessionCore {
     pub(crate) fn drained(self: &Arc<Self>, chan: &Arc<RecvChan>) {
         // While there is no session, it waits with the others.
         let chan = Chan::Recv(Arc::clone(chan));
-        if !self.is_lost() && self.take_reopening(&chan) {
+        if !self.is_lost() && self.claim_reopening(&chan) {
             self.reopen_one(chan, 0);
         }
     }
@@ -173,6 +227,10 @@ impl SessionCore {
     /// Opens one channel again; its end says so if that cannot be.
     pub(super) fn reopen_one(self: &Arc<Self>, chan: Chan, refusals: u32) {
         let Some(Reopen { spec, .. }) = chan.reopen() else { return };
+        if chan.is_stopped() {
+            self.take_reopening(&chan);
+            return chan.ended(&SessionEnd::ClosedHere);
+        }
         self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone(), refusals) });
     }
 
@@ -180,10 +238,16 @@ impl SessionCore {
         if opening.asker.has_left() {
             return;
         }
-        let reopens = opening.chan().is_some();
-        let life = self.life();
-        match self.ask(opening) {
-            Ok(id) if reopens => _ = tokio::spawn(Arc::clone(self).expect_answer(id, life)),
+        let reopened = opening.chan().cloned();
+        let asked = self.ask(opening);
+        if let Some(chan) = &reopened {
+            // It stands among those asked for now.
+            self.take_reopening(chan);
+        }
+        match asked {
+            Ok((id, life)) if reopened.is_some() => {
+                tokio::spawn(Arc::clone(self).expect_answer(id, life));
+            }
             Ok(_) => {}
             Err(failed) => {
                 let (opening, error) = *failed;
@@ -205,7 +269,7 @@ impl SessionCore {
 }
 
 impl Chan {
-    fn is(&self, other: &Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Send(one), Self::Send(other)) => Arc::ptr_eq(one, other),
             (Self::Recv(one), Self::Recv(other)) => Arc::ptr_eq(one, other),
@@ -224,6 +288,21 @@ impl Chan {
         match self {
             Self::Send(_) => false,
             Self::Recv(chan) => patience::lock(&chan.state).drains,
+        }
+    }
+
+    /// Whether the program wants no more of what it would receive.
+    fn is_stopped(&self) -> bool {
+        match self {
+            Self::Send(_) => false,
+            Self::Recv(chan) => patience::lock(&chan.state).half.ended().is_some(),
+        }
+    }
+
+    fn unlisted_as_idle(&self) {
+        match self {
+            Self::Send(_) => {}
+            Self::Recv(chan) => chan.idle.store(false, Ordering::SeqCst),
         }
     }
 }
@@ -259,9 +338,11 @@ impl SendChan {
             let mut values = VecDeque::new();
             // An offer has its own sender waiting, who is told that it is in doubt.
             let offers = state.half.is_rendezvous();
-            state.half.for_each_unsettled(|value| {
+            let super::SendState { half, claims, .. } = &mut *state;
+            half.for_each_unsettled(|value| {
                 if !offers {
-                    values.push_back((value.payload.into_bytes(), value.in_doubt));
+                    let (bytes, in_doubt) = (value.payload.into_bytes(), value.in_doubt);
+                    values.push_back(OwedValue { bytes, in_doubt, returned: claims.has(value.seq) });
                 }
             });
             values.append(&mut owed.values);
@@ -296,13 +377,17 @@ impl super::SendState {
             return false;
         }
         self.half.hold(false);
-        while let Some((bytes, in_doubt)) = self.owed.values.front() {
-            let bytes = bytes.clone();
+        while let Some(OwedValue { bytes, in_doubt, returned }) = self.owed.values.front() {
+            let (bytes, returned) = (bytes.clone(), *returned);
             match self.half.push_owed(*in_doubt, |item| item.share(bytes)) {
-                Ok(_) => _ = self.owed.values.pop_front(),
+                Ok(pushed) => {
+                    if returned {
+                        self.claims.give_back(pushed.seq, self.half.taken());
+                    }
+                    self.owed.values.pop_front();
+                }
                 Err(PushError::Full) => {
-                    let waiting = (self.owed.values.len() + self.senders.len()) as u64;
-                    self.half.want(waiting);
+                    self.half.want(self.waiting());
                     self.half.hold(true);
                     return true;
                 }
@@ -319,8 +404,13 @@ impl super::SendState {
             }
         }
         // Those who wait asked in a session that is over.
-        self.half.want(self.senders.len() as u64);
+        self.half.want(self.waiting());
         true
+    }
+
+    /// How many values wait for credit.
+    pub(crate) fn waiting(&self) -> u64 {
+        (self.owed.len() + self.senders.len()) as u64
     }
 }
 

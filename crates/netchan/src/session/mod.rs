@@ -60,7 +60,7 @@ use crate::reentry;
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
-    /// Both ends have the same keys.
+    /// Both ends have the same keys, for the first time. Calls [`SessionCore::greet`].
     fn confirmed(&self, core: &Arc<SessionCore>);
     /// The peer opens a channel; it must be accepted or refused, now or later.
     fn incoming(&self, core: &Arc<SessionCore>, open: Open);
@@ -159,7 +159,7 @@ pub(crate) struct SessionCore {
     lost: AtomicBool,
     coming: Mutex<Option<lost::Coming>>,
     /// Channels that wait to be opened again after a loss.
-    reopening: Mutex<Vec<Chan>>,
+    reopening: Mutex<Vec<lost::Waiting>>,
     /// Numbers those who open channels.
     callers: AtomicU64,
     control: Mutex<Control>,
@@ -340,7 +340,8 @@ impl SessionCore {
         if let Links::Client(links) = &mut *self.links.lock() {
             links.confirmed();
         }
-        if !self.greeted.swap(true, Ordering::SeqCst) {
+        let fresh = !self.is_greeted();
+        if fresh {
             self.upper.confirmed(self);
         }
         self.ping();
@@ -352,15 +353,25 @@ impl SessionCore {
                 self.reopen();
             }
             Some(coming) => {
-                let suspended = coming == lost::Coming::Resumed;
+                // Nobody has been told of a session that nobody had confirmed.
+                let suspended = coming == lost::Coming::Resumed && !fresh;
                 self.resumes.fetch_add(1, Ordering::Relaxed);
-                if suspended {
-                    self.board.change(SessionState::Connected, Some(SessionEvent::Resumed));
+                if coming == lost::Coming::Resumed {
+                    self.board.change(SessionState::Connected, suspended.then_some(SessionEvent::Resumed));
                     tracing::info!(peer = %self.peer(), "resumed");
                 }
                 self.upper.resumed(self, suspended);
             }
         }
+    }
+
+    /// The program above is told of the session from here on.
+    pub(crate) fn greet(&self) {
+        self.greeted.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::SeqCst)
     }
 
     /// The peer has this end's confirmation.
@@ -426,11 +437,15 @@ impl SessionCore {
         self.table.lock().values().cloned().collect()
     }
 
-    /// Those as well that wait to be opened again.
+    /// Those as well that wait to be opened again. Looked for in the order in which they move on, so that none is missed.
     fn all_channels(&self) -> Vec<Chan> {
-        let mut channels = self.channels();
-        channels.extend(self.reopening.lock().iter().cloned());
-        channels.extend(self.opening.lock().values().filter_map(open::Opening::chan).cloned());
+        let mut channels: Vec<_> = self.reopening.lock().iter().map(|waiting| waiting.chan.clone()).collect();
+        let opening: Vec<_> = self.opening.lock().values().filter_map(open::Opening::chan).cloned().collect();
+        for chan in opening.into_iter().chain(self.channels()) {
+            if !channels.iter().any(|other| other.is(&chan)) {
+                channels.push(chan);
+            }
+        }
         channels
     }
 

@@ -185,9 +185,12 @@ impl SessionCore {
         }
     }
 
-    /// Asks the peer for a channel, under the id that is returned.
-    pub(super) fn ask(self: &Arc<Self>, opening: Opening) -> Result<ChannelId, Box<(Opening, OpenError)>> {
-        let id = {
+    /// Asks the peer for a channel, under the id that is returned, in the life that is returned with it.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        opening: Opening,
+    ) -> Result<(ChannelId, u64), Box<(Opening, OpenError)>> {
+        let asked = {
             let mut control = self.control.lock();
             let spec = &opening.spec;
             let receives = spec.direction == Direction::Receive;
@@ -207,14 +210,14 @@ impl SessionCore {
             };
             // Registered before the answer can be read: the driver needs the control lock for that.
             self.opening.lock().insert(id, opening);
-            id
+            (id, self.life())
         };
         if let Some(end) = self.end.get() {
             // Nobody will answer, and what stays here would keep the session in memory for good.
             self.drop_openings(end);
         }
         self.kick(true, true);
-        Ok(id)
+        Ok(asked)
     }
 
     /// The peer accepted: the half must be in place before the next record is read.

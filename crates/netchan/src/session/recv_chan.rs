@@ -52,7 +52,7 @@ pub(crate) struct RecvChan {
     /// When news that nobody waited for last went out.
     reported_millis: AtomicU64,
     /// Listed among the idle receivers.
-    idle: AtomicBool,
+    pub(super) idle: AtomicBool,
     /// Set where this end takes the values of a remote sender into a hosted channel.
     pub(super) hub: Option<(Arc<Hub>, SenderKey)>,
     /// Set where a client opened it by its name.
@@ -264,6 +264,7 @@ impl RecvChan {
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {
         reentry::enter(&self.state).half.stop(reason);
         self.wake_all();
+        self.core.stopped(self);
         self.report(Urgency::Now);
     }
 }

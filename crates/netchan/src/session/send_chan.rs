@@ -35,6 +35,11 @@ pub(crate) struct SendState {
 }
 
 impl SendState {
+    /// Whether a value of that life of the channel is known to have been taken. Lost or not, its half has heard.
+    pub(crate) fn knows_taken(&self, life: u64, seq: u64) -> bool {
+        self.claims.are_of(life) && self.half.taken() > seq
+    }
+
     /// Why what belongs to an earlier life of the channel is void.
     pub(crate) fn lost(&self) -> SessionEnd {
         let why = "the session it belonged to is over";

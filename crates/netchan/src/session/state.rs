@@ -152,7 +152,7 @@ impl<E: Clone> Publisher<E> {
     }
 
     /// Calls `change` and publishes the event, in one step for subscribers.
-    fn change(&self, change: impl FnOnce(), event: Option<E>) {
+    pub(crate) fn change(&self, change: impl FnOnce(), event: Option<E>) {
         let subscribers = self.0.lock();
         change();
         if let (Subscribers::Some(sender), Some(event)) = (&*subscribers, event) {

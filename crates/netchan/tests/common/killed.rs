@@ -2,7 +2,7 @@
 
 use netchan::{Config, Events, Identity, Server, SessionEvent, listen_and_serve};
 
-use super::within;
+use super::{PATIENCE, within};
 
 /// A server in a runtime of its own, so that it can end as a killed process does: without a word.
 pub struct Mortal {
@@ -30,7 +30,7 @@ impl Mortal {
         self.server().addresses()[0].to_string()
     }
 
-    /// Everything stops at once. The sockets close, as a kernel closes those of a process.
+    /// Everything stops at once. The sockets are closed when this returns, as a kernel closes those of a process.
     pub fn kill(self) {
         drop(self);
     }
@@ -39,9 +39,11 @@ impl Mortal {
 impl Drop for Mortal {
     fn drop(&mut self) {
         std::mem::forget(self.server.take());
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let Some(runtime) = self.runtime.take() else { return };
+        // Not in the background: whoever comes next listens at the same address. In a thread, since a runtime is not
+        // to be waited for inside of another.
+        let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the runtime panicked at its end");
     }
 }
 

@@ -37,6 +37,17 @@ pub fn memory() -> String {
     format!("memory://test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A loopback address to listen at more than once: while nobody does, no connection out of this machine is given its
+/// port, as one of 127.0.0.1 may be, which is where all of them leave from.
+pub fn own_address() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    if !cfg!(target_os = "linux") {
+        return "127.0.0.1:0".to_owned();
+    }
+    let (process, nth) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("127.{}.{}.{}:0", 1 + process / 256 % 254, process % 256, 2 + nth % 250)
+}
+
 pub async fn serve() -> Server {
     listen_and_serve(memory(), Config::default()).await.unwrap()
 }

@@ -46,8 +46,8 @@ struct Record {
     /// What the client sent, and what the server sent.
     bytes: [Mutex<Vec<u8>>; 2],
     connections: AtomicUsize,
-    /// Only the first connection meets its faults.
-    faults_once: bool,
+    /// Only this connection meets the faults; without, every one.
+    faulty: Option<usize>,
 }
 
 pub struct Proxy {
@@ -70,7 +70,13 @@ impl Proxy {
 
     /// The same, but the faults befall the first connection only.
     pub async fn start_with_one_fault(server: &Server, up: Fault, down: Fault) -> Self {
-        Self::start_recording(server, up, down, Record { faults_once: true, ..Record::default() }).await
+        Self::start_with_fault_at(server, up, down, 0).await
+    }
+
+    /// The same, but the faults befall one connection only, counted from 0.
+    pub async fn start_with_fault_at(server: &Server, up: Fault, down: Fault, connection: usize) -> Self {
+        let record = Record { faulty: Some(connection), ..Record::default() };
+        Self::start_recording(server, up, down, record).await
     }
 
     async fn start_recording(server: &Server, up: Fault, down: Fault, record: Record) -> Self {
@@ -138,7 +144,8 @@ async fn accept(
     loop {
         let (near, _) = listener.accept().await.unwrap();
         let number = record.connections.fetch_add(1, Ordering::SeqCst);
-        let faults = if record.faults_once && number > 0 { [Fault::None; 2] } else { faults };
+        let meets = record.faulty.is_none_or(|faulty| faulty == number);
+        let faults = if meets { faults } else { [Fault::None; 2] };
         connections.spawn(carry(near, target, faults, number, Arc::clone(&record), mode.clone()));
     }
 }

@@ -18,6 +18,10 @@ use crate::session::{Links, phase, redial};
 /// How long a client whose link is in good order waits before it tries again to replace it, when the server would not.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a server keeps a session whose client had not confirmed it when the link was lost: that client finds a dead link
+/// within the keepalive's 10 s, and has time to try again. Kept for a lifetime, each attempt that a client gave up would stay.
+const UNCONFIRMED_LIFETIME: Duration = Duration::from_secs(30);
+
 impl Driver {
     /// The link is gone: everyone waits for another.
     pub(super) fn suspend(&mut self, reason: String) -> Result<(), SessionEnd> {
@@ -34,10 +38,11 @@ impl Driver {
         if !resumes {
             return Err(SessionEnd::Disconnected(reason));
         }
-        if core.redial.is_none() && !core.greeted.load(Ordering::SeqCst) {
-            // Nobody has confirmed it, so nothing is lost with it; kept, each attempt that a client gives up would stay for a
-            // lifetime.
-            return Err(SessionEnd::Disconnected(reason));
+        if core.redial.is_none() && !core.is_greeted() {
+            // Whoever set it up may have it, and come back; nobody is told of it, and it counts against no limit.
+            core.board.change(SessionState::Suspended, None);
+            self.give_up_at = Some(Instant::now() + UNCONFIRMED_LIFETIME.min(core.limits.session_lifetime));
+            return Ok(());
         }
         core.upper.suspended(&core, &reason)?;
         if core.board.state() != SessionState::Suspended {
@@ -62,8 +67,10 @@ impl Driver {
         if self.core.redial.is_none() || self.core.phase.load(Ordering::SeqCst) != phase::OPEN {
             return Err(end);
         }
+        // A link that came to nothing buys no time here either.
+        let bound = self.lost_at_most.filter(|_| self.core.coming.lock().is_some());
         self.core.lose(&end);
-        self.give_up_at = Some(Instant::now() + self.core.limits.session_lifetime);
+        self.give_up_at = bound.or(Some(Instant::now() + self.core.limits.session_lifetime));
         self.lost_at_most = self.give_up_at;
         self.redial(None, true);
         Ok(())
@@ -146,6 +153,11 @@ impl Driver {
         self.stop_redialing();
         self.give_up_at = None;
         let suspended = core.board.state() == SessionState::Suspended;
+        if !suspended {
+            // The session was in good order: what befalls this link counts from here.
+            self.lost_at_most = None;
+            self.unconfirmed = 0;
+        }
         let mut coming = core.coming.lock();
         *coming = Some(match *coming {
             // Its first link was lost before it was confirmed.
