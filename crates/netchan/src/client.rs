@@ -68,9 +68,11 @@ struct ClientUpper {
 }
 
 impl Upper for ClientUpper {
-    fn confirmed(&self, core: &Arc<SessionCore>) {
-        core.greet();
+    fn tell(&self, _: &Arc<SessionCore>, _: &SessionEvent, change: &mut dyn FnMut()) {
+        change();
     }
+
+    fn confirmed(&self, _: &Arc<SessionCore>) {}
 
     fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
         self.offers.push(Offer::opened(core, open));
@@ -92,12 +94,14 @@ impl Upper for ClientUpper {
         Ok(())
     }
 
-    fn resumed(&self, _: &Arc<SessionCore>, _: bool) {}
+    fn resumed(&self, _: &Arc<SessionCore>) {}
 
     fn lost(&self, _: &Arc<SessionCore>, _: &SessionEnd) {
         // What was offered in the old session is offered anew, or not at all.
         self.offers.remove(|_| true);
     }
+
+    fn forgotten(&self, _: &Arc<SessionCore>) {}
 
     fn ended(&self, _: &Arc<SessionCore>, end: &SessionEnd) {
         self.offers.end(end.clone());

@@ -6,11 +6,12 @@ use std::time::Duration;
 use netchan_proto::crypto::{
     ClientHandshake, ClientSettings, HandshakeError, Hello, RefusalCode, ResumeFrom,
 };
+use netchan_proto::session::close_code;
 use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::config::{Config, SessionLimits};
-use crate::error::{DialError, SessionEnd};
+use crate::error::{CloseReason, DialError, SessionEnd};
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
 use crate::identity::Identity;
 use crate::session::{NewLink, NoLink, Relink};
@@ -159,6 +160,10 @@ fn no_link(error: DialError, resumes: bool) -> NoLink {
         RefusalCode::SessionUnknown | RefusalCode::TooManySuspended if resumes => NoLink::Unknown(reason),
         RefusalCode::TooManySessions | RefusalCode::ShuttingDown | RefusalCode::AlreadyConnected => {
             NoLink::Later(reason)
+        }
+        RefusalCode::SessionEnded if resumes => {
+            let code = if reason.is_empty() { close_code::PLAIN } else { close_code::DISCONNECTED };
+            NoLink::Never(SessionEnd::ClosedByPeer(CloseReason { code, text: reason }))
         }
         code => NoLink::Never(SessionEnd::Refused(format!("{code}: {reason}"))),
     }

@@ -10,8 +10,8 @@ use common::proxy::{Fault, Proxy};
 use common::{Anything, DEADLINE, eventually, within};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use netchan::{
-    ChannelDirection, ChannelOptions, Config, DialError, DuplicateSessions, Identity, RefusalCode,
-    SessionEnd, SessionEvent, SessionState, dial, listen_and_serve,
+    ChannelDirection, ChannelOptions, Config, DialError, DuplicateSessions, Identity, LossPolicy,
+    RefusalCode, SessionEnd, SessionEvent, SessionState, dial, listen_and_serve,
 };
 
 #[tokio::test]
@@ -120,6 +120,31 @@ async fn one_session_of_a_key_at_a_time_where_the_server_says_so() -> Anything {
     .await;
     assert_eq!(second.state(), SessionState::Connected);
     until(&mut events, |event| matches!(event, SessionEvent::Suspended { .. })).await;
+    // Back again, it is told, and does not knock until the other one goes.
+    proxy.resume();
+    let end = within("the end of the first", first.ended()).await;
+    assert!(matches!(&end, SessionEnd::ClosedByPeer(why) if why.text.contains("taken its place")), "{end}");
+    assert_eq!(server.clients().len(), 2);
+    Ok(())
+}
+
+/// Whoever cannot hear it is told when it comes back, and does not set up another session in place of the one that was ended.
+#[tokio::test]
+async fn a_client_that_was_disconnected_while_it_was_away_hears_of_it() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let session = dial(proxy.ticket(&server), Config::default()).await?;
+    let _values = server.receiver::<u32>("values", 1)?;
+    let options = ChannelOptions::<u32>::default().on_loss(LossPolicy::Resend);
+    let _sender = within("open", session.sender_with("values", options)).await?;
+    let client = server.client(session.peer().session_id().expect("it has one")).expect("it is here");
+    proxy.cut();
+    eventually("the server knows", || client.state() == SessionState::Suspended).await;
+    within("gone", client.disconnect("banned")).await;
+    proxy.resume();
+    let end = within("the end", session.ended()).await;
+    assert!(matches!(&end, SessionEnd::ClosedByPeer(reason) if reason.text == "banned"), "{end}");
+    assert!(server.clients().is_empty());
     Ok(())
 }
 

@@ -89,6 +89,8 @@ pub enum RefusalCode {
     TooManySuspended,
     /// The server takes one session of a key at a time, and has one.
     AlreadyConnected,
+    /// The server has ended the session that the client would go on with; the reason is what it said then.
+    SessionEnded,
     /// A code that a later version defines.
     Other(u16),
 }
@@ -103,6 +105,7 @@ impl RefusalCode {
             Self::SessionUnknown => 5,
             Self::TooManySuspended => 6,
             Self::AlreadyConnected => 7,
+            Self::SessionEnded => 8,
             Self::Other(code) => code,
         }
     }
@@ -116,6 +119,7 @@ impl RefusalCode {
             5 => Self::SessionUnknown,
             6 => Self::TooManySuspended,
             7 => Self::AlreadyConnected,
+            8 => Self::SessionEnded,
             code => Self::Other(code),
         }
     }
@@ -131,6 +135,7 @@ impl fmt::Display for RefusalCode {
             Self::SessionUnknown => f.write_str("session unknown"),
             Self::TooManySuspended => f.write_str("too many suspended sessions"),
             Self::AlreadyConnected => f.write_str("already connected"),
+            Self::SessionEnded => f.write_str("the server has ended the session"),
             Self::Other(code) => write!(f, "code {code}"),
         }
     }

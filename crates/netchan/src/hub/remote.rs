@@ -167,10 +167,11 @@ impl Hub {
     }
 
     /// A remote receiver's link is gone. What it may have keeps waiting for it; what has not left for it, and what it waits
-    /// for, goes to others. It asks again when it is back, behind them (`HOST-22`).
-    pub(crate) fn suspend_receiver(self: &Arc<Self>, key: ReceiverKey) {
+    /// for, goes to others. It asks again when it is back, behind them (`HOST-22`). Unless another link has taken the place of
+    /// this one, its time to come back for what it holds begins.
+    pub(crate) fn suspend_receiver(self: &Arc<Self>, key: ReceiverKey, replaced: bool) {
         let fence_at = self.millis_from_now(self.spec.deliveries.grace);
-        let holds = self.run(|state| {
+        let away = self.run(|state| {
             let Some(receiver) = state.receivers.get_mut(&key) else { return false };
             let holds = receiver.holder.is_some();
             let mut unsent = receiver.pending.len() as u64;
@@ -184,12 +185,13 @@ impl Hub {
             if unsent > 0 && state.hosted.give_back(key, held.saturating_sub(unsent)).is_err() {
                 tracing::warn!(channel = %self.spec.name, "what was to be sent was not there");
             }
-            if holds {
+            let away = holds && !replaced;
+            if away {
                 state.hosted.holder_away(key, fence_at);
             }
-            holds
+            away
         });
-        if holds {
+        if away {
             self.arm();
         }
     }

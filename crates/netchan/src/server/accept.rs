@@ -54,6 +54,38 @@ pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) 
     handshakes.shutdown().await;
 }
 
+const ONE_AT_A_TIME: &str = "a session of this key is connected already; the server takes one at a time";
+
+impl ServerCore {
+    /// A client has confirmed its session: what becomes of others of its key is up to
+    /// [`Config::duplicate_sessions`](crate::Config::duplicate_sessions).
+    pub(super) fn settle_duplicates(&self, session: &Arc<SessionCore>) {
+        let (policy, Some(key)) = (self.config.duplicate_sessions, session.peer().fingerprint()) else {
+            return;
+        };
+        if policy == DuplicateSessions::Allow {
+            return;
+        }
+        // One at a time, lest two newcomers end each other.
+        let _one_at_a_time = self.settling.lock();
+        let goodbye =
+            |session: &SessionCore, why: &str| session.say_goodbye(close_code::DISCONNECTED, why.to_owned());
+        for other in self.sessions_of(key) {
+            if session.is_closing() {
+                return;
+            }
+            if Arc::ptr_eq(&other, session) || other.is_closing() || !other.is_greeted() {
+                continue;
+            }
+            if policy == DuplicateSessions::Refuse && other.state() == SessionState::Connected {
+                goodbye(session, ONE_AT_A_TIME);
+            } else {
+                goodbye(&other, "another session of the same key has taken its place");
+            }
+        }
+    }
+}
+
 async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>) {
     let address = link.peer_address();
     let mut server = ServerHandshake::new(&core.settings);
@@ -121,8 +153,7 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
             .iter()
             .any(|session| session.state() == SessionState::Connected)
     {
-        let reason = "a session of this key is connected already; the server takes one at a time";
-        return Verdict::Refuse(RefusalCode::AlreadyConnected, reason.to_owned());
+        return Verdict::Refuse(RefusalCode::AlreadyConnected, ONE_AT_A_TIME.to_owned());
     }
     Verdict::Accept(accepted(SessionId(handshake::random()), Epoch(0)), None)
 }
@@ -142,17 +173,7 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
     let (session, driver) = SessionCore::new(Side::Server, limits, link, upper, None);
     // The server itself holds the session open.
     session.add_handle();
-    let others = match (core.config.duplicate_sessions, session.peer().fingerprint()) {
-        (DuplicateSessions::Allow, _) | (_, None) => Vec::new(),
-        (_, Some(key)) => core.sessions_of(key),
-    };
     core.sessions.lock().insert(session_id, Arc::clone(&session));
-    for other in others {
-        other.say_goodbye(
-            close_code::DISCONNECTED,
-            "another session of the same key has taken its place".to_owned(),
-        );
-    }
     let span = tracing::info_span!("session", peer = %session.peer(), session = %session_id);
     tokio::spawn(driver.run().instrument(span));
     if core.is_closing() {

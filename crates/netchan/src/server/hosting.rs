@@ -153,11 +153,13 @@ fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
 }
 
 impl Upper for ServerCore {
+    fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut()) {
+        super::metrics::session(event);
+        self.events.change(change, Some(ServerEvent { peer: core.peer(), event: event.clone() }));
+    }
+
     fn confirmed(&self, core: &Arc<SessionCore>) {
-        super::metrics::session(&SessionEvent::Connected);
-        // In one step for those who ask who is here, and hear what changes from then on.
-        let event = ServerEvent { peer: core.peer(), event: SessionEvent::Connected };
-        self.events.change(|| core.greet(), Some(event));
+        self.settle_duplicates(core);
         let engines: Vec<_> = self.hosted.lock().values().cloned().collect();
         core.with_control(|control| {
             for engine in engines.iter().filter(|engine| engine.closed().is_none()) {
@@ -206,35 +208,31 @@ impl Upper for ServerCore {
             // Nobody is let in any more.
             return Err(SessionEnd::Disconnected(reason.to_owned()));
         }
-        self.note_suspended(core)?;
-        self.publish(core, SessionEvent::Suspended { reason: reason.to_owned() });
-        Ok(())
+        self.note_suspended(core)
     }
 
-    fn resumed(&self, core: &Arc<SessionCore>, suspended: bool) {
+    fn resumed(&self, core: &Arc<SessionCore>) {
         self.note_resumed(core);
-        if suspended {
-            self.publish(core, SessionEvent::Resumed);
-        }
     }
 
     fn lost(&self, _: &Arc<SessionCore>, _: &SessionEnd) {
         // Only clients set up another session in place of one that is lost.
     }
 
-    fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {
-        let peer = core.peer();
-        tracing::info!(%peer, %end, "client gone");
-        if let Some(session_id) = peer.session_id() {
+    fn forgotten(&self, core: &Arc<SessionCore>) {
+        // First what its client is told when it comes back, so that it never finds nothing.
+        self.note_farewell(core);
+        if let Some(session_id) = core.peer().session_id() {
             let removed = self.sessions.lock().remove(&session_id);
             if removed.is_some() && core.is_greeted() {
                 self.past.lock().add(core.stats());
             }
         }
         self.note_resumed(core);
-        if core.is_greeted() {
-            self.publish(core, SessionEvent::Gone(end.clone()));
-        }
+    }
+
+    fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {
+        tracing::info!(peer = %core.peer(), %end, "client gone");
         self.offers.remove_session(core);
     }
 }

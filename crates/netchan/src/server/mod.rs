@@ -82,6 +82,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         hosted: Mutex::default(),
         sessions: Mutex::default(),
         suspended: Mutex::default(),
+        settling: Mutex::default(),
         events: Publisher::new(),
         past: Mutex::default(),
         offers: OfferQueue::default(),
@@ -105,6 +106,8 @@ struct ServerCore {
     hosted: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
     suspended: Mutex<Suspended>,
+    /// Held by whoever settles which session of a key stays.
+    settling: Mutex<()>,
     events: Publisher<ServerEvent>,
     /// Over the sessions that have ended.
     past: Mutex<ServerStats>,

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use netchan_proto::crypto::{Fingerprint, PeerHello, ProvenResume, RefusalCode};
 use netchan_proto::id::{Epoch, SessionId};
 
-use super::{ServerCore, ServerEvent};
+use super::ServerCore;
 use crate::error::SessionEnd;
-use crate::session::{SessionCore, SessionEvent};
+use crate::session::SessionCore;
 
-/// Sessions given up for a limit that are remembered, so that their clients can be told which: a few dozen bytes each.
-const GIVEN_UP_MAX: usize = 1_024;
+/// Sessions that are over and remembered, so that their clients can be told why: some hundred bytes each.
+const OVER_MAX: usize = 1_024;
+
+/// The longest reason that is kept with them; more is cut off.
+const REASON_BYTES_MAX: usize = 256;
 
 /// What every refused resume is told, whatever is wrong: who may not go on with a session learns nothing about it.
 const UNKNOWN: &str = "there is no such session here";
@@ -21,8 +24,16 @@ const UNKNOWN: &str = "there is no such session here";
 pub(super) struct Suspended {
     by_owner: HashMap<Fingerprint, HashSet<SessionId>>,
     total: usize,
-    /// Given up for a limit, oldest first.
-    given_up: VecDeque<(SessionId, Fingerprint, String)>,
+    /// What clients are told who come back for a session that is over, oldest first.
+    over: VecDeque<Over>,
+}
+
+/// A session that ended without its client, which may not know.
+struct Over {
+    session_id: SessionId,
+    owner: Fingerprint,
+    code: RefusalCode,
+    reason: String,
 }
 
 impl Suspended {
@@ -50,11 +61,16 @@ impl Suspended {
             self.total += 1;
             return Ok(());
         };
-        self.given_up.push_back((session_id, owner, reason.clone()));
-        if self.given_up.len() > GIVEN_UP_MAX {
-            self.given_up.pop_front();
-        }
+        self.note_over(session_id, owner, RefusalCode::TooManySuspended, &reason);
         Err(reason)
+    }
+
+    fn note_over(&mut self, session_id: SessionId, owner: Fingerprint, code: RefusalCode, reason: &str) {
+        let reason = reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_owned();
+        self.over.push_back(Over { session_id, owner, code, reason });
+        if self.over.len() > OVER_MAX {
+            self.over.pop_front();
+        }
     }
 
     fn remove(&mut self, owner: Fingerprint, session_id: SessionId) {
@@ -67,9 +83,10 @@ impl Suspended {
         }
     }
 
-    fn why_given_up(&self, owner: Fingerprint, session_id: SessionId) -> Option<&str> {
-        let found = self.given_up.iter().find(|(id, of, _)| *id == session_id && *of == owner)?;
-        Some(&found.2)
+    fn why_over(&self, owner: Fingerprint, session_id: SessionId) -> Option<(RefusalCode, String)> {
+        let mut over = self.over.iter();
+        let found = over.find(|over| over.session_id == session_id && over.owner == owner)?;
+        Some((found.code, found.reason.clone()))
     }
 }
 
@@ -104,9 +121,14 @@ impl ServerCore {
         }
     }
 
-    pub(super) fn publish(&self, core: &Arc<SessionCore>, event: SessionEvent) {
-        super::metrics::session(&event);
-        self.events.publish(ServerEvent { peer: core.peer(), event });
+    /// Remembers what was said to a client that may not have heard it: it is told when it comes back.
+    pub(super) fn note_farewell(&self, core: &Arc<SessionCore>) {
+        let peer = core.peer();
+        if let (Some(farewell), Some(owner), Some(session_id)) =
+            (core.farewell(), peer.fingerprint(), peer.session_id())
+        {
+            self.suspended.lock().note_over(session_id, owner, RefusalCode::SessionEnded, &farewell.text);
+        }
     }
 
     /// Judges a Hello that asks to go on with a session (`SESS-15`).
@@ -117,11 +139,8 @@ impl ServerCore {
     ) -> Result<(Epoch, ProvenResume), (RefusalCode, String)> {
         let session = self.sessions.lock().get(&session_id).cloned();
         let Some(session) = session else {
-            let why = self.suspended.lock().why_given_up(hello.fingerprint, session_id).map(str::to_owned);
-            return Err(match why {
-                Some(reason) => (RefusalCode::TooManySuspended, reason),
-                None => (RefusalCode::SessionUnknown, UNKNOWN.to_owned()),
-            });
+            let why = self.suspended.lock().why_over(hello.fingerprint, session_id);
+            return Err(why.unwrap_or_else(|| (RefusalCode::SessionUnknown, UNKNOWN.to_owned())));
         };
         match session.with_server_links(|links| links.judge(hello)) {
             Some(Ok(granted)) => Ok(granted),
@@ -154,8 +173,8 @@ mod tests {
         assert!(suspended.add(ME, id(3), 2, 3).unwrap_err().contains("suspended_per_identity_max"));
         assert!(suspended.add(YOU, id(4), 2, 3).is_ok());
         assert!(suspended.add(YOU, id(5), 2, 3).unwrap_err().contains("suspended_max"));
-        assert!(suspended.why_given_up(ME, id(3)).is_some());
-        assert!(suspended.why_given_up(YOU, id(3)).is_none(), "its owner alone is told");
+        assert!(suspended.why_over(ME, id(3)).is_some());
+        assert!(suspended.why_over(YOU, id(3)).is_none(), "its owner alone is told");
         suspended.remove(ME, id(1));
         suspended.remove(ME, id(1));
         assert!(suspended.add(YOU, id(5), 2, 3).is_ok());
@@ -168,6 +187,6 @@ mod tests {
         for n in 0..3_000_u128 {
             _ = suspended.add(ME, SessionId(n.to_be_bytes()), 0, 0);
         }
-        assert_eq!((suspended.given_up.len(), suspended.total), (GIVEN_UP_MAX, 0));
+        assert_eq!((suspended.over.len(), suspended.total), (OVER_MAX, 0));
     }
 }

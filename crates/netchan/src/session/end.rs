@@ -7,7 +7,7 @@ use std::time::Duration;
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::session::close_code;
 
-use super::{Chan, SessionCore, phase};
+use super::{Chan, SessionCore, SessionEvent, phase};
 use crate::error::{CloseReason, SessionEnd};
 
 /// What a close could not deliver.
@@ -119,8 +119,14 @@ impl SessionCore {
         _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// What this end has said when it left.
+    pub(crate) fn farewell(&self) -> Option<&CloseReason> {
+        self.farewell.get()
+    }
+
     pub(crate) fn say_goodbye(&self, code: u16, reason: String) {
         if self.phase.swap(phase::GOODBYE, Ordering::SeqCst) != phase::GOODBYE {
+            self.farewell.get_or_init(|| CloseReason { code, text: reason.clone() });
             self.with_control(|c| c.go_away(code, reason));
             // For the deadline of leaving: the link may take nothing any more.
             self.wake_driver();
@@ -197,7 +203,15 @@ impl SessionCore {
         self.ready.lock().clear();
         self.idle.lock().clear();
         self.drop_openings(end);
-        self.board.finish(end.clone());
+        let mut finish = || {
+            self.board.finish(end.clone());
+            self.upper.forgotten(self);
+        };
+        if self.is_greeted() {
+            self.upper.tell(self, &SessionEvent::Gone(end.clone()), &mut finish);
+        } else {
+            finish();
+        }
         self.upper.ended(self, end);
         self.ended.send_replace(true);
     }

@@ -157,12 +157,12 @@ impl SessionCore {
 
     /// The link is gone, or is to be replaced: nothing is read from it or written to it any more, and every half notes where
     /// it stands.
-    pub(super) fn detach(self: &Arc<Self>) -> Option<LinkWriter> {
+    pub(super) fn detach(self: &Arc<Self>, replaced: bool) -> Option<LinkWriter> {
         let writer = self.take_link();
         self.control.lock().detach();
         for chan in self.channels() {
             match chan {
-                Chan::Send(chan) => chan.detach(),
+                Chan::Send(chan) => chan.detach(replaced),
                 Chan::Recv(chan) => chan.detach(),
             }
         }

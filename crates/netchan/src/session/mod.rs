@@ -53,14 +53,16 @@ pub(crate) use self::state::{Lossy, Publisher};
 pub use self::survey::{ChannelInfo, Direction as ChannelDirection};
 use self::traffic::Traffic;
 use crate::config::SessionLimits;
-use crate::error::SessionEnd;
+use crate::error::{CloseReason, SessionEnd};
 use crate::hub::Hub;
 use crate::peer::Peer;
 use crate::reentry;
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
-    /// Both ends have the same keys, for the first time. Calls [`SessionCore::greet`].
+    /// Something changes, and subscribers are told: in one step for whoever asks the program above how its sessions do.
+    fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut());
+    /// Both ends have the same keys, for the first time.
     fn confirmed(&self, core: &Arc<SessionCore>);
     /// The peer opens a channel; it must be accepted or refused, now or later.
     fn incoming(&self, core: &Arc<SessionCore>, open: Open);
@@ -70,10 +72,12 @@ pub(crate) trait Upper: Send + Sync + 'static {
     fn expired(&self, core: &Arc<SessionCore>, id: ChannelId);
     /// The link is gone. An error says why the session may not wait for another.
     fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd>;
-    /// Another link has taken the place of the last, which was lost if `suspended`.
-    fn resumed(&self, core: &Arc<SessionCore>, suspended: bool);
+    /// Another link has taken the place of the last.
+    fn resumed(&self, core: &Arc<SessionCore>);
     /// At a client: the session is lost, and another is to take its place.
     fn lost(&self, core: &Arc<SessionCore>, end: &SessionEnd);
+    /// The session has ended, and is not to be found any more; called while [`Upper::tell`] says so.
+    fn forgotten(&self, core: &Arc<SessionCore>);
     /// The session has ended.
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd);
 }
@@ -189,6 +193,7 @@ pub(crate) struct SessionCore {
     idle: Mutex<Vec<(Instant, Chan)>>,
     /// The peer's farewell, until the driver acts on it.
     goodbye: Mutex<Option<SessionEnd>>,
+    farewell: OnceLock<CloseReason>,
     end: OnceLock<SessionEnd>,
     ended: watch::Sender<bool>,
     started: Instant,
@@ -251,6 +256,7 @@ impl SessionCore {
             handles: AtomicUsize::new(0),
             idle: Mutex::default(),
             goodbye: Mutex::default(),
+            farewell: OnceLock::new(),
             end: OnceLock::new(),
             ended: watch::Sender::new(false),
             started: Instant::now(),
@@ -342,6 +348,8 @@ impl SessionCore {
         }
         let fresh = !self.is_greeted();
         if fresh {
+            let mut greet = || self.greeted.store(true, Ordering::SeqCst);
+            self.upper.tell(self, &SessionEvent::Connected, &mut greet);
             self.upper.confirmed(self);
         }
         self.ping();
@@ -354,20 +362,29 @@ impl SessionCore {
             }
             Some(coming) => {
                 // Nobody has been told of a session that nobody had confirmed.
-                let suspended = coming == lost::Coming::Resumed && !fresh;
                 self.resumes.fetch_add(1, Ordering::Relaxed);
                 if coming == lost::Coming::Resumed {
-                    self.board.change(SessionState::Connected, suspended.then_some(SessionEvent::Resumed));
                     tracing::info!(peer = %self.peer(), "resumed");
+                    if fresh {
+                        self.board.change(SessionState::Connected, None);
+                    } else {
+                        self.change(SessionState::Connected, SessionEvent::Resumed);
+                    }
                 }
-                self.upper.resumed(self, suspended);
+                self.upper.resumed(self);
             }
         }
     }
 
-    /// The program above is told of the session from here on.
-    pub(crate) fn greet(&self) {
-        self.greeted.store(true, Ordering::SeqCst);
+    /// The session does differently now: subscribers are told here and above.
+    fn change(self: &Arc<Self>, state: SessionState, event: SessionEvent) {
+        let told = event.clone();
+        let mut change = Some((state, event));
+        self.upper.tell(self, &told, &mut || {
+            if let Some((state, event)) = change.take() {
+                self.board.change(state, Some(event));
+            }
+        });
     }
 
     pub(crate) fn is_greeted(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Opening channels toward the peer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -146,7 +147,14 @@ impl SessionCore {
         if self.end.get().is_some() {
             return Err(OpenFailure::Lost(lost()));
         }
-        let opened = tokio::time::timeout(self.limits.open_timeout, answered).await;
+        let mut answered = pin!(answered);
+        let opened = loop {
+            let opened = tokio::time::timeout(self.limits.open_timeout, answered.as_mut()).await;
+            // Without a link there is no telling whether there would be an answer.
+            if opened.is_ok() || self.state() != SessionState::Suspended {
+                break opened;
+            }
+        };
         drop(abandon);
         match opened {
             Ok(Ok(result)) => result,

@@ -186,10 +186,10 @@ impl SendChan {
     }
 
     /// The link is gone. A remote receiver that cannot be reached waits for nothing more: others are served.
-    pub(super) fn detach(&self) {
+    pub(super) fn detach(&self, replaced: bool) {
         patience::lock(&self.state).half.detach();
         if let Some((hub, key)) = &self.hub {
-            hub.suspend_receiver(*key);
+            hub.suspend_receiver(*key, replaced);
         }
     }
 

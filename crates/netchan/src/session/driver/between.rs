@@ -47,7 +47,7 @@ impl Driver {
         core.upper.suspended(&core, &reason)?;
         if core.board.state() != SessionState::Suspended {
             tracing::info!(peer = %core.peer(), %reason, "suspended");
-            core.board.change(SessionState::Suspended, Some(SessionEvent::Suspended { reason }));
+            core.change(SessionState::Suspended, SessionEvent::Suspended { reason });
         }
         self.unconfirmed = if core.coming.lock().is_some() { self.unconfirmed.saturating_add(1) } else { 0 };
         // A link that came to nothing buys the session no time.

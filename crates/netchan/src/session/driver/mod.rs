@@ -154,7 +154,7 @@ impl Driver {
             }
         };
         let link = self.link.take();
-        let writer = core.detach();
+        let writer = core.detach(matches!(turn, Turn::Replaced(_)));
         if let (Turn::Replaced(_), Some(link), Some(writer)) = (&turn, link, writer) {
             self.previous = Some((link.reader, writer));
         }
