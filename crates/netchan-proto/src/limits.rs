@@ -86,6 +86,10 @@ pub const REKEY_MILLIS: u64 = 10 * 60 * 1_000;
 /// Bytes in the log of a broadcast by default: what slow subscribers can pin together, however many they are.
 pub const LOG_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
 
+/// Values of one channel that wait to be tried again. They need no credit, so nothing else bounds what holders that come and
+/// go put off; one more is tried again at once.
+pub const DELAYED_ITEMS_MAX: usize = 65_536;
+
 /// Assigned values that a broadcast keeps for those who come later, by default: each is sent to every one of them.
 pub const ASSIGNED_ITEMS_MAX_DEFAULT: usize = 65_536;
 

@@ -44,6 +44,12 @@ pub enum Mutant {
     GapAfterAssignments,
     /// A subscriber is told of one value too many that it lost.
     WrongLagCount,
+    /// A holder that is fenced keeps what goes to another.
+    DoubleHolder,
+    /// What comes back from a holder is gone.
+    LostRedelivery,
+    /// A result is committed although its delivery is another's.
+    ResultWithoutAck,
 }
 
 impl Mutant {

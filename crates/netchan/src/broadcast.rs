@@ -207,12 +207,13 @@ impl<T: Send + 'static> Broadcast<T> {
     fn encode(&self, value: &T) -> Result<Bytes, Failure> {
         let Shared { cast, codec, message_bytes_max } = &*self.shared;
         let mut cx = EncodeContext::new(&cast.spec().name, *message_bytes_max);
-        let encoded = netchan_proto::channel::encode_alone(*message_bytes_max, |item| {
+        // The head takes nothing from the value.
+        let encoded = netchan_proto::channel::encode_alone(*message_bytes_max + 1, |item| {
             item.push(VALUE)?;
             codec.encode(value, &mut cx, item)
         });
         encoded.map_err(|error| match error {
-            PushError::TooLarge { bytes_max } => Failure::TooLarge(bytes_max),
+            PushError::TooLarge { .. } => Failure::TooLarge(*message_bytes_max),
             PushError::Encode(error) => Failure::Encode(error),
             PushError::Full | PushError::Closed => Failure::Closed(CloseReason::new(0, "")),
         })

@@ -92,19 +92,21 @@ async fn a_subscriber_that_stops_reading_lags_alone() -> Anything {
     let other = common::join(&server).await;
     let reads = within("open", other.receiver_with("state", Options::default().capacity(4))).await?;
     let here = state.subscribe(WhenSlow::Lag).expect("it is open");
+    let (has, mut seen) = tokio::sync::watch::channel(0);
     let reading = tokio::spawn(async move {
         let mut got = Vec::new();
         while got.last() != Some(&(VALUES - 1)) {
             got.push(next(&reads).await);
+            has.send_replace(got.len());
         }
         got
     });
     for n in 0..VALUES {
         state.send(n).await?;
-        // In step with whoever reads, so that it never lags.
         assert_eq!(next(&here).await, n);
         if n % 8 == 0 {
-            tokio::time::sleep(Duration::from_micros(50)).await;
+            // In step with the one that reads: the other, which does not, holds up neither.
+            within("it reads", seen.wait_for(|has| *has > n as usize)).await?;
         }
     }
     // Those of the capacity and of its own window are there, and every other is counted.
@@ -114,10 +116,7 @@ async fn a_subscriber_that_stops_reading_lags_alone() -> Anything {
     assert!(got.len() <= 4 + 16 + 4, "{}", got.len());
     assert_eq!(got.last(), Some(&(VALUES - 1)));
     assert!(got.is_sorted());
-    let reading = tokio::time::timeout(Duration::from_secs(1), reading).await;
-    if let Ok(got) = reading {
-        assert_eq!(got?, (0..VALUES).collect::<Vec<_>>());
-    }
+    assert_eq!(within("the one that reads", reading).await?, (0..VALUES).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -300,6 +299,104 @@ async fn a_subscription_that_was_lost_begins_again_and_says_so() -> Anything {
     assert!(matches!(received, Err(RecvError::Restarted)), "{received:?}");
     state.send(11).await?;
     assert_eq!((next(&from).await, next(&from).await), (10, 11));
+    Ok(())
+}
+
+/// Whoever's session ends subscribes no more: nobody waits for it.
+#[tokio::test]
+async fn a_subscriber_whose_session_ends_is_gone() -> Anything {
+    let (server, session) = common::pair().await;
+    let state = server.broadcast_with("state", 1, Options::default().when_slow(WhenSlow::Block))?;
+    let from = within("open", session.receiver_with("state", Options::default().capacity(1))).await?;
+    for n in 0..2 {
+        state.send(n).await?;
+    }
+    let blocked = state.send(2);
+    let mut blocked = std::pin::pin!(blocked);
+    assert!(common::poll_once(&mut blocked).await.is_pending(), "for one that reads nothing");
+    let client = server.client(session.peer().session_id().expect("it has one")).expect("it is here");
+    within("gone", client.disconnect("enough")).await;
+    within("nobody blocks any more", blocked).await?;
+    assert_eq!(state.receiver_count(), 0);
+    within("the end", async { while from.recv().await.is_ok_and(|value| value.is_some()) {} }).await;
+    Ok(())
+}
+
+/// What is no value of the program's stands before each on its way, and takes nothing from the longest.
+#[tokio::test]
+async fn the_longest_message_reaches_everyone() -> Anything {
+    const BYTES: usize = 40_000;
+    let mut config = Config::default();
+    config.message_bytes_max = BYTES;
+    let server = listen_and_serve(common::memory(), config.clone()).await?;
+    let options = ChannelOptions::raw;
+    let state = server.broadcast_with("state", 4, options().clients_may_send(true))?;
+    let (tasks, results) =
+        (server.sender_with("tasks", 4, options())?, server.receiver_with("results", 4, options())?);
+    let session = within("dial", dial(server.ticket(), config)).await?;
+    let (from, to) =
+        (session.receiver_with("state", options()).await?, session.sender_with("state", options()).await?);
+    let (work, done) = (
+        session.deliveries_with("tasks", options()).await?,
+        session.sender_with("results", options()).await?,
+    );
+    let longest = bytes::Bytes::from(vec![7; BYTES]);
+    to.send(longest.clone()).await?;
+    assert_eq!(within("from a client", from.recv()).await?, Some(longest.clone()));
+    state.assign(longest.clone()).await?;
+    assert_eq!(within("from the server", from.recv()).await?, Some(longest.clone()));
+    tasks.send(longest.clone()).await?;
+    let task = within("a delivery", work.recv()).await?.ok_or("the end")?;
+    assert_eq!(*task, longest);
+    within("the answer", task.ack_with(&done, longest.clone())).await?;
+    assert_eq!(within("its result", results.recv()).await?, Some(longest.clone()));
+    let longer = bytes::Bytes::from(vec![7; BYTES + 1]);
+    assert!(to.send(longer.clone()).await.is_err());
+    assert!(state.send(longer).await.is_err());
+    Ok(())
+}
+
+/// Values that are received together stop before news that are none.
+#[tokio::test]
+async fn receiving_many_skips_no_news() -> Anything {
+    let (server, session) = common::pair().await;
+    let state = server.broadcast::<u32>("state", 4)?;
+    let from = within("open", session.receiver_with("state", Options::default().capacity(2))).await?;
+    let here = state.subscribe(WhenSlow::Lag).expect("it is open");
+    for n in 0..20 {
+        state.send(n).await?;
+    }
+    state.close();
+    for receiver in [&from, &here] {
+        let (mut got, mut lost) = (Vec::new(), 0);
+        loop {
+            match within("many", receiver.recv_many(&mut got, 100)).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(RecvError::Lagged(count)) => lost += count,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((got.len() as u64 + lost, got.last()), (20, Some(&19)), "{got:?}");
+    }
+    Ok(())
+}
+
+/// A client's value that a close overtakes is not said to have been taken.
+#[tokio::test]
+async fn what_a_close_overtakes_is_not_taken() -> Anything {
+    let (server, session) = common::pair().await;
+    let options = || Options::default().when_slow(WhenSlow::Block).clients_may_send(true);
+    let chat = server.broadcast_with("chat", 1, options())?;
+    let _reads_nothing = chat.subscribe(WhenSlow::Block).expect("it is open");
+    let to = within("open", session.sender::<u32>("chat")).await?;
+    within("the first", to.send_acked(1)).await?;
+    let mut second = Box::pin(to.send_acked(2));
+    assert!(common::poll_once(&mut second).await.is_pending());
+    within("flush", to.flush()).await?;
+    chat.close();
+    let second = within("its outcome", second).await;
+    assert!(second.is_err(), "it reached nobody");
     Ok(())
 }
 

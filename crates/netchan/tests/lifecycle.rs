@@ -246,15 +246,17 @@ async fn streams_sinks_polls_and_many() -> Anything {
 #[tokio::test]
 async fn a_close_keeps_its_deadline_when_the_link_takes_nothing() -> Anything {
     const CLOSE: Duration = Duration::from_millis(1_500);
+    let wide = || {
+        let mut config = Config::default();
+        (config.window_bytes, config.window_bytes_max) = (1 << 30, 1 << 30);
+        config
+    };
     let (told, tickets) = std::sync::mpsc::channel();
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let stopped = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut config = Config::default();
-            config.window_bytes = 1 << 30;
-            config.window_bytes_max = 1 << 30;
-            let server = listen_and_serve("127.0.0.1:0", config).await.unwrap();
+            let server = listen_and_serve("127.0.0.1:0", wide()).await.unwrap();
             told.send(server.ticket().to_string()).unwrap();
             let offer = server.recv().await.unwrap().unwrap();
             let receiver = offer.accept_receiver_with(1 << 20, ChannelOptions::raw()).await.unwrap();
@@ -263,7 +265,7 @@ async fn a_close_keeps_its_deadline_when_the_link_takes_nothing() -> Anything {
             _ = wait.recv();
         });
     });
-    let session = dial(tickets.recv()?, Config::default()).await?;
+    let session = dial(tickets.recv()?, wide()).await?;
     let sender = session.sender_with::<bytes::Bytes>("flood", ChannelOptions::raw()).await?;
     let block = bytes::Bytes::from(vec![7; 1 << 20]);
     for _ in 0..64 {

@@ -80,6 +80,18 @@ impl Arrived {
         self.pieces.push_back(Piece::Single(bytes));
     }
 
+    /// The first byte of the next value, if there is one that is not empty.
+    pub(super) fn peek_byte(&self) -> Option<u8> {
+        let first = |batch: &[u8]| split_item(batch).ok().and_then(|(item, _)| item.first().copied());
+        if self.position < self.current.len() {
+            return first(&self.current[self.position..]);
+        }
+        match self.pieces.front()? {
+            Piece::Batch { bytes, position } => first(&bytes[*position..]),
+            Piece::Single(bytes) => bytes.first().copied(),
+        }
+    }
+
     /// Takes the next value.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Payload<'_>> {

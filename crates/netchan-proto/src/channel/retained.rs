@@ -284,6 +284,12 @@ impl Retained {
         ))
     }
 
+    /// How many bytes were committed before the oldest value that is kept, or kept with one that is.
+    pub(super) fn first_byte(&self) -> Option<u64> {
+        let open = (self.open_count > 0).then_some(self.open_first_byte);
+        self.pieces.front().map(Piece::first_byte).or(open)
+    }
+
     /// Lets go of what lies wholly below `taken`.
     pub(super) fn release(&mut self, taken: u64) {
         while self.pieces.front().is_some_and(|piece| piece.end_seq() <= taken) {

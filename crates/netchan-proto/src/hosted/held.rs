@@ -16,6 +16,8 @@ struct Kept {
 pub(super) struct Held {
     /// Values that may be on their way to it, or held, at once (`DEL-6`).
     pub(super) out_max: u64,
+    /// Values that it gave back and that wait to be tried again.
+    pub(super) put_off: u64,
     /// Demand that this bound keeps out of the line.
     pub(super) held_back: u64,
     /// The holder cannot be reached, and is fenced then (`DEL-5`).
@@ -26,7 +28,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) const fn new(out_max: u64) -> Self {
-        Self { out_max, held_back: 0, fence_at: None, next: 0, kept: BTreeMap::new() }
+        Self { out_max, put_off: 0, held_back: 0, fence_at: None, next: 0, kept: BTreeMap::new() }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -72,6 +74,10 @@ impl Held {
     pub(super) fn fence(&mut self, now: u64) -> Vec<(u64, Item)> {
         let due = self.kept.extract_if(.., |_, kept| kept.until <= now);
         due.map(|(number, kept)| (number, kept.item)).collect()
+    }
+
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.kept.values().map(|kept| &kept.item)
     }
 
     /// Everything, oldest first.

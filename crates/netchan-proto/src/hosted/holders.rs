@@ -2,6 +2,8 @@
 
 use super::held::Held;
 use super::{Effect, Hosted, Item, ReceiverKey};
+use crate::limits::DELAYED_ITEMS_MAX;
+use crate::planted::{self, Mutant};
 
 impl Hosted {
     /// Adds a receiver that holds what it takes until it acknowledges it; `out_max` values, at least one, may be out to it
@@ -24,9 +26,10 @@ impl Hosted {
 
     /// The holder is done with a value. False, and nothing changes, if it holds it no longer: another may have it (`DEL-2`).
     pub fn ack(&mut self, key: ReceiverKey, number: u64) -> bool {
-        let Some(item) = self.release(key, number) else { return false };
+        let Some(item) = self.release(key, number) else { return planted::is(Mutant::ResultWithoutAck) };
         self.held_bytes -= item.bytes.len() as u64;
         self.settled -= 1;
+        self.senders.let_go(item.origin, &mut self.effects);
         self.settle();
         true
     }
@@ -34,8 +37,12 @@ impl Hosted {
     /// The holder gives a value back: it returns to its place at the head, at once or at `ready_at` (`DEL-3`, `DEL-4`). False
     /// as for [`Self::ack`].
     pub fn nack(&mut self, key: ReceiverKey, number: u64, ready_at: Option<u64>) -> bool {
-        let Some(item) = self.release(key, number) else { return false };
-        self.retry(item, ready_at);
+        let Some(item) = self.held_mut(key).and_then(|held| held.release(number)) else { return false };
+        match ready_at {
+            Some(at) => self.put_off(key, item, at),
+            None => self.retry(item),
+        }
+        self.receivers.let_in(key);
         self.settle();
         true
     }
@@ -46,12 +53,12 @@ impl Hosted {
     }
 
     /// The holder cannot be reached: it is given nothing more. At `fence_at`, unless it is back before, what it holds goes to
-    /// others, and what is on its way to it too (`DEL-5`).
+    /// others, and what is on its way to it too (`DEL-5`). A link that came and went without a word from it buys it no time.
     pub fn holder_away(&mut self, key: ReceiverKey, fence_at: u64) {
         let waiting = self.receivers.cancel(key, u64::MAX);
         if let Some(held) = self.held_mut(key) {
             held.held_back = waiting;
-            held.fence_at = Some(fence_at);
+            held.fence_at = Some(held.fence_at.map_or(fence_at, |earlier| earlier.min(fence_at)));
         }
     }
 
@@ -80,7 +87,12 @@ impl Hosted {
     /// fenced.
     pub fn handle_timeout(&mut self, now: u64) {
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
-            self.queue.put_back(due.remove());
+            let (by, item) = due.remove();
+            self.queue.put_back(item);
+            if let Some(held) = self.held_mut(by) {
+                held.put_off -= 1;
+            }
+            self.receivers.let_in(by);
         }
         let away = |held: &Held| held.fence_at.is_some_and(|at| at <= now);
         let keys: Vec<_> = self
@@ -98,6 +110,9 @@ impl Hosted {
         let Some(receiver) = self.receivers.map.get_mut(&key) else { return };
         let Some(held) = &mut receiver.held else { return };
         let mut fenced = held.fence(now);
+        if planted::is(Mutant::DoubleHolder) {
+            fenced.iter().for_each(|(number, item)| held.hold(*number, item.clone()));
+        }
         let first = held.next();
         for (number, place) in (first..).zip(&mut receiver.in_flight) {
             if let Some(item) = place.take() {
@@ -107,7 +122,7 @@ impl Hosted {
         }
         for (number, item) in fenced {
             self.effects.push_back(Effect::Fenced { to: key, number });
-            self.retry(item, None);
+            self.retry(item);
         }
         self.receivers.let_in(key);
     }
@@ -124,6 +139,7 @@ impl Hosted {
     pub fn revive(&mut self, mut item: Item) {
         self.dying = self.dying.saturating_sub(1);
         self.settled += 1;
+        self.senders.keep(item.origin);
         self.held_bytes += item.bytes.len() as u64;
         item.settled = true;
         self.queue.put_back(item);
@@ -152,23 +168,46 @@ impl Hosted {
     }
 
     /// An attempt came to nothing: another, if there may be one (`DEL-3`, `DEL-7`).
-    pub(super) fn retry(&mut self, mut item: Item, ready_at: Option<u64>) {
+    pub(super) fn retry(&mut self, item: Item) {
+        if let Some(item) = self.another_attempt(item) {
+            self.put_back(item);
+        }
+    }
+
+    /// The same, but not before `at`. Until then it counts as out to the holder, who could put off everything else (`DEL-6`).
+    fn put_off(&mut self, key: ReceiverKey, item: Item, at: u64) {
+        let Some(item) = self.another_attempt(item) else { return };
+        if self.delayed.len() >= DELAYED_ITEMS_MAX {
+            return self.put_back(item);
+        }
+        if let Some(held) = self.held_mut(key) {
+            held.put_off += 1;
+        }
+        self.delayed.insert((at, item.ticket), (key, item));
+    }
+
+    /// The item as it is tried again; none if it is dead.
+    fn another_attempt(&mut self, mut item: Item) -> Option<Item> {
         item.attempts = item.attempts.saturating_add(1);
         item.redelivered = true;
+        if planted::is(Mutant::LostRedelivery) && item.settled {
+            self.held_bytes -= item.bytes.len() as u64;
+            self.settled -= 1;
+            return None;
+        }
         if self.attempts_max.is_some_and(|most| item.attempts >= most) {
             self.held_bytes -= item.bytes.len() as u64;
+            self.dying += 1;
+            // Before its sender is forgotten.
+            self.effects.push_back(Effect::Dead { item: item.clone() });
             if item.settled {
                 self.settled -= 1;
+                self.senders.let_go(item.origin, &mut self.effects);
             } else {
                 self.senders.settle_taken(item.origin, item.seq, &mut self.effects);
             }
-            self.dying += 1;
-            self.effects.push_back(Effect::Dead { item });
-            return;
+            return None;
         }
-        match ready_at {
-            Some(at) if item.settled => _ = self.delayed.insert((at, item.ticket), item),
-            _ => self.put_back(item),
-        }
+        Some(item)
     }
 }

@@ -71,8 +71,8 @@ pub struct Hosted {
     senders: Senders,
     receivers: Receivers,
     queue: Queue,
-    /// Values that wait to be tried again, by time and ticket.
-    delayed: BTreeMap<(u64, u64), Item>,
+    /// Values that wait to be tried again, by time and ticket, and who put them off.
+    delayed: BTreeMap<(u64, u64), (ReceiverKey, Item)>,
     attempts_max: Option<u32>,
     /// Values here that are settled with their senders.
     settled: usize,
@@ -214,6 +214,14 @@ impl Hosted {
         Ok(())
     }
 
+    /// A local sender gives back what it was lent from `limit` on, unasked. False if it has committed more, or was not lent so
+    /// much.
+    pub fn shrink(&mut self, key: SenderKey, limit: u64) -> bool {
+        let shrunk = self.senders.shrink(key, limit);
+        self.settle();
+        shrunk
+    }
+
     /// The sender has closed: it sends no more, so its unused credit is free at once. What it pushed stays, an offer
     /// where C = 0 too, and it goes on to hear what is settled; [`Self::remove_sender`] follows.
     pub fn retire(&mut self, key: SenderKey) {
@@ -258,7 +266,7 @@ impl Hosted {
         let in_flight = receiver.in_flight.into_iter().flatten();
         match receiver.held {
             // It may have had any of them.
-            Some(held) => held.into_items().chain(in_flight).for_each(|item| self.retry(item, None)),
+            Some(held) => held.into_items().chain(in_flight).for_each(|item| self.retry(item)),
             None => in_flight.for_each(|item| self.put_back(item)),
         }
         self.settle();
@@ -287,12 +295,17 @@ impl Hosted {
     pub fn taken(&mut self, key: ReceiverKey, n: u64) -> Result<(), Violation> {
         let Self { senders, effects, held_bytes, settled, .. } = self;
         self.receivers.take(key, n, |item, held| {
+            // One that is held stays here, settled now if it was not before.
+            if held && !item.settled {
+                *settled += 1;
+                senders.keep(item.origin);
+            }
             if !item.settled {
                 senders.settle_taken(item.origin, item.seq, effects);
+            } else if !held {
+                *settled -= 1;
+                senders.let_go(item.origin, effects);
             }
-            // One that is held stays here, settled now if it was not before.
-            *settled += usize::from(held && !item.settled);
-            *settled -= usize::from(!held && item.settled);
             *held_bytes -= if held { 0 } else { item.bytes.len() as u64 };
         })?;
         self.settle();

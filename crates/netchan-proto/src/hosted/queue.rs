@@ -50,6 +50,11 @@ impl Queue {
         self.returned.remove(&ticket).or_else(|| self.fresh.leave(ticket))
     }
 
+    /// What has come back, in order: all that is settled is there.
+    pub(super) fn iter_returned(&self) -> impl Iterator<Item = &Item> {
+        self.returned.values()
+    }
+
     /// Empties the queue, in order.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Item> + use<> {
         std::mem::take(&mut self.returned).into_values().chain(self.fresh.clear())

@@ -31,7 +31,7 @@ impl Receiver {
         if held.fence_at.is_some() {
             return 0;
         }
-        let out = self.in_flight.iter().flatten().count() as u64 + held.len();
+        let out = self.in_flight.iter().flatten().count() as u64 + held.len() + held.put_off;
         held.out_max.saturating_sub(out + self.units)
     }
 }

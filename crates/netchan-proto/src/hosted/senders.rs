@@ -35,11 +35,13 @@ struct Sender {
     gone: bool,
     /// Has values settled that it has not been told about.
     touched: bool,
+    /// Its values that are settled, and still here.
+    kept: u64,
 }
 
 /// All senders, and the pool of credit they share.
 ///
-/// Invariant: a sender that is gone has a value that is not settled, holds no unused credit and stands in no line.
+/// Invariant: a sender that is gone has a value that is not settled, or that is kept, holds no unused credit and stands in no line.
 #[derive(Debug)]
 pub(super) struct Senders {
     map: BTreeMap<SenderKey, Sender>,
@@ -81,7 +83,8 @@ impl Senders {
         if self.map.contains_key(&key) {
             return false;
         }
-        let sender = Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false };
+        let sender =
+            Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false, kept: 0 };
         self.map.insert(key, sender);
         true
     }
@@ -110,7 +113,10 @@ impl Senders {
 
     /// Says whether the record of a sender that is gone went with its last value.
     fn forget_if_done(&mut self, key: SenderKey) -> bool {
-        let done = self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled());
+        let done = self
+            .map
+            .get(&key)
+            .is_some_and(|sender| sender.gone && sender.kept == 0 && sender.lease.all_settled());
         if done {
             self.map.remove(&key);
         }
@@ -242,6 +248,18 @@ impl Senders {
         Ok(())
     }
 
+    /// Unused credit from `limit` on is free again; false if that cannot be.
+    pub(super) fn shrink(&mut self, key: SenderKey, limit: u64) -> bool {
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
+        let lease = &mut sender.lease;
+        if limit < lease.pushed || limit > lease.limit {
+            return false;
+        }
+        self.pool.restore(lease.shrink(limit));
+        self.pool.place(key, lease);
+        true
+    }
+
     pub(super) fn suspend(&mut self, key: SenderKey) {
         let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
         let lease = &mut sender.lease;
@@ -305,6 +323,22 @@ impl Senders {
         if !sender.touched {
             sender.touched = true;
             self.touched.push(key);
+        }
+    }
+
+    /// A value of this sender stays here though it is settled: so does the sender's record, for whoever asks who sent it.
+    pub(super) fn keep(&mut self, key: SenderKey) {
+        if let Some(sender) = self.map.get_mut(&key) {
+            sender.kept += 1;
+        }
+    }
+
+    /// Such a value is gone.
+    pub(super) fn let_go(&mut self, key: SenderKey, effects: &mut VecDeque<Effect>) {
+        let Some(sender) = self.map.get_mut(&key) else { return };
+        sender.kept = sender.kept.saturating_sub(1);
+        if self.forget_if_done(key) {
+            effects.push_back(Effect::Forgotten { sender: key });
         }
     }
 
@@ -396,7 +430,8 @@ impl Senders {
     pub(super) fn audit(&self) {
         self.pool.audit(self.map.values().map(|sender| &sender.lease));
         for sender in self.map.values().filter(|sender| sender.gone) {
-            assert!(!sender.lease.all_settled() && sender.lease.unused() == 0, "a ghost without reason");
+            let has_reason = sender.kept > 0 || !sender.lease.all_settled();
+            assert!(has_reason && sender.lease.unused() == 0, "a ghost without reason");
             assert!(!sender.lease.is_waiting());
         }
     }

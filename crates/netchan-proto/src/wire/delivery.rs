@@ -4,6 +4,10 @@
 use super::{Reader, WireError, write_varint};
 use crate::id::ChannelId;
 
+/// The most that stands before a value of a program's on a channel of deliveries, of acknowledgements or of a broadcast: such
+/// channels carry messages that are so much longer (`FLOW-8`).
+pub const HEAD_BYTES_MAX: usize = 32;
+
 /// The longest [`Handed`].
 pub const HANDED_BYTES_MAX: usize = 5;
 

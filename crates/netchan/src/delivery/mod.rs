@@ -87,8 +87,8 @@ impl<T: Send + 'static> Deliveries<T> {
             let OpenedValue { handed, value } = opened;
             let receipt = Receipt { shared: Arc::clone(&self.shared), number, handed, open: true };
             if self.shared.desk.is_fenced(number) {
-                // Another has it by now.
-                receipt.settle();
+                // Another has it by now. If the number is another value's since, this gives that back.
+                drop(receipt);
                 continue;
             }
             match value {
@@ -339,10 +339,6 @@ impl<T> Receipt<T> {
     fn give_back(mut self, pause: Duration) {
         self.open = false;
         tell(&self.shared.asks, Ask::Nack { number: self.number, delay_millis: millis(pause) });
-    }
-
-    fn settle(mut self) {
-        self.open = false;
     }
 }
 

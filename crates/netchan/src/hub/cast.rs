@@ -116,7 +116,7 @@ impl CastState {
                     Err(PushError::Closed) => leaves = true,
                     Err(PushError::TooLarge { .. } | PushError::Encode(_)) => {
                         let reason = "a message is longer than this subscriber takes".to_owned();
-                        state.half.reset(ProtoReason { code: close_code::PLAIN, reason });
+                        state.half.reset(ProtoReason { code: close_code::ABANDONED, reason });
                         leaves = true;
                     }
                 }
@@ -199,6 +199,10 @@ impl Cast {
         result
     }
 
+    pub(crate) fn capacity(&self) -> u64 {
+        self.spec.capacity.max(1)
+    }
+
     /// Sends a value, with its [`VALUE`] before it, if there is room.
     fn try_publish(&self, assigned: bool, bytes: &Bytes) -> Result<(), NotSent> {
         self.run(|state, after| state.publish(assigned, bytes, after))
@@ -208,7 +212,7 @@ impl Cast {
     pub(super) fn relay(&self, bytes: &Bytes, inlet: &Arc<Inlet>) -> Result<(), NotSent> {
         self.run(|state, after| {
             let sent = state.publish(false, bytes, after);
-            if sent == Err(NotSent::Full) {
+            if sent == Err(NotSent::Full) && !state.stalled.iter().any(|other| Arc::ptr_eq(other, inlet)) {
                 state.stalled.push(Arc::clone(inlet));
             }
             sent
@@ -306,10 +310,14 @@ impl Cast {
         key: ReceiverKey,
         cx: Option<&Context<'_>>,
         ticket: &mut Option<Ticket>,
+        values_only: bool,
     ) -> Poll<CastNext> {
         self.run(|state, after| {
             let ahead = state.subscribers.local.get(&key).map_or(0, |waiting| waiting.ahead_of(*ticket));
             let next = if ahead > 0 { Next::Nothing } else { state.policy.peek(key) };
+            if values_only && !matches!(next, Next::Value { .. }) {
+                return Poll::Pending;
+            }
             let next = match next {
                 Next::Nothing => {
                     if let (Some(waiting), Some(cx)) = (state.subscribers.local.get_mut(&key), cx) {

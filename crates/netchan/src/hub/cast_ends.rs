@@ -112,8 +112,9 @@ impl Inlet {
                     break;
                 }
                 Err(NotSent::Closed | NotSent::TooManyAssigned) => {
+                    // Nobody got this one, and its sender is not told that somebody did.
                     let reason = self.cast.closed().map_or_else(ProtoReason::plain, Into::into);
-                    chan.stop(reason);
+                    chan.refuse(number, reason);
                     break;
                 }
             }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use super::{Acquired, Hub, HubState};
 use crate::error::SessionEnd;
 use crate::session::{RecvChan, SendChan, Service, SessionCore};
+use crate::wait::Ticket;
 
 /// The longest time that a delivery can be put off, or kept, at once: a year.
 const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -33,6 +35,12 @@ pub(crate) struct Holder {
     unsent: Mutex<VecDeque<Outcome>>,
     /// Results that wait for their places, by the channel that they go into: in the order in which they came.
     lines: Mutex<Vec<Line>>,
+    /// Their bytes.
+    parked_bytes: AtomicU64,
+    /// Calls of [`Holder::work`] since whoever is at it last looked.
+    calls: AtomicUsize,
+    /// Its link is gone.
+    away: AtomicBool,
 }
 
 /// Results of one holder that wait for places in one channel. A task sees to it while there is one.
@@ -81,6 +89,9 @@ impl Hub {
             outcomes: OnceLock::new(),
             unsent: Mutex::default(),
             lines: Mutex::default(),
+            parked_bytes: AtomicU64::new(0),
+            calls: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
         }))
     }
 
@@ -98,6 +109,8 @@ impl Hub {
             receiver.taken += newly_taken;
             receiver.pending.clear();
             receiver.chan = None;
+            // Whoever says this is there.
+            state.hosted.holder_back(key);
             state.hosted.cancel_demand(key, u64::MAX);
             let given_back =
                 state.hosted.taken(key, newly_taken).and_then(|()| state.hosted.give_back(key, 0));
@@ -105,6 +118,10 @@ impl Hub {
                 tracing::warn!(channel = %self.spec.name, "a holder took what was not there");
             }
         });
+    }
+
+    fn holder_is_back(&self, key: ReceiverKey) {
+        self.run(|state| state.hosted.holder_back(key));
     }
 
     fn ask(
@@ -177,7 +194,12 @@ impl Holder {
         if unsent.is_empty() {
             return true;
         }
-        let Some(chan) = self.outcomes.get().and_then(Weak::upgrade) else { return false };
+        let Some(outcomes) = self.outcomes.get() else { return false };
+        let Some(chan) = outcomes.upgrade() else {
+            // Nobody listens any more.
+            unsent.clear();
+            return true;
+        };
         let mut bytes = Vec::new();
         {
             let mut state = chan.state.lock();
@@ -197,17 +219,17 @@ impl Holder {
         all
     }
 
+    /// Does what it is asked for, as far as there is room for what comes of it. One task at a time does it, for all that call
+    /// meanwhile: in order.
     fn work(self: &Arc<Self>) {
         let Some(asks) = self.asks() else { return };
-        while self.flush() {
-            let next = {
-                let mut state = asks.state.lock();
-                state.half.take().map(|payload| payload.into_bytes())
-            };
-            let Some(bytes) = next else { break };
-            if self.handle(&asks.core, &bytes).is_none() {
-                let reason = "what a holder asked for cannot be understood".to_owned();
-                asks.stop(CloseReason { code: close_code::VIOLATION, reason });
+        if self.calls.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
+        loop {
+            let calls = self.calls.load(Ordering::SeqCst);
+            self.handle_asks(&asks);
+            if self.calls.compare_exchange(calls, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 break;
             }
         }
@@ -218,6 +240,22 @@ impl Holder {
         asks.report(urgency);
         if ended {
             self.leave();
+        }
+    }
+
+    fn handle_asks(self: &Arc<Self>, asks: &Arc<RecvChan>) {
+        let parked_bytes_max = asks.core.limits.window_bytes;
+        while self.flush() && self.parked_bytes.load(Ordering::SeqCst) <= parked_bytes_max {
+            let next = {
+                let mut state = asks.state.lock();
+                state.half.take().map(|payload| payload.into_bytes())
+            };
+            let Some(bytes) = next else { break };
+            if self.handle(&asks.core, &bytes).is_none() {
+                let reason = "what a holder asked for cannot be understood".to_owned();
+                asks.stop(CloseReason { code: close_code::VIOLATION, reason });
+                break;
+            }
         }
     }
 
@@ -240,11 +278,10 @@ impl Holder {
                     return Some(());
                 };
                 let value = bytes.slice_ref(value);
-                self.ack_with(core, &results, Waiting { token, number, value });
-                return Some(());
+                return self.ack_with(core, &results, Waiting { token, number, value });
             }
         };
-        if matches!(ask, Ask::Nack { .. }) {
+        if matches!(ask, Ask::Nack { delay_millis: 1.., .. }) {
             hub.arm();
         }
         self.answer(token, verdict);
@@ -256,48 +293,77 @@ impl Holder {
     }
 
     /// The result waits for its turn in its channel, behind others of this holder, then both are done in one step (`DEL-8`).
-    fn ack_with(self: &Arc<Self>, core: &Arc<SessionCore>, results: &Arc<Hub>, result: Waiting) {
+    /// `None` if the delivery has a result already.
+    fn ack_with(
+        self: &Arc<Self>,
+        core: &Arc<SessionCore>,
+        results: &Arc<Hub>,
+        result: Waiting,
+    ) -> Option<()> {
         let key = self.key;
         let holds = self.hub.ask(key, result.number, |state| state.hosted.holds(key, result.number));
         if holds != Verdict::Done {
-            return self.answer(result.token, holds);
+            self.answer(result.token, holds);
+            return Some(());
         }
         {
             let mut lines = self.lines.lock();
+            let same = |waiting: &Waiting| waiting.number == result.number;
+            if lines.iter().flat_map(|line| &line.waiting).any(same) {
+                return None;
+            }
             if let Some(line) = lines.iter_mut().find(|line| Arc::ptr_eq(&line.results, results)) {
-                return line.waiting.push_back(result);
+                self.parked_bytes.fetch_add(result.value.len() as u64, Ordering::SeqCst);
+                line.waiting.push_back(result);
+                return Some(());
             }
         }
         match results.poll_acquire(None, &mut None, None) {
             Poll::Ready(acquired) => self.acknowledge(core, results, &acquired, result),
             Poll::Pending => {
+                self.parked_bytes.fetch_add(result.value.len() as u64, Ordering::SeqCst);
                 let line = Line { results: Arc::clone(results), waiting: VecDeque::from([result]) };
                 self.lines.lock().push(line);
                 tokio::spawn(Arc::clone(self).wait_in_line(Arc::clone(core), Arc::clone(results)));
             }
         }
+        Some(())
     }
 
-    /// Sees to the results that wait for one channel, until there are none.
+    /// Sees to the results that wait for one channel, until there are none, or nobody is there any more whose they are.
     async fn wait_in_line(self: Arc<Self>, core: Arc<SessionCore>, results: Arc<Hub>) {
+        let mut place = Place { results: &results, ticket: None };
         loop {
-            let mut ticket = None;
-            let acquired = poll_fn(|cx| results.poll_acquire(Some(cx), &mut ticket, None)).await;
+            let acquired = tokio::select! {
+                biased;
+                acquired = poll_fn(|cx| results.poll_acquire(Some(cx), &mut place.ticket, None)) => acquired,
+                () = core.wait_ended() => {
+                    // Its deliveries go to others.
+                    self.lines.lock().retain(|line| !Arc::ptr_eq(&line.results, &results));
+                    return;
+                }
+            };
             let next = {
                 let mut lines = self.lines.lock();
-                let at = lines.iter().position(|line| Arc::ptr_eq(&line.results, &results));
-                // It was there when this task began, and nobody else takes it away.
-                let Some(at) = at else { break };
-                lines[at].waiting.pop_front()
+                let line = lines.iter_mut().find(|line| Arc::ptr_eq(&line.results, &results));
+                line.and_then(|line| line.waiting.pop_front())
             };
-            if let Some(result) = next {
-                self.acknowledge(&core, &results, &acquired, result);
+            match next {
+                Some(result) => {
+                    self.parked_bytes.fetch_sub(result.value.len() as u64, Ordering::SeqCst);
+                    self.acknowledge(&core, &results, &acquired, result);
+                }
+                None => results.release_acquired(&acquired),
             }
-            let mut lines = self.lines.lock();
-            let at = lines.iter().position(|line| Arc::ptr_eq(&line.results, &results));
-            if let Some(at) = at.filter(|at| lines[*at].waiting.is_empty()) {
-                lines.remove(at);
-                break;
+            let over = {
+                let mut lines = self.lines.lock();
+                lines.retain(|line| !Arc::ptr_eq(&line.results, &results) || !line.waiting.is_empty());
+                !lines.iter().any(|line| Arc::ptr_eq(&line.results, &results))
+            };
+            // There may be room for more now.
+            self.work();
+            if over {
+                return;
             }
         }
     }
@@ -321,8 +387,23 @@ impl Holder {
     }
 }
 
+/// A place in the line of those who wait to send.
+struct Place<'a> {
+    results: &'a Hub,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.results.leave_senders(&mut self.ticket);
+    }
+}
+
 impl Service for Holder {
     fn moved(self: Arc<Self>) {
+        if self.away.swap(false, Ordering::SeqCst) {
+            self.hub.holder_is_back(self.key);
+        }
         self.work();
         if let Some(outcomes) = self.outcomes.get().and_then(Weak::upgrade)
             && outcomes.state.lock().half.peer_closed().is_some()
@@ -330,6 +411,12 @@ impl Service for Holder {
             // Nobody listens any more.
             outcomes.close(CloseReason::plain());
         }
+    }
+
+    fn detached(&self, replaced: bool) {
+        // The channel of the deliveries may be closed, and then tells nobody.
+        self.hub.suspend_receiver(self.key, replaced);
+        self.away.store(true, Ordering::SeqCst);
     }
 
     fn ended(&self, _: &SessionEnd) {

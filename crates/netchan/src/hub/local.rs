@@ -30,6 +30,9 @@ pub(crate) enum OfferOutcome {
     Unknown,
 }
 
+/// So many records of who sent a value may be out of date.
+const PEERS_KEPT_MIN: usize = 64;
+
 impl HubState {
     fn local_credit(&self) -> u64 {
         self.local.limit - self.local.committed - self.local.reserved
@@ -60,6 +63,24 @@ impl HubState {
         self.hosted.push(LOCAL_SENDER, seq, bytes).ok()?;
         self.local.committed += 1;
         Some(seq)
+    }
+
+    /// After the close: what was set aside and is not used will not be, and nothing waits for it.
+    fn yield_rest(&mut self) {
+        let kept = self.local.committed + self.local.reserved;
+        if self.hosted.shrink(LOCAL_SENDER, kept) {
+            self.local.limit = kept;
+        }
+    }
+
+    /// Who sent local values below `prefix` is forgotten, unless they are here. It is looked for when there are many.
+    pub(super) fn forget_peers(&mut self, prefix: u64) {
+        if self.local.peers.len() < self.local.peers_kept {
+            return;
+        }
+        let oldest = self.hosted.oldest_kept(LOCAL_SENDER).map_or(prefix, |oldest| oldest.min(prefix));
+        self.local.peers = self.local.peers.split_off(&oldest);
+        self.local.peers_kept = (2 * self.local.peers.len()).max(PEERS_KEPT_MIN);
     }
 
     fn want(&mut self) {
@@ -186,8 +207,18 @@ impl Hub {
     pub(crate) fn release_reserved(&self) {
         self.run(|state| {
             state.local.reserved -= 1;
+            if state.closed.is_some() {
+                state.yield_rest();
+            }
             state.want();
         });
+    }
+
+    /// Gives back what an acquisition set aside, if it did.
+    pub(crate) fn release_acquired(&self, acquired: &Acquired) {
+        if matches!(acquired, Acquired::Reserved) {
+            self.release_reserved();
+        }
     }
 
     /// How many local sends could commit now.
@@ -361,7 +392,7 @@ impl Hub {
 }
 
 impl HubState {
-    fn peer_of(&self, item: &Item) -> Peer {
+    pub(super) fn peer_of(&self, item: &Item) -> Peer {
         let peer = match item.origin {
             LOCAL_SENDER => self.local.peers.get(&item.seq),
             remote => self.senders.get(&remote).map(|sender| &sender.peer),

@@ -127,6 +127,8 @@ struct Local {
     offers: HashMap<SenderKey, Offer>,
     /// Who local values really came from, by their number, where that is not this process.
     peers: BTreeMap<u64, Peer>,
+    /// When so many are known, those that are no longer needed are looked for.
+    peers_kept: usize,
 }
 
 /// A local send on a channel of capacity 0.
@@ -156,7 +158,7 @@ enum Kick {
     /// A holder has lost a delivery.
     Fenced(Arc<Holder>, u64),
     /// Nobody acknowledges a value.
-    Dead(Item),
+    Dead(Item, Peer),
 }
 
 impl Hub {
@@ -220,7 +222,7 @@ impl Hub {
                 Kick::Send(chan) => chan.kick_later(),
                 Kick::Recv(chan, urgency) => chan.report(urgency),
                 Kick::Fenced(holder, number) => holder.fenced(number),
-                Kick::Dead(item) => self.bury(item),
+                Kick::Dead(item, peer) => self.bury(item, peer),
             }
         }
         result
@@ -261,7 +263,9 @@ impl Hub {
     /// Values here that nobody is known to have taken.
     pub(crate) fn untaken(&self) -> u64 {
         let state = self.state.lock();
-        (state.hosted.len() + state.hosted.in_flight() + state.hosted.unacked()) as u64
+        let here = (state.hosted.len() + state.hosted.in_flight() + state.hosted.unacked()) as u64;
+        drop(state);
+        here + self.dead.as_ref().map_or(0, |dead| dead.untaken())
     }
 
     pub(crate) fn survey(&self) -> HostedInfo {
@@ -341,9 +345,7 @@ impl HubState {
                 Effect::Settled { sender: LOCAL_SENDER, prefix, .. } => {
                     self.local.taken = prefix;
                     self.local.watchers.wake_all();
-                    if !self.local.peers.is_empty() {
-                        self.local.peers = self.local.peers.split_off(&prefix);
-                    }
+                    self.forget_peers(prefix);
                 }
                 Effect::Settled { sender, prefix, .. } => {
                     self.settle_offer(sender, true);
@@ -359,7 +361,10 @@ impl HubState {
                         kicks.push(Kick::Fenced(holder, number));
                     }
                 }
-                Effect::Dead { item } => kicks.push(Kick::Dead(item)),
+                Effect::Dead { item } => {
+                    let peer = self.peer_of(&item);
+                    kicks.push(Kick::Dead(item, peer));
+                }
                 Effect::Finished => self.finish(kicks),
             }
         }
@@ -405,7 +410,7 @@ impl HubState {
                     Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {
                         let reason =
                             format!("a message is longer than this receiver's limit of {bytes_max} bytes");
-                        state.half.reset(CloseReason::new(close_code::PLAIN, reason).into());
+                        state.half.reset(CloseReason::new(close_code::ABANDONED, reason).into());
                         too_large = true;
                         break;
                     }

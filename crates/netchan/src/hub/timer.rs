@@ -1,12 +1,13 @@
 //! What a hosted channel does when its time has come, and where dead values go.
 
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use netchan_proto::hosted::Item;
-use tokio::time::Instant;
 
-use super::{Access, Engine, Hub, HubSpec, Keeper};
+use super::{Access, Acquired, Engine, Hub, HubSpec, Keeper};
+use crate::peer::Peer;
 
 /// Nobody hosts a channel of dead values: it ends with the channel that they come from.
 struct Nobody;
@@ -39,13 +40,14 @@ impl Hub {
         self.dead.as_ref()
     }
 
-    pub(super) fn bury(&self, item: Item) {
-        let place = self.dead.as_ref().map(|dead| dead.poll_acquire(None, &mut None, Some(&item.bytes)));
-        if matches!(place, Some(std::task::Poll::Ready(super::Acquired::Committed(_)))) {
-            tracing::warn!(channel = %self.spec.name, attempts = item.attempts, "a value is dead");
+    pub(super) fn bury(&self, item: Item, peer: Peer) {
+        let place = self.dead.as_ref().map(|dead| (dead, dead.poll_acquire(None, &mut None, None)));
+        if let Some((dead, Poll::Ready(Acquired::Reserved))) = place {
+            dead.commit_reserved_for(peer, item.bytes);
+            tracing::debug!(channel = %self.spec.name, attempts = item.attempts, "a value is dead");
             self.run(|state| state.hosted.buried());
         } else {
-            tracing::warn!(channel = %self.spec.name, "no room for a dead value: it is tried again");
+            tracing::debug!(channel = %self.spec.name, "no room for a dead value: it is tried again");
             self.run(|state| state.hosted.revive(item));
         }
     }
@@ -70,21 +72,21 @@ impl Hub {
             state.timer_at = Some(at);
             at
         };
-        let (hub, at) = (Arc::downgrade(self), self.started + Duration::from_millis(at.min(MILLIS_MAX)));
+        let hub = Arc::downgrade(self);
+        let wait = Duration::from_millis(at.saturating_sub(self.millis())).min(SLEEP_MAX);
         tokio::spawn(async move {
-            tokio::time::sleep_until(at).await;
+            tokio::time::sleep(wait).await;
             if let Some(hub) = hub.upgrade() {
                 hub.tick(at);
             }
         });
     }
 
-    fn tick(self: &Arc<Self>, at: Instant) {
+    /// The timer that was set for `at` has gone off.
+    fn tick(self: &Arc<Self>, at: u64) {
         let now = self.millis();
         self.run(|state| {
-            let armed =
-                state.timer_at.map(|armed| self.started + Duration::from_millis(armed.min(MILLIS_MAX)));
-            if armed.is_some_and(|armed| armed <= at) {
+            if state.timer_at.is_some_and(|armed| armed <= at.max(now)) {
                 state.timer_at = None;
             }
             state.hosted.handle_timeout(now);
@@ -93,5 +95,5 @@ impl Hub {
     }
 }
 
-/// No timer is set further ahead: a year.
-const MILLIS_MAX: u64 = 365 * 24 * 3_600 * 1_000;
+/// No timer sleeps longer; it looks then, and sleeps again.
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 3_600);

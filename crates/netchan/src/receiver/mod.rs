@@ -202,17 +202,18 @@ impl<T: Send + 'static> Receiver<T> {
         values.push(first);
         let mut count = 1;
         while count < limit {
-            match self.try_recv() {
-                Ok(Some(value)) => {
-                    values.push(value);
+            match RecvOp::values_only(self).now() {
+                Poll::Ready(Ok(Some(taken))) => {
+                    values.push(taken.value);
                     count += 1;
                 }
                 // An undecodable value is taken and cannot be put back: what came before it is returned, and the
                 // failure is logged.
-                Err(TryRecvError::Recv(error @ RecvError::Decode { .. })) => {
+                Poll::Ready(Err(error @ RecvError::Decode { .. })) => {
                     tracing::warn!(channel = %self.name(), %error, "value skipped");
                 }
-                Ok(None) | Err(_) => break,
+                // The end, and the session's, are met again.
+                Poll::Ready(Ok(None) | Err(_)) | Poll::Pending => break,
             }
         }
         Ok(count)
@@ -268,7 +269,7 @@ impl<T: Send + 'static> Receiver<T> {
                 return None;
             }
             let next = self.blocking_recv().transpose();
-            over = matches!(&next, None | Some(Err(RecvError::Lost(_))));
+            over = matches!(&next, None | Some(Err(RecvError::Lost(_) | RecvError::TooSlow(_))));
             next
         })
     }

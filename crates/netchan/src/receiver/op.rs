@@ -12,7 +12,7 @@ use tokio::task::coop;
 use super::{Backend, CastReceiver, Receiver, Shared};
 use crate::codec::{DecodeContext, Payload};
 use crate::error::{CloseReason, RecvError, SessionEnd};
-use crate::hub::{CastNext, Hub};
+use crate::hub::{CastNext, Hub, VALUE};
 use crate::peer::Peer;
 use crate::reentry::{self, Busy};
 use crate::session::{RecvChan, RecvState};
@@ -34,16 +34,22 @@ type Received<T> = Result<Option<Taken<T>>, RecvError>;
 pub(super) struct RecvOp<'a, T> {
     receiver: &'a Receiver<T>,
     ticket: Option<Ticket>,
+    /// News that are no value are left for another receive.
+    values_only: bool,
 }
 
 impl<'a, T: Send + 'static> RecvOp<'a, T> {
     #[inline]
     pub(super) fn new(receiver: &'a Receiver<T>) -> Self {
-        Self { receiver, ticket: None }
+        Self { receiver, ticket: None, values_only: false }
+    }
+
+    pub(super) fn values_only(receiver: &'a Receiver<T>) -> Self {
+        Self { receiver, ticket: None, values_only: true }
     }
 
     pub(super) fn resumed(receiver: &'a Receiver<T>, ticket: Option<Ticket>) -> Self {
-        Self { receiver, ticket }
+        Self { receiver, ticket, values_only: false }
     }
 
     /// Keeps the place in the queue for a later poll.
@@ -61,9 +67,9 @@ impl<'a, T: Send + 'static> RecvOp<'a, T> {
     fn poll_op(&mut self, cx: Option<&Context<'_>>) -> Poll<Received<T>> {
         let shared = &self.receiver.shared;
         match &shared.backend {
-            Backend::Wire(handle) => poll_wire(shared, &handle.0, cx, &mut self.ticket),
+            Backend::Wire(handle) => poll_wire(shared, &handle.0, cx, &mut self.ticket, self.values_only),
             Backend::Hub(receiver) => poll_hub(shared, &receiver.hub, cx, &mut self.ticket),
-            Backend::Cast(receiver) => poll_cast(shared, receiver, cx, &mut self.ticket),
+            Backend::Cast(receiver) => poll_cast(shared, receiver, cx, &mut self.ticket, self.values_only),
         }
     }
 }
@@ -144,12 +150,16 @@ fn poll_wire<T: 'static>(
     chan: &Arc<RecvChan>,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
+    values_only: bool,
 ) -> Poll<Received<T>> {
     let _report = ReportOnPanic(chan);
     let Some(mut state) = reentry::lock(&chan.state) else {
         // Deserialize receives from the channel that its own value came on: there is nothing it could wait for.
         return Poll::Ready(Ok(None));
     };
+    if values_only && (state.restarted || state.is_cast && state.half.peek_byte() != Some(VALUE)) {
+        return Poll::Pending;
+    }
     let ahead = state.receivers.ahead_of(*ticket) as u64;
     if state.restarted && ahead == 0 {
         state.restarted = false;
@@ -202,7 +212,7 @@ fn poll_wire<T: 'static>(
         state.drains = false;
         drop(state);
         chan.core.drained(chan);
-        return poll_wire(shared, chan, cx, ticket);
+        return poll_wire(shared, chan, cx, ticket, values_only);
     }
     if let Some(cx) = cx {
         state.receivers.wait(ticket, cx.waker());
@@ -273,9 +283,10 @@ fn poll_cast<T: 'static>(
     receiver: &CastReceiver,
     cx: Option<&Context<'_>>,
     ticket: &mut Option<Ticket>,
+    values_only: bool,
 ) -> Poll<Received<T>> {
     let CastReceiver { cast, key } = receiver;
-    Poll::Ready(match ready!(cast.poll_recv(*key, cx, ticket)) {
+    Poll::Ready(match ready!(cast.poll_recv(*key, cx, ticket, values_only)) {
         CastNext::Value(bytes) => {
             let value = shared.decode(Payload::Owned(bytes));
             value.map(|value| Some(Taken { value, peer: None, redelivered: false, number: 0 }))

@@ -86,6 +86,8 @@ impl ServerCore {
     ) -> Result<Arc<Hub>, HostError> {
         let engine = self.hosted.lock().get(name).cloned();
         let dead = engine.and_then(|engine| engine.dead_letters());
+        // Of a channel that has ended, what is left.
+        let dead = dead.or_else(|| self.left_dead.lock().get(name).cloned());
         let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
         if (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
             let theirs = format!("{} by {}", dead.spec.label, dead.spec.codec);
@@ -108,6 +110,13 @@ impl Keeper for ServerCore {
 
     fn finished(&self, engine: &dyn Engine) {
         let last = engine.survey();
+        if let Some(dead) = engine.dead_letters() {
+            let mut left = self.left_dead.lock();
+            left.retain(|_, dead| dead.untaken() > 0);
+            if dead.untaken() > 0 {
+                left.insert(engine.spec().name.to_string(), dead);
+            }
+        }
         let mut hosted = self.hosted.lock();
         let name = &*engine.spec().name;
         // The name may have been taken again since the close.

@@ -29,8 +29,10 @@ pub(super) fn session(event: &SessionEvent) {
 
 /// Tells how much is where, again and again while the server is there.
 pub(super) async fn sample(core: Weak<ServerCore>, period: Duration) {
-    loop {
-        tokio::time::sleep(period).await;
+    let Some(mut closing) = core.upgrade().map(|core| core.closing.subscribe()) else { return };
+    let mut closed = false;
+    while !closed {
+        closed = tokio::time::timeout(period, closing.wait_for(|closing| *closing)).await.is_ok();
         let Some(core) = core.upgrade() else { return };
         tell(&core);
     }

@@ -31,7 +31,7 @@ use crate::codec::Message;
 use crate::config::Config;
 use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
 use crate::handshake::random;
-use crate::hub::{Access, Cast, Engine, HostedInfo};
+use crate::hub::{Access, Cast, Engine, HostedInfo, Hub};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
@@ -83,6 +83,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         sessions: Mutex::default(),
         suspended: Mutex::default(),
         settling: Mutex::default(),
+        left_dead: Mutex::default(),
         events: Publisher::new(),
         past: Mutex::default(),
         offers: OfferQueue::default(),
@@ -108,6 +109,8 @@ struct ServerCore {
     suspended: Mutex<Suspended>,
     /// Held by whoever settles which session of a key stays.
     settling: Mutex<()>,
+    /// Dead letters of channels that have ended.
+    left_dead: Mutex<HashMap<String, Arc<Hub>>>,
     events: Publisher<ServerEvent>,
     /// Over the sessions that have ended.
     past: Mutex<ServerStats>,
@@ -376,12 +379,16 @@ impl Server {
             }
         }
         let engines: Vec<_> = self.core.hosted.lock().values().cloned().collect();
-        engines.iter().for_each(|engine| engine.close(CloseReason::new(0, "")));
-        for engine in engines.iter().filter(|engine| engine.spec().access.may_receive) {
+        // What clients receive first: while they work off what is left, their results have somewhere to go.
+        let (received, sent): (Vec<_>, Vec<_>) =
+            engines.iter().partition(|engine| engine.spec().access.may_receive);
+        received.iter().for_each(|engine| engine.close(CloseReason::new(0, "")));
+        for engine in &received {
             if tokio::time::timeout_at(end, engine.drained()).await.is_err() {
                 break;
             }
         }
+        sent.iter().for_each(|engine| engine.close(CloseReason::new(0, "")));
         let left = end.saturating_duration_since(Instant::now());
         let closing: Vec<_> = self
             .core

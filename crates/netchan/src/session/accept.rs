@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use netchan_proto::channel::{RecvHalf, SendHalf, SendOptions};
+use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::WindowKind;
 use netchan_proto::hosted::WhenSlow;
 use netchan_proto::id::ChannelId;
@@ -15,6 +15,9 @@ use crate::hub::{Cast, Hub, Inlet, Subscription};
 fn served_by<K>(hub: &Arc<Hub>, key: K) -> Role<K> {
     Role { hub: Some((Arc::clone(hub), key)), ..Role::default() }
 }
+
+/// Outcomes that are kept for a holder that does not take them; then nothing more is done for it.
+const OUTCOMES_MAX: u64 = 1_024;
 
 impl SessionCore {
     /// Accepts what the peer opened in the session of that life, and puts its half in place, in one step: the next session
@@ -100,7 +103,7 @@ impl SessionCore {
             mode: Mode::Demand,
             capacity: hub.capacity(),
             limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max(),
+            message_bytes_max: self.longest_message(open.purpose, Mode::Demand),
         };
         let half = SendHalf::new(open.id, &options);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, served_by(hub, key));
@@ -124,7 +127,11 @@ impl SessionCore {
         let accepted = match open.purpose {
             Purpose::Acks { of } => holder(of).is_some_and(|holder| {
                 let capacity = holder.asks_max();
-                let half = RecvHalf::new(open.id, &self.recv_options(WindowKind::Fixed { capacity }));
+                let options = RecvOptions {
+                    message_bytes_max: self.longest_message(open.purpose, Mode::Credit),
+                    ..self.recv_options(WindowKind::Fixed { capacity })
+                };
+                let half = RecvHalf::new(open.id, &options);
                 let role = Role { service: Some(holder.clone() as Arc<dyn Service>), ..Role::default() };
                 let chan = self.insert_recv(name, half, role);
                 let (mode, limit_bytes) = (Mode::Credit, self.limits.window_bytes);
@@ -133,7 +140,8 @@ impl SessionCore {
             Purpose::Outcomes { of } => holder(of).filter(|_| open.capacity > 0).is_some_and(|holder| {
                 let options = SendOptions {
                     mode: Mode::Credit,
-                    capacity: open.capacity,
+                    // A peer that grants more is kept waiting with less.
+                    capacity: open.capacity.min(OUTCOMES_MAX),
                     limit_bytes: open.limit_bytes,
                     message_bytes_max: self.message_bytes_max(),
                 };
@@ -157,12 +165,13 @@ impl SessionCore {
 
     /// Accepts a subscriber of a broadcast.
     pub(crate) fn accept_subscriber(self: &Arc<Self>, open: &Open, cast: &Arc<Cast>, when_slow: WhenSlow) {
-        let capacity = open.capacity.max(1);
+        // Beyond what the log holds, it would hold more than the log.
+        let capacity = open.capacity.clamp(1, cast.capacity());
         let options = SendOptions {
             mode: Mode::Credit,
             capacity,
             limit_bytes: open.limit_bytes,
-            message_bytes_max: self.message_bytes_max(),
+            message_bytes_max: self.longest_message(open.purpose, Mode::Cast),
         };
         let subscription = Subscription::new(cast);
         let role = Role { service: Some(subscription.clone() as Arc<dyn Service>), ..Role::default() };

@@ -163,7 +163,7 @@ impl SessionCore {
         for chan in self.channels() {
             match chan {
                 Chan::Send(chan) => chan.detach(replaced),
-                Chan::Recv(chan) => chan.detach(),
+                Chan::Recv(chan) => chan.detach(replaced),
             }
         }
         writer

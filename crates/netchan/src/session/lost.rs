@@ -350,6 +350,7 @@ impl SendChan {
         } else {
             owed.values.clear();
         }
+        half.bound(self.core.limits.window_bytes_max);
         half.hold(true);
         if let Some(reason) = state.half.closing() {
             // Behind what is owed.

@@ -33,7 +33,7 @@ use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::ResumeFrom;
 use netchan_proto::id::{ChannelId, ChannelMap, Epoch, Side};
 use netchan_proto::session::{ClientLinks, Control, ControlLimits, ServerLinks};
-use netchan_proto::wire::{Announce, Open};
+use netchan_proto::wire::{Announce, HEAD_BYTES_MAX, Mode, Open, Purpose};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -286,6 +286,12 @@ impl SessionCore {
 
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// The longest message of a channel opened for that purpose, or in that mode: some carry a word before each value.
+    fn longest_message(&self, purpose: Purpose, mode: Mode) -> usize {
+        let has_head = matches!(purpose, Purpose::Deliveries | Purpose::Acks { .. }) || mode == Mode::Cast;
+        self.message_bytes_max() + if has_head { HEAD_BYTES_MAX } else { 0 }
     }
 
     pub(crate) fn state(&self) -> SessionState {

@@ -232,7 +232,8 @@ impl SessionCore {
     pub(super) fn opened(self: &Arc<Self>, open: &Open, accept: &Accept) {
         let opening = self.opening.lock().remove(&open.id);
         let prefetch = opening.as_ref().map_or(0, |opening| opening.spec.prefetch);
-        let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, self.message_bytes_max()));
+        let longest = self.longest_message(open.purpose, accept.mode);
+        let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, longest));
         let recv_half = || {
             let kind = match accept.mode {
                 Mode::Demand => WindowKind::Demand { prefetch },
@@ -240,7 +241,7 @@ impl SessionCore {
                 Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
                 Mode::Cast => WindowKind::Fixed { capacity: accept.capacity },
             };
-            RecvHalf::new(open.id, &self.recv_options(kind))
+            RecvHalf::new(open.id, &RecvOptions { message_bytes_max: longest, ..self.recv_options(kind) })
         };
         if let Some(Opening { asker: Asker::Reopening(chan, _), spec }) = &opening {
             // In the table first, so that what it writes is found there.

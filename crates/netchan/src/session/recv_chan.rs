@@ -79,6 +79,10 @@ impl<K> Default for Role<K> {
 pub(crate) trait Service: Send + Sync {
     /// Values or the end have arrived, or there is room to send.
     fn moved(self: Arc<Self>);
+    /// The link is gone; another has taken its place if `replaced`.
+    fn detached(&self, replaced: bool) {
+        _ = replaced;
+    }
     /// The session is over.
     fn ended(&self, end: &SessionEnd);
 }
@@ -248,10 +252,13 @@ impl RecvChan {
     }
 
     /// The link is gone. What a remote sender has not used of its credit is lent to others.
-    pub(super) fn detach(&self) {
+    pub(super) fn detach(&self, replaced: bool) {
         patience::lock(&self.state).half.detach();
         if let Some((hub, key)) = &self.hub {
             hub.suspend_sender(*key);
+        }
+        if let Some(service) = &self.service {
+            service.detached(replaced);
         }
     }
 
@@ -259,6 +266,13 @@ impl RecvChan {
         if let Some((hub, key)) = &self.hub {
             hub.remove_remote_sender(*key);
         }
+    }
+
+    /// Stops, and takes none of what it was handed from number `taken` on.
+    pub(crate) fn refuse(self: &Arc<Self>, taken: u64, reason: CloseReason) {
+        self.state.lock().half.refuse(taken, reason);
+        self.wake_all();
+        self.report(Urgency::Now);
     }
 
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {

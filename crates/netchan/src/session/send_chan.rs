@@ -67,10 +67,11 @@ impl SendChan {
     pub(super) fn new(
         core: &Arc<SessionCore>,
         name: Arc<str>,
-        half: SendHalf,
+        mut half: SendHalf,
         role: Role<ReceiverKey>,
     ) -> Arc<Self> {
         let Role { hub, reopen, service } = role;
+        half.bound(core.limits.window_bytes_max);
         let state = SendState {
             half,
             meter: Meter::default(),
@@ -165,6 +166,9 @@ impl SendChan {
         if let Some((hub, key)) = &self.hub {
             hub.remove_receiver(*key, taken);
         }
+        if let Some(service) = &self.service {
+            service.ended(end);
+        }
     }
 
     /// Whether a session that is on its way out has nothing more to do for it.
@@ -190,6 +194,9 @@ impl SendChan {
         patience::lock(&self.state).half.detach();
         if let Some((hub, key)) = &self.hub {
             hub.suspend_receiver(*key, replaced);
+        }
+        if let Some(service) = &self.service {
+            service.detached(replaced);
         }
     }
 

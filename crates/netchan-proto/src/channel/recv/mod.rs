@@ -182,6 +182,12 @@ impl RecvHalf {
         self.close_sent && !self.close_due && self.peer_close.is_some() && !self.awaits_close
     }
 
+    /// The first byte of the next value, if that is here and not empty.
+    #[must_use]
+    pub fn peek_byte(&self) -> Option<u8> {
+        self.arrived.peek_byte()
+    }
+
     /// Takes the next value, still encoded. It counts as taken from now on, whatever becomes of it.
     #[inline]
     pub fn take(&mut self) -> Option<Payload<'_>> {
@@ -236,6 +242,18 @@ impl RecvHalf {
             self.window.demand(self.waiting);
         }
         self.drained();
+    }
+
+    /// As [`RecvHalf::stop`] by whoever was [handed](RecvHalf::hand_over) the values, and takes none from number `taken` on.
+    pub fn refuse(&mut self, taken: u64, reason: CloseReason) {
+        if self.stopped.is_none() && !self.close_sent {
+            if !self.is_rewinding() {
+                self.settle(taken);
+            }
+            self.discard();
+            self.stopped = Some(reason);
+            self.close_due = true;
+        }
     }
 
     fn drained(&mut self) {

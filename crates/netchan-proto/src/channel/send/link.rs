@@ -68,9 +68,9 @@ impl SendHalf {
             self.settle(pos.taken);
             if self.mode == Mode::Lease {
                 // Its limit is from before this end gave back what it did not use; the next window says what holds.
-                self.credit.raise(0, pos.limit_bytes);
+                self.raise(0, pos.limit_bytes);
             } else if !behind {
-                self.credit.raise(pos.limit, pos.limit_bytes);
+                self.raise(pos.limit, pos.limit_bytes);
             }
             pos.next_expected
         };

@@ -98,6 +98,9 @@ pub struct SendHalf {
     capacity: u64,
     message_bytes_max: usize,
     credit: Credit,
+    /// Bytes that the peer has granted, of which `credit` has what this end would keep.
+    granted_bytes: u64,
+    retained_bytes_max: u64,
     generation: u32,
     received: u64,
     taken: u64,
@@ -141,6 +144,8 @@ impl SendHalf {
             capacity: options.capacity,
             message_bytes_max: options.message_bytes_max.min(u32::MAX as usize),
             credit: Credit::new(limit, options.limit_bytes),
+            granted_bytes: options.limit_bytes,
+            retained_bytes_max: u64::MAX,
             generation: 0,
             received: 0,
             taken: 0,
@@ -166,6 +171,14 @@ impl SendHalf {
             peer_close: None,
             given_back: 0,
         }
+    }
+
+    /// Keeps at most so many bytes, and a record more, for the peer, however much that grants (`FLOW-9`). To be called before
+    /// anything is sent.
+    pub fn bound(&mut self, retained_bytes_max: u64) {
+        self.retained_bytes_max = retained_bytes_max.max(1);
+        let limit_bytes = self.granted_bytes.min(self.retained_bytes_max);
+        self.credit = Credit::new(self.credit.limit(), limit_bytes);
     }
 
     /// The channel.

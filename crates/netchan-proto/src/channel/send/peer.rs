@@ -23,14 +23,26 @@ impl SendHalf {
         }
         let before = self.standing();
         self.received = self.received.max(w.received);
-        self.credit.raise(w.limit, w.limit_bytes);
         self.settle(if planted::is(Mutant::AcknowledgedEarly) { w.received } else { w.taken });
+        self.raise(w.limit, w.limit_bytes);
         Ok(before != self.standing())
     }
 
     /// What whoever waits may wait for.
     const fn standing(&self) -> (u64, u64, u64, bool) {
         (self.received, self.taken, self.credit.limit(), self.credit.has_bytes())
+    }
+
+    /// The peer grants more. No more is used than this end would keep for it: whatever the peer says, what is retained is
+    /// bounded here (`FLOW-9`).
+    pub(super) fn raise(&mut self, limit: u64, limit_bytes: u64) {
+        self.granted_bytes = self.granted_bytes.max(limit_bytes);
+        let limit = match self.mode {
+            Mode::Credit | Mode::Cast => limit.min(self.taken.saturating_add(self.capacity)),
+            Mode::Rendezvous | Mode::Lease | Mode::Demand => limit,
+        };
+        let kept_from = self.retained.first_byte().unwrap_or_else(|| self.credit.committed_bytes());
+        self.credit.raise(limit, self.granted_bytes.min(kept_from.saturating_add(self.retained_bytes_max)));
     }
 
     pub(super) fn settle(&mut self, taken: u64) {
