@@ -54,7 +54,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::NoDuplicateCheck,
         Self::TakenAtArrival,
         Self::AcknowledgedEarly,
@@ -72,6 +72,11 @@ impl Mutant {
         Self::WithdrawLostAcrossCut,
         Self::FramesSurviveCut,
         Self::LeaseKeptAcrossCut,
+        Self::GapAfterAssignments,
+        Self::WrongLagCount,
+        Self::DoubleHolder,
+        Self::LostRedelivery,
+        Self::ResultWithoutAck,
     ];
 }
 

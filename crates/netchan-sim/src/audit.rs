@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::audit_services::{Services, Verdict};
 use crate::value::Value;
 
 /// What became of a send, as its program was told.
@@ -90,6 +91,8 @@ pub struct Audit {
     rendezvous: u64,
     withdrawals: u64,
     ends: u64,
+    /// Deliveries and broadcasts.
+    pub services: Services,
     /// A program has just ended its channel: a moment for a fault.
     pub ending: bool,
 }
@@ -111,6 +114,13 @@ impl Audit {
     pub fn stuck(&mut self, text: impl Into<String>) {
         self.findings.stuck += 1;
         self.note(text.into());
+    }
+
+    /// Something was seen of deliveries or broadcasts: is it right?
+    pub fn judge(&mut self, seen: impl FnOnce(&mut Services) -> Verdict) {
+        if let Err(text) = seen(&mut self.services) {
+            self.wrong(text);
+        }
     }
 
     /// A channel comes into being.
@@ -304,11 +314,19 @@ impl Audit {
                 }
             }
         }
+        for text in self.services.unfinished() {
+            self.findings.lost += 1;
+            self.note(text);
+        }
         let figures = Figures {
             values: self.received,
             rendezvous: self.rendezvous,
             withdrawals: self.withdrawals,
             ends: self.ends,
+            results: self.services.results,
+            fenced: self.services.fenced,
+            cast_values: self.services.cast_values,
+            lagged: self.services.lagged,
         };
         (self.findings, figures)
     }
@@ -325,6 +343,14 @@ pub struct Figures {
     pub withdrawals: u64,
     /// Ends that receivers were told of.
     pub ends: u64,
+    /// Results committed with their acknowledgements.
+    pub results: u64,
+    /// Acknowledgements that were refused.
+    pub fenced: u64,
+    /// Values of broadcasts received.
+    pub cast_values: u64,
+    /// Values that subscribers were told they had lost.
+    pub lagged: u64,
 }
 
 #[cfg(test)]

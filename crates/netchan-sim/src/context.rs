@@ -18,7 +18,7 @@ pub struct Counts {
 }
 
 /// Everything that is counted.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 23] = [
     "cuts at a byte",
     "cuts at once",
     "cuts at an end",
@@ -38,6 +38,10 @@ pub const KINDS: [&str; 19] = [
     "C = 0 sends",
     "withdrawals",
     "closes",
+    "results",
+    "fenced",
+    "broadcast values",
+    "lag",
 ];
 
 impl Counts {
@@ -107,6 +111,12 @@ pub struct Context {
     hash: u64,
     /// Whether what happens is told on standard error.
     pub verbose: bool,
+    /// The server hosts deliveries and broadcasts in this run: in one seed of four, so that the others go on as ever.
+    pub services: bool,
+    /// What it hosts of them now.
+    pub desks: Vec<u32>,
+    /// The same.
+    pub casts: Vec<u32>,
 }
 
 impl Context {
@@ -143,6 +153,9 @@ impl Context {
             calm: false,
             hash: 0xcbf2_9ce4_8422_2325,
             verbose,
+            services: seed % 4 == 2,
+            desks: Vec::new(),
+            casts: Vec::new(),
         }
     }
 
@@ -160,6 +173,7 @@ impl Context {
         if !self.calm {
             self.counts.add("delays", u64::from(wire.delays()));
             self.counts.add("partial writes", u64::from(wire.slices()));
+            wire.set_narrow(self.services);
             if self.rng.random_ratio(1, self.weather.cut_one_in) {
                 let to = if self.rng.random_bool(0.5) { At::Client } else { At::Server };
                 // Half of them hit the handshake, the commit, or what is said again behind it.

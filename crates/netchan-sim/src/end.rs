@@ -62,6 +62,21 @@ impl End {
     /// # Panics
     /// When the session has no room, which no run comes near to.
     pub fn open(&self, name: &str, flow: OpenFlow, capacity: u64, prefetch: u64) -> ChannelId {
+        self.open_for(Purpose::Values, name, flow, capacity, prefetch)
+    }
+
+    /// Opens a channel for something.
+    ///
+    /// # Panics
+    /// As [`End::open`].
+    pub fn open_for(
+        &self,
+        purpose: Purpose,
+        name: &str,
+        flow: OpenFlow,
+        capacity: u64,
+        prefetch: u64,
+    ) -> ChannelId {
         let receives = flow == OpenFlow::OpenerReceives;
         let request = OpenRequest {
             name: name.to_owned(),
@@ -69,7 +84,7 @@ impl End {
             codec: "raw".to_owned(),
             fingerprint: None,
             flow,
-            purpose: Purpose::Values,
+            purpose,
             capacity: if receives { capacity } else { 0 },
             limit_bytes: if receives { WINDOW_BYTES } else { 0 },
         };
@@ -106,6 +121,7 @@ impl End {
         } else {
             let from_open = open.flow == OpenFlow::OpenerReceives;
             let limit_bytes = if from_open { open.limit_bytes } else { accept.limit_bytes };
+            let mode = if mode == Mode::Cast { Mode::Credit } else { mode };
             let options = SendOptions { mode, capacity, limit_bytes, message_bytes_max: MESSAGE_BYTES_MAX };
             self.senders.borrow_mut().insert(id, SendHalf::new(id, &options));
         }

@@ -4,15 +4,19 @@
 //! One seed is one run, the same every time. `planted` shows that the auditor can fail.
 
 pub mod audit;
+pub mod audit_services;
 pub mod campaign;
+pub mod cast;
 pub mod client;
 pub mod context;
+pub mod desk;
 pub mod end;
 pub mod hub;
 pub mod link;
 pub mod planting;
 pub mod programs;
 pub mod server;
+pub mod services;
 pub mod value;
 pub mod wire;
 pub mod world;

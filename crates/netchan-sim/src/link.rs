@@ -116,9 +116,13 @@ impl Link {
             if len == 0 {
                 return wrote;
             }
-            wire.write(at, self.write.output(), now, rng);
-            self.write.consume(len);
-            wrote = true;
+            let room = wire.room(at, len, now);
+            wire.write(at, &self.write.output()[..room], now, rng);
+            self.write.consume(room);
+            wrote |= room > 0;
+            if room < len {
+                return wrote;
+            }
         }
     }
 }

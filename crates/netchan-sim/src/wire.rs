@@ -48,6 +48,8 @@ pub struct Wire {
     delay_millis_max: u64,
     /// Reads return a part of what is there.
     slices: bool,
+    /// Writes take a part of what is to be written, if it is sliced.
+    narrow: bool,
 }
 
 /// What a read finds.
@@ -69,6 +71,7 @@ impl Wire {
             cut: false,
             delay_millis_max: if rng.random_bool(0.3) { rng.random_range(1..40) } else { 0 },
             slices: rng.random_bool(0.3),
+            narrow: false,
         }
     }
 
@@ -82,6 +85,25 @@ impl Wire {
     #[must_use]
     pub const fn slices(&self) -> bool {
         self.slices
+    }
+
+    /// If it slices, it also takes only a part of what is written now and then.
+    pub const fn set_narrow(&mut self, narrow: bool) {
+        self.narrow = narrow;
+    }
+
+    /// How much of `len` bytes it takes from that end now.
+    #[must_use]
+    pub fn room(&self, at: At, len: usize, now: u64) -> usize {
+        if !(self.narrow && self.slices) {
+            return len;
+        }
+        // No dice: the course of a run depends on its seed, and on the time.
+        match (self.pipes[1 - at.index()].sent + now) % 5 {
+            0 => 0,
+            1 => len / 2,
+            _ => len,
+        }
     }
 
     /// Whether nobody needs it any more.

@@ -83,6 +83,10 @@ impl World {
         counts.add("C = 0 sends", figures.rendezvous);
         counts.add("withdrawals", figures.withdrawals);
         counts.add("closes", figures.ends);
+        counts.add("results", figures.results);
+        counts.add("fenced", figures.fenced);
+        counts.add("broadcast values", figures.cast_values);
+        counts.add("lag", figures.lagged);
         Outcome { findings, counts, hash }
     }
 
@@ -102,6 +106,7 @@ impl World {
     /// Everybody does what can be done now. Says whether anything moved.
     fn tick(&mut self) -> bool {
         let hosted = self.server.hosted();
+        (self.context.desks, self.context.casts) = self.server.hosted_services();
         let mut moved = false;
         for client in &mut self.clients {
             let (client_moved, wire) = client.step(&mut self.context, &hosted);

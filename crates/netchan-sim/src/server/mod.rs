@@ -1,6 +1,7 @@
 //! The server: lets clients in, lets them go on with their sessions, hosts channels, and is restarted now and then.
 
 mod door;
+mod services;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,8 +14,11 @@ use netchan_proto::session::{Event, LinkControlKeys, ReadHalf, ServerLinks, Writ
 use netchan_proto::wire::{Mode, Open, OpenFlow, RefuseCode};
 use rand::Rng;
 
+use self::services::{Service, services};
+use crate::cast::Cast;
 use crate::client::{direct, parse_direct};
 use crate::context::Context;
+use crate::desk::Desk;
 use crate::end::End;
 use crate::hub::{Hub, LOCAL};
 use crate::link::{Gone, Link};
@@ -65,6 +69,8 @@ pub struct Server {
     knocks: Vec<Knock>,
     /// What it hosts.
     pub hubs: Vec<Hub>,
+    desks: Vec<Desk>,
+    casts: Vec<Cast>,
 }
 
 impl Server {
@@ -79,7 +85,16 @@ impl Server {
                 Hub::new(chan, capacity, total, context.rng.random_bool(0.4))
             })
             .collect();
-        Self { incarnation, sessions: BTreeMap::new(), knocks: Vec::new(), hubs }
+        let (desks, casts) = if context.services { services(context) } else { (Vec::new(), Vec::new()) };
+        Self { incarnation, sessions: BTreeMap::new(), knocks: Vec::new(), hubs, desks, casts }
+    }
+
+    /// The queues of tasks, and the broadcasts, that can be opened.
+    #[must_use]
+    pub fn hosted_services(&self) -> (Vec<u32>, Vec<u32>) {
+        let desks = self.desks.iter().filter(|desk| !desk.is_finished()).map(|desk| desk.chan);
+        let casts = self.casts.iter().filter(|cast| !cast.is_closed()).map(|cast| cast.chan);
+        (desks.collect(), casts.collect())
     }
 
     /// Number and capacity of what is hosted.
@@ -109,6 +124,9 @@ impl Server {
             context.audit.sender_died(hub.chan, hub.local_sender());
             context.audit.died(hub.chan);
         }
+        for desk in &self.desks {
+            context.audit.services.died(desk.chan);
+        }
         for wire in context.wires.values_mut() {
             wire.cut_now();
         }
@@ -118,6 +136,8 @@ impl Server {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.hubs.iter().all(Hub::is_finished)
+            && self.desks.iter().all(Desk::is_finished)
+            && self.casts.iter().all(Cast::is_finished)
             && self.sessions.values().all(|session| {
                 session.senders.iter().all(|program| program.done)
                     && session.receivers.iter().all(|program| program.done)
@@ -146,7 +166,11 @@ impl Server {
                 format!("{wire:?} {senders:?} {receivers:?} {:?} {:?}", halves.0, halves.1)
             })
             .collect();
-        format!("server: hubs {hubs:?} not finished; {programs:?}")
+        let desks: Vec<_> =
+            self.desks.iter().filter(|desk| !desk.is_finished()).map(Desk::describe).collect();
+        let casts: Vec<_> =
+            self.casts.iter().filter(|cast| !cast.is_finished()).map(|cast| cast.chan).collect();
+        format!("server: hubs {hubs:?}, desks {desks:?}, broadcasts {casts:?} not finished; {programs:?}")
     }
 
     /// Everything that can be done now. Says whether anything moved.
@@ -160,6 +184,12 @@ impl Server {
         for hub in &mut self.hubs {
             moved |= hub.step(&mut context.audit, &mut context.rng, context.calm, close);
             hub.check_capacity(&mut context.audit);
+        }
+        for desk in &mut self.desks {
+            moved |= desk.step(context.now, &mut context.audit, &mut context.rng, context.calm);
+        }
+        for cast in &mut self.casts {
+            moved |= cast.step(&mut context.audit, &mut context.rng, context.calm);
         }
         for session in self.sessions.values_mut() {
             if let Some(link) = &mut session.link
@@ -185,6 +215,9 @@ impl Server {
         session.apart_since = Some(context.now);
         for hub in &mut self.hubs {
             hub.suspend(session_id, &mut context.audit);
+        }
+        for desk in &mut self.desks {
+            desk.suspend(session_id, &mut context.audit);
         }
     }
 
@@ -257,6 +290,11 @@ impl Server {
                 return;
             }
         }
+        if self.desks.iter_mut().any(|desk| desk.handle(session_id, &event, &mut context.audit))
+            || self.casts.iter_mut().any(|cast| cast.handle(session_id, &event))
+        {
+            return;
+        }
         match event {
             Event::Acknowledged => {
                 if let Some(session) = self.sessions.get_mut(&session_id) {
@@ -292,6 +330,12 @@ impl Server {
                 let total = open.name.rsplit(':').next().and_then(|total| total.parse().ok()).unwrap_or(0);
                 let long = context.weather.long_values;
                 session.senders.push(SendProgram::new(chan, LOCAL, open.id, total, long, true));
+            }
+            return;
+        }
+        if let Some(service) = Service::of(open) {
+            if !self.open_service(context, session_id, end, open, &service) {
+                refuse(RefuseCode::NotAvailable);
             }
             return;
         }
@@ -339,6 +383,10 @@ impl Server {
         for hub in &mut self.hubs {
             hub.lose(session_id, &mut context.audit);
         }
+        for desk in &mut self.desks {
+            desk.lose(session_id, &mut context.audit);
+        }
+        self.casts.iter_mut().for_each(|cast| cast.lose(session_id));
         let goodbye = CloseReason::plain();
         session.end.control.borrow_mut().go_away(goodbye.code, goodbye.reason);
     }

@@ -1,18 +1,22 @@
 //! A client: dials, goes on with its session over new links, and runs its programs.
 
+mod opening;
+
 use std::rc::Rc;
 
 use netchan_proto::crypto::handshake::stub::InsecureStub;
 use netchan_proto::crypto::{Fingerprint, Handshake, ResumeFrom};
 use netchan_proto::id::Side;
 use netchan_proto::session::{ClientLinks, Event, Host};
-use netchan_proto::wire::{Mode, OpenFlow};
+use netchan_proto::wire::Mode;
 use rand::Rng;
 
+pub use self::opening::{direct, parse_direct};
 use crate::context::{Context, Shake};
 use crate::end::End;
 use crate::link::{Gone, Link, Parts};
 use crate::programs::{RecvProgram, SendProgram};
+use crate::services::{HolderProgram, SubscriberProgram};
 use crate::wire::At;
 
 /// An attempt to connect is given up after so long.
@@ -49,6 +53,8 @@ pub struct Client {
     attempts: Vec<Attempt>,
     senders: Vec<SendProgram>,
     receivers: Vec<RecvProgram>,
+    holders: Vec<HolderProgram>,
+    subscribers: Vec<SubscriberProgram>,
     /// Channels whose lease is wanted back.
     recalled: Vec<netchan_proto::id::ChannelId>,
     /// Opened, and to be given up unanswered.
@@ -76,6 +82,8 @@ impl Client {
             attempts: Vec::new(),
             senders: Vec::new(),
             receivers: Vec::new(),
+            holders: Vec::new(),
+            subscribers: Vec::new(),
             recalled: Vec::new(),
             abandons: Vec::new(),
             stale: None,
@@ -90,7 +98,10 @@ impl Client {
     /// Whether every program has come to its end.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.senders.iter().all(|program| program.done) && self.receivers.iter().all(|program| program.done)
+        self.senders.iter().all(|program| program.done)
+            && self.receivers.iter().all(|program| program.done)
+            && self.holders.iter().all(|program| program.done)
+            && self.subscribers.iter().all(|program| program.done)
     }
 
     /// Whether every sender is done but those that stay until then.
@@ -111,7 +122,12 @@ impl Client {
         let receivers: Vec<_> = self.receivers.iter().filter(|program| !program.done).collect();
         let link = self.link.as_ref().map(|link| link.wire);
         let halves = (self.end.senders.borrow(), self.end.receivers.borrow());
-        format!("client {} on {link:?}: {senders:?} {receivers:?} {:?} {:?}", self.index, halves.0, halves.1)
+        let holders: Vec<_> = self.holders.iter().filter(|program| !program.done).collect();
+        let subscribers: Vec<_> = self.subscribers.iter().filter(|program| !program.done).collect();
+        format!(
+            "client {} on {link:?}: {senders:?} {receivers:?} {holders:?} {subscribers:?} {:?} {:?}",
+            self.index, halves.0, halves.1
+        )
     }
 
     fn name(&self) -> u32 {
@@ -178,6 +194,12 @@ impl Client {
             moved |= program.step(&self.end, &mut context.audit, &mut context.rng, context.calm);
         }
         for program in &mut self.receivers {
+            moved |= program.step(&self.end, &mut context.audit, &mut context.rng, context.calm);
+        }
+        for program in &mut self.holders {
+            moved |= program.step(&self.end, &mut context.audit, &mut context.rng, context.calm);
+        }
+        for program in &mut self.subscribers {
             moved |= program.step(&self.end, &mut context.audit, &mut context.rng, context.calm);
         }
         // They have had their moment to use what they were granted.
@@ -348,6 +370,8 @@ impl Client {
                     let id = refuse.id;
                     self.senders.iter_mut().filter(|p| p.id == id).for_each(|program| program.done = true);
                     self.receivers.iter_mut().filter(|p| p.id == id).for_each(|program| program.done = true);
+                    self.holders.iter_mut().for_each(|program| program.refused(id));
+                    self.subscribers.iter_mut().for_each(|program| program.refused(id));
                 }
                 Event::RecallDeferred(id) => self.recalled.push(id),
                 _ => {}
@@ -356,64 +380,6 @@ impl Client {
         if !self.abandons.is_empty() && context.rng.random_ratio(1, 20) {
             let id = self.abandons.remove(0);
             _ = self.end.control.borrow_mut().abandon(id);
-        }
-    }
-
-    /// Opens a channel now and then: with capacity 0 or more, either way, direct or hosted; some that are refused, some that
-    /// nobody answers.
-    fn open_channels(&mut self, context: &mut Context, hubs: &[(u32, u64)]) {
-        let most = if self.generation == 0 { 5 } else { 2 };
-        if context.calm || self.opened >= most || !context.rng.random_ratio(1, 8) {
-            return;
-        }
-        self.opened += 1;
-        let (long, name) = (context.weather.long_values, self.name());
-        let total = context.rng.random_range(1..12);
-        match context.rng.random_range(0..12) {
-            0..3 => {
-                let capacity = *pick(context, &[0, 1, 2, 5]);
-                let chan = context.chan(capacity, true);
-                let id = self.end.open(&direct(chan, capacity, 0), OpenFlow::OpenerSends, capacity, 0);
-                let patient = context.rng.random_bool(0.5);
-                self.senders.push(SendProgram::new(chan, name, id, total, long, patient));
-            }
-            3..5 => {
-                let capacity = *pick(context, &[0, 1, 3]);
-                let chan = context.chan(capacity, true);
-                let id = self.end.open(&direct(chan, capacity, total), OpenFlow::OpenerReceives, capacity, 0);
-                let stop_after = context.rng.random_ratio(1, 5).then(|| context.rng.random_range(0..4));
-                self.receivers.push(RecvProgram::new(chan, name, id, stop_after));
-            }
-            5..8 if !hubs.is_empty() => {
-                let (chan, _) = *pick(context, hubs);
-                // Several senders of one session are several senders.
-                let sender = name * 10 + self.opened;
-                let id = self.end.open(&format!("h:{chan}:{sender}"), OpenFlow::OpenerSends, 0, 0);
-                let patient = context.rng.random_bool(0.5);
-                let mut program = SendProgram::new(chan, sender, id, total, long, patient);
-                program.lingers = context.rng.random_ratio(1, 3);
-                self.senders.push(program);
-            }
-            8..11 if !hubs.is_empty() => {
-                let (chan, _) = *pick(context, hubs);
-                let prefetch = *pick(context, &[0, 0, 2]);
-                let who = name * 10 + self.opened;
-                let id = self.end.open(&format!("h:{chan}:{who}"), OpenFlow::OpenerReceives, 0, prefetch);
-                let stop_after = context.rng.random_ratio(1, 4).then(|| context.rng.random_range(0..4));
-                self.receivers.push(RecvProgram::new(chan, who, id, stop_after));
-            }
-            _ => {
-                let nobody = context.rng.random_bool(0.5);
-                let id = self.end.open(
-                    if nobody { "nobody answers" } else { "refused" },
-                    OpenFlow::OpenerSends,
-                    0,
-                    0,
-                );
-                if nobody {
-                    self.abandons.push(id);
-                }
-            }
         }
     }
 
@@ -439,6 +405,12 @@ impl Client {
             let mut receivers = self.end.receivers.borrow_mut();
             program.lose(receivers.get_mut(&program.id), &mut context.audit);
         }
+        self.holders.iter_mut().for_each(HolderProgram::lose);
+        for program in &mut self.subscribers {
+            program.lose(&self.end, &mut context.audit);
+        }
+        self.holders.clear();
+        self.subscribers.clear();
         self.end = Rc::new(End::new(Side::Client));
         self.links = None;
         self.stale = None;
@@ -455,21 +427,4 @@ fn close(context: &mut Context, wire: u64) {
     if let Some(wire) = context.wires.get_mut(&wire) {
         wire.close(At::Client);
     }
-}
-
-fn pick<'a, T>(context: &mut Context, from: &'a [T]) -> &'a T {
-    &from[context.rng.random_range(0..from.len())]
-}
-
-/// The name of a direct channel: its number, its capacity, and how much the acceptor is to send.
-#[must_use]
-pub fn direct(chan: u32, capacity: u64, total: u64) -> String {
-    format!("d:{chan}:{capacity}:{total}")
-}
-
-/// Number and capacity.
-#[must_use]
-pub fn parse_direct(name: &str) -> Option<(u32, u64)> {
-    let mut parts = name.strip_prefix("d:")?.split(':');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
