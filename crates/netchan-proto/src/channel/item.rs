@@ -111,6 +111,15 @@ impl<'a> ItemBuf<'a> {
         Ok(())
     }
 
+    /// As [`ItemBuf::share`], for one of many: it is kept only if it is long.
+    ///
+    /// # Errors
+    /// As [`ItemBuf::share`].
+    #[inline]
+    pub fn share_one_of_many(&mut self, bytes: &Bytes) -> Result<(), TooLarge> {
+        if bytes.len() <= BATCHED_ITEM_BYTES_MAX { self.extend(bytes) } else { self.share(bytes.clone()) }
+    }
+
     fn check(&mut self, len: usize) -> Result<(), TooLarge> {
         if len > self.bytes_max {
             self.overflow = true;

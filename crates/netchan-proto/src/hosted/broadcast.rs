@@ -148,6 +148,12 @@ impl Broadcast {
         }
     }
 
+    /// How many values have been sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.next()
+    }
+
     fn next(&self) -> u64 {
         self.first + self.log.len() as u64
     }
@@ -280,6 +286,39 @@ impl Broadcast {
             None if self.closed => Next::End,
             None => Next::Nothing,
         }
+    }
+
+    /// Whether one more value of that length may make others leave the log that were sent from number `from` on.
+    #[must_use]
+    pub fn may_displace(&self, bytes: u64, from: u64) -> bool {
+        let full = self.log.len() as u64 >= self.limits.capacity && self.first >= from;
+        full || !self.log.is_empty() && self.log_bytes + bytes > self.limits.log_bytes_max
+    }
+
+    /// Gives a subscriber values, as [`Self::peek`] and [`Self::advance`] would, for as long as it takes them; says how many it
+    /// took. What else it is to get, it gets by [`Self::peek`].
+    pub fn serve(&mut self, key: ReceiverKey, mut takes: impl FnMut(&Bytes) -> bool) -> u64 {
+        let Some(subscriber) = self.subscribers.get_mut(&key) else { return 0 };
+        let mut given = 0;
+        while let Some(bytes) = subscriber.initial.get(subscriber.had) {
+            if !takes(bytes) {
+                return given;
+            }
+            given += 1;
+            subscriber.had += 1;
+            if subscriber.is_initialized() {
+                (subscriber.initial, subscriber.had) = (Arc::default(), 0);
+            }
+        }
+        let Some(at) = subscriber.cursor.checked_sub(self.first) else { return given };
+        for bytes in self.log.range(usize::try_from(at).unwrap_or(usize::MAX).min(self.log.len())..) {
+            if !takes(bytes) {
+                break;
+            }
+            given += 1;
+            subscriber.cursor += 1;
+        }
+        given
     }
 
     /// The subscriber has what [`Self::peek`] said.

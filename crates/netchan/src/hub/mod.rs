@@ -5,7 +5,7 @@
 //! after the lock is released.
 
 mod cast;
-mod cast_ends;
+
 mod engine;
 mod holder;
 mod local;
@@ -27,8 +27,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use self::cast::{Cast, CastNext, LAGGED, VALUE};
-pub(crate) use self::cast_ends::{Inlet, Subscription};
+pub(crate) use self::cast::{Cast, CastNext, Inlet, LAGGED, Subscription, VALUE};
+
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
 pub(crate) use self::holder::Holder;

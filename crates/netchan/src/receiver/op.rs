@@ -110,7 +110,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             && self.0.ticket.is_none()
             && let Some(mut state) = handle.0.state.try_lock()
             && state.receivers.is_empty()
-            && !state.is_cast
+            && !state.restarted
         {
             let chan = &handle.0;
             let (values, bytes) = (state.half.taken(), state.half.taken_bytes());
@@ -119,7 +119,22 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             // Moved here so that an unwinding decoder unlocks it before the report is made, which locks it.
             let mut state = state;
             let busy = Busy::under(&chan.state);
-            if let Some(payload) = state.half.take() {
+            let is_cast = state.is_cast;
+            if let Some(mut payload) = state.half.take() {
+                if is_cast {
+                    match payload {
+                        Payload::Slice([VALUE, value @ ..]) => payload = Payload::Slice(value),
+                        other => {
+                            let result = shared.decode_cast(other);
+                            drop(busy);
+                            std::mem::forget(report);
+                            let urgency = state.half.urgency();
+                            drop(state);
+                            chan.report(urgency);
+                            return Poll::Ready(result.map(Some));
+                        }
+                    }
+                }
                 let mut cx = DecodeContext::new(&shared.name, shared.message_bytes_max);
                 let result = shared.codec.decode(payload, &mut cx);
                 drop(busy);

@@ -8,8 +8,8 @@ use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::hosted::{NotSent, ReceiverKey, WhenSlow};
 use parking_lot::Mutex;
 
-use super::cast::VALUE;
-use super::{Cast, Engine};
+use super::super::Engine;
+use super::{Cast, VALUE};
 use crate::error::SessionEnd;
 use crate::session::{RecvChan, SendChan, Service};
 

@@ -3,19 +3,22 @@
 //!
 //! As a [`Hub`](super::Hub)'s, the lock is taken before a channel's and after a session's control object.
 
+mod ends;
+mod serving;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use netchan_proto::channel::{CloseReason as ProtoReason, PushError};
 use netchan_proto::hosted::{Broadcast, BroadcastLimits, Next, NotSent, ReceiverKey, WhenSlow};
-use netchan_proto::session::close_code;
-use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode, varint_len, write_varint};
+use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cast_ends::Inlet;
+pub(crate) use self::ends::{Inlet, Subscription};
+use self::serving::{After, too_slow};
 use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
 use crate::session::{SendChan, SessionCore};
@@ -29,6 +32,7 @@ pub(crate) const VALUE: u8 = 0;
 pub(crate) const LAGGED: u8 = 1;
 
 pub(crate) struct Cast {
+    this: Weak<Self>,
     keeper: Weak<dyn Keeper>,
     spec: HubSpec,
     state: Mutex<CastState>,
@@ -52,6 +56,12 @@ struct CastState {
     stalled: Vec<Arc<Inlet>>,
     watchers: WaitQueue,
     closed: Option<CloseReason>,
+    /// Values numbered below this have been given to whoever could take them.
+    served: u64,
+    /// A task sees to that, and until it finds nothing more to do, what is sent waits for it.
+    gathering: bool,
+    /// When everyone may be served again: the longer it takes, the more goes at once.
+    serve_at: Instant,
 }
 
 /// What a local subscriber gets.
@@ -63,84 +73,7 @@ pub(crate) enum CastNext {
     End,
 }
 
-/// What is to be done once the lock is released.
-#[derive(Default)]
-struct After {
-    kicks: Vec<Arc<SendChan>>,
-    stalled: Vec<Arc<Inlet>>,
-}
-
-fn too_slow(lost: u64) -> CloseReason {
-    CloseReason::new(close_code::LAGGED, format!("too slow: {lost} values of the broadcast were lost"))
-}
-
 impl CastState {
-    /// Gives a remote subscriber what it may have. Says whether it moved.
-    fn serve(&mut self, key: ReceiverKey, after: &mut After) -> bool {
-        let Some(chan) = self.subscribers.remote.get(&key) else { return false };
-        let chan = Arc::clone(chan);
-        let (mut moved, mut leaves) = (false, false);
-        {
-            let mut state = chan.state.lock();
-            if state.half.closed().is_some() {
-                leaves = true;
-            }
-            while !leaves {
-                let pushed = match self.policy.peek(key) {
-                    Next::Value { bytes, .. } => state.half.push(|item| item.share(bytes)).map(drop),
-                    Next::Lagged(lost) => {
-                        let mut marker = Vec::with_capacity(1 + varint_len(lost));
-                        marker.push(LAGGED);
-                        write_varint(&mut marker, lost);
-                        state.half.push(|item| item.extend(&marker)).map(drop)
-                    }
-                    Next::Expelled(lost) => {
-                        state.half.close(too_slow(lost).into());
-                        leaves = true;
-                        break;
-                    }
-                    Next::End => {
-                        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
-                        state.half.close(reason.into());
-                        leaves = true;
-                        break;
-                    }
-                    Next::Nothing => break,
-                };
-                match pushed {
-                    Ok(()) => {
-                        self.policy.advance(key);
-                        moved = true;
-                    }
-                    Err(PushError::Full) => break,
-                    Err(PushError::Closed) => leaves = true,
-                    Err(PushError::TooLarge { .. } | PushError::Encode(_)) => {
-                        let reason = "a message is longer than this subscriber takes".to_owned();
-                        state.half.reset(ProtoReason { code: close_code::ABANDONED, reason });
-                        leaves = true;
-                    }
-                }
-            }
-        }
-        if leaves {
-            self.leave(key);
-        }
-        if moved || leaves {
-            after.kicks.push(chan);
-        }
-        moved || leaves
-    }
-
-    fn serve_all(&mut self, after: &mut After) {
-        let keys: Vec<_> = self.subscribers.remote.keys().copied().collect();
-        for key in keys {
-            self.serve(key, after);
-        }
-        for waiting in self.subscribers.local.values_mut() {
-            waiting.wake_front(1);
-        }
-    }
-
     fn leave(&mut self, key: ReceiverKey) {
         self.policy.unsubscribe(key);
         self.subscribers.remote.remove(&key);
@@ -170,8 +103,17 @@ impl Cast {
             stalled: Vec::new(),
             watchers: WaitQueue::default(),
             closed: None,
+            served: 0,
+            gathering: false,
+            serve_at: Instant::now(),
         };
-        Arc::new(Self { keeper, spec, state: Mutex::new(state), drained: watch::Sender::new(false) })
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            keeper,
+            spec,
+            state: Mutex::new(state),
+            drained: watch::Sender::new(false),
+        })
     }
 
     /// Calls `f` under the lock, then does what follows.
@@ -195,7 +137,13 @@ impl Cast {
             }
         }
         after.kicks.iter().for_each(SendChan::kick_later);
+        if let Some(since) = after.serving_since {
+            self.state.lock().serve_at = serving::next_after(since);
+        }
         after.stalled.into_iter().for_each(Inlet::work);
+        if after.gather {
+            self.gather();
+        }
         result
     }
 
@@ -377,15 +325,6 @@ impl CastState {
     fn new_key(&mut self) -> ReceiverKey {
         self.subscribers.next_key += 1;
         ReceiverKey(self.subscribers.next_key)
-    }
-
-    fn publish(&mut self, assigned: bool, bytes: &Bytes, after: &mut After) -> Result<(), NotSent> {
-        let bytes = bytes.clone();
-        let sent = if assigned { self.policy.assign(bytes) } else { self.policy.send(bytes) };
-        if sent.is_ok() {
-            self.serve_all(after);
-        }
-        sent
     }
 }
 
