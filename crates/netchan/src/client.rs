@@ -179,8 +179,8 @@ impl Session {
 
     /// Opens a channel that the server hosts, to receive from it and acknowledge each value.
     ///
-    /// When the session is lost, so is the subscription, whatever [`LossPolicy`](crate::LossPolicy) the options have: open it
-    /// again.
+    /// When the session is lost, so is what was received and not acknowledged: others get it. With a
+    /// [`LossPolicy`](crate::LossPolicy) other than `Fail`, the subscription itself goes on in the next session.
     ///
     /// # Errors
     /// [`OpenError`], which says what to try.

@@ -58,6 +58,61 @@ async fn whoever_comes_gets_what_is_assigned_and_then_every_value() -> Anything 
     Ok(())
 }
 
+/// The same while values are sent, at moments that nobody chooses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_comes_while_values_are_sent_misses_none() -> Anything {
+    const VALUES: u32 = 3_000;
+    let server = common::serve().await;
+    let state = server.broadcast_with("state", 16, Options::default().when_slow(WhenSlow::Block))?;
+    let first = state.subscribe(WhenSlow::Block).expect("it is open");
+    let watching = async {
+        let mut got = drain(&first).await.0;
+        got.truncate(VALUES as usize);
+        got
+    };
+    let sending = async {
+        for n in 0..VALUES {
+            match n % 3 {
+                0 => within("assign", state.assign(n)).await.expect("it is open"),
+                _ => within("send", state.send(n)).await.expect("it is open"),
+            }
+            if n % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        state.close();
+    };
+    let joining = async {
+        let mut joined = tokio::task::JoinSet::new();
+        for _ in 0..24 {
+            let session = common::join(&server).await;
+            joined.spawn(async move {
+                let options = Options::default().capacity(4).when_slow(WhenSlow::Block);
+                match session.receiver_with("state", options).await {
+                    Ok(from) => drain(&from).await.0,
+                    // It came when everything was over.
+                    Err(_) => Vec::new(),
+                }
+            });
+        }
+        joined.join_all().await
+    };
+    let (all, (), joined) = within("everything", async { tokio::join!(watching, sending, joining) }).await;
+    assert_eq!(all, (0..VALUES).collect::<Vec<_>>());
+    let mut late = 0;
+    for got in joined {
+        // Up to the moment when it came what was assigned, and from then on everything.
+        let came = got.windows(2).find(|pair| pair[1] - pair[0] != 3).map_or(0, |pair| pair[1]);
+        let from = if got.first() == Some(&0) { came.min(VALUES) } else { 0 };
+        late += u32::from(from > 3);
+        let initial = got.iter().take_while(|n| **n < from).copied().collect::<Vec<_>>();
+        assert!(initial.iter().copied().eq((0..from).filter(|n| n % 3 == 0)), "{initial:?} before {from}");
+        assert!(got[initial.len()..].iter().copied().eq(from..VALUES) || got.is_empty(), "joined at {from}");
+    }
+    assert!(late > 0, "nobody came late");
+    Ok(())
+}
+
 #[tokio::test]
 async fn assignments_are_replaced_in_one_step() -> Anything {
     let mut config = Config::default();

@@ -110,14 +110,16 @@ fn resident_bytes() -> u64 {
 async fn a_thousand_stalled_receivers_stay_within_the_limit() -> Anything {
     const STALLED: usize = 1_000;
     const BYTES: usize = 16 * 1_024;
-    let (server, session) = common::pair().await;
+    let server = common::serve().await;
     let state = server.broadcast_with("state", 64, ChannelOptions::raw())?;
     let tasks = server.sender_with("tasks", 256, ChannelOptions::raw())?;
     let mut stalled = Vec::new();
-    for _ in 0..STALLED / 2 {
-        let options = || ChannelOptions::raw().capacity(4).prefetch(4);
-        stalled.push(within("open", session.receiver_with("state", options())).await?);
-        stalled.push(within("open", session.receiver_with("tasks", options())).await?);
+    // Each is another client's.
+    for n in 0..STALLED {
+        let session = common::join(&server).await;
+        let options = ChannelOptions::raw().capacity(4).prefetch(4);
+        let name = if n % 2 == 0 { "state" } else { "tasks" };
+        stalled.push((within("open", session.receiver_with(name, options)).await?, session));
     }
     let before = resident_bytes();
     for n in 0..1_000_u32 {

@@ -23,12 +23,14 @@ const TASKS_EACH: u32 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_process() -> Anything {
     match role() {
-        (role, ticket) if role == "worker" => work(&ticket).await,
+        (role, ticket) if role == "worker" => work(&ticket, false).await,
+        (role, ticket) if role == "telltale" => work(&ticket, true).await,
         _ => Ok(()),
     }
 }
 
-async fn work(ticket: &str) -> Anything {
+/// Works; tells, if that is wanted, whenever a result is on its way and nothing is known of its acknowledgement.
+async fn work(ticket: &str, tells: bool) -> Anything {
     let session = dial(ticket, Config::default()).await?;
     let results = session.sender::<u32>("results").await?;
     let options = ChannelOptions::<u32>::default().prefetch(3);
@@ -39,13 +41,21 @@ async fn work(ticket: &str) -> Anything {
         // Work, or what looks like it from outside.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..1_500))).await;
         let result = *task * 2;
-        task.ack_with(&results, result).await?;
+        let mut acknowledging = Box::pin(task.ack_with(&results, result));
+        if let std::task::Poll::Ready(answer) = common::poll_once(&mut acknowledging).await {
+            answer?;
+            continue;
+        }
+        if tells {
+            say("on its way");
+        }
+        acknowledging.await?;
     }
     Ok(())
 }
 
-async fn worker(server: &Server) -> Process {
-    let mut worker = Process::start("worker", &server.ticket().to_string(), &[]);
+async fn worker(server: &Server, role: &str) -> Process {
+    let mut worker = Process::start(role, &server.ticket().to_string(), &[]);
     assert_eq!(within("a worker", worker.line()).await.as_deref(), Some("ready"));
     worker
 }
@@ -57,17 +67,31 @@ async fn kill_again_and_again(kills: usize, seed: u64, grace: Duration) -> u64 {
     let options = ChannelOptions::default().delivery_grace(grace);
     let tasks = server.sender_with::<u32>("tasks", 64, options).unwrap();
     let results = server.receiver::<u32>("results", 8).unwrap();
-    let mut _survivor = worker(&server).await;
+    let mut _survivor = worker(&server, "worker").await;
     let mut done = BTreeSet::new();
     let mut next = 0;
     for round in 0..kills {
-        let mut victim = worker(&server).await;
+        // Every other one is killed between a result and its acknowledgement.
+        let between = round % 2 == 1;
+        let mut victim = worker(&server, if between { "telltale" } else { "worker" }).await;
         for _ in 0..TASKS_EACH {
             within("room for a task", tasks.send(next)).await.unwrap();
             next += 1;
         }
         let killing = async {
-            tokio::time::sleep(Duration::from_micros(rng.random_range(0..12_000))).await;
+            let moment = Duration::from_micros(rng.random_range(0..12_000));
+            if between {
+                let results = rng.random_range(1..6);
+                let told = async {
+                    for _ in 0..results {
+                        victim.line().await;
+                    }
+                };
+                // It may have got fewer tasks than that.
+                _ = tokio::time::timeout(2 * moment + Duration::from_millis(10), told).await;
+            } else {
+                tokio::time::sleep(moment).await;
+            }
             victim.child.kill().await.unwrap();
             Instant::now()
         };

@@ -373,3 +373,43 @@ async fn a_name_that_is_declined_at_first_is_asked_for_again() -> Anything {
     session.close(DEADLINE).await?;
     Ok(())
 }
+
+/// A worker goes on with a server that started anew; what it held of the old one is nobody's any more.
+#[tokio::test]
+async fn deliveries_go_on_where_their_policy_says_so() -> Anything {
+    for policy in [LossPolicy::Fail, LossPolicy::Resend] {
+        let identity = Identity::generate();
+        let first = Mortal::start(&common::own_address(), &identity).await;
+        let address = first.address();
+        let tasks = first.server().sender::<u32>("tasks", 4)?;
+        let session = dial(first.server().ticket(), Config::default()).await?;
+        let options = ChannelOptions::<u32>::default().on_loss(policy);
+        let from = session.deliveries_with("tasks", options).await?;
+        tasks.send(1).await?;
+        let held = within("a delivery", from.recv()).await?.ok_or("the end")?;
+        let waiting = tokio::spawn({
+            let from = from.clone();
+            async move { from.recv().await.map(|task| task.map(|task| (*task, task))) }
+        });
+        std::mem::forget(tasks);
+        first.kill();
+        let second = Mortal::start(&address, &identity).await;
+        assert!(within("the answer", held.ack()).await.is_err());
+        if policy == LossPolicy::Fail {
+            let received = within("the loss", waiting).await?;
+            assert!(matches!(received, Err(RecvError::Lost(_))), "{:?}", received.map(|_| ()));
+            continue;
+        }
+        // The name is hosted a moment later.
+        session.wait_connected().await?;
+        let tasks = second.server().sender::<u32>("tasks", 4)?;
+        tasks.send(2).await?;
+        let (value, task) = within("a delivery", waiting).await??.ok_or("the end")?;
+        assert_eq!((value, task.attempt()), (2, 1));
+        within("the answer", task.ack()).await?;
+        tasks.close();
+        assert!(within("the end", from.recv()).await?.is_none());
+        session.close(DEADLINE).await?;
+    }
+    Ok(())
+}

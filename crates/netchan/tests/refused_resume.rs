@@ -73,13 +73,17 @@ async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result<Raw
 }
 
 impl Raw {
+    /// A record of its own.
+    async fn say(&mut self, frame: &Frame) {
+        let mut record = SealBuf::new(256);
+        let sealer = &mut self.established.keys.sealer;
+        sealer.seal(ChannelId::CONTROL, &frame.to_vec(), &[], 0, &mut record).unwrap();
+        self.stream.write_all(record.filled()).await.unwrap();
+    }
+
     /// Confirms the link, as a client does before anything else, and waits for the server's confirmation.
     async fn confirm(&mut self) {
-        let keys = &mut self.established.keys;
-        let frame = Frame::Confirm { mac: keys.own_confirm }.to_vec();
-        let mut record = SealBuf::new(256);
-        keys.sealer.seal(ChannelId::CONTROL, &frame, &[], 0, &mut record).unwrap();
-        self.stream.write_all(record.filled()).await.unwrap();
+        self.say(&Frame::Confirm { mac: self.established.keys.own_confirm }).await;
         assert!(within("the server's confirmation", self.stream.read(&mut [0; 512])).await.unwrap() > 0);
     }
 }
@@ -128,6 +132,23 @@ async fn sess_15_an_epoch_that_was_never_given_is_refused() -> Anything {
     let mut from = links.resume_from();
     from.last_epoch.0 += 1;
     assert!(is_unknown(raw(&server, OWNER, Some(from)).await));
+    Ok(())
+}
+
+/// What a newer link, confirmed by both ends, has fenced.
+#[tokio::test]
+async fn sess_15_a_fenced_epoch_is_refused() -> Anything {
+    let (server, links) = suspended().await;
+    let old = links.resume_from();
+    let mut second = raw(&server, OWNER, Some(old.clone())).await?;
+    second.confirm().await;
+    assert_eq!(second.established.accepted.epoch.0, old.last_epoch.0 + 1);
+    // Behind its confirmation: the server knows now that this client has heard of the new epoch.
+    second.say(&Frame::Ping { nonce: 7 }).await;
+    eventually("the server has heard it", || server.clients()[0].stats().bytes_in > 0).await;
+    assert!(within("the answer", second.stream.read(&mut [0; 512])).await? > 0);
+    assert!(is_unknown(raw(&server, OWNER, Some(old)).await));
+    assert_eq!(server.clients()[0].state(), SessionState::Connected, "and the link in place stays");
     Ok(())
 }
 

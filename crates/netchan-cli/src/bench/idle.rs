@@ -4,10 +4,11 @@
 //! Each contestant has two fresh processes, a server and a client with all the connections. What is told is the growth of
 //! the memory in use (the resident set) from before the first connection to a moment after the last, for each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ::netchan::{Config, Server, Session, dial, listen_and_serve};
+use ::netchan::{Config, Server, ServerEvent, Session, SessionEvent, SessionId, dial, listen_and_serve};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -30,6 +31,8 @@ const SETTLES_AFTER: Duration = Duration::from_secs(2);
 const ASKED_FOR: Duration = Duration::from_secs(2);
 /// Descriptors beside those of the connections.
 const SPARE_DESCRIPTORS: u64 = 256;
+/// How long it may take until a server knows who is here: the connections are there, or gone, by then.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long any step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(300);
 
@@ -44,6 +47,8 @@ enum Order {
     Dial { contestant: Contestant, address: String, key: Vec<u8>, connections: usize },
     /// Say how much memory is in use.
     Measure,
+    /// Give up so many of the connections.
+    Leave { connections: usize },
     /// Ask the server for something, beside a stream that keeps it busy.
     AskBesideStream,
 }
@@ -55,11 +60,12 @@ enum News {
     Listening {
         address: String,
     },
-    Dialled,
-    /// `sessions`: those that the server knows of.
+    Done,
+    /// `sessions`: those that the server knows of. `followed`: those that its events told of.
     Measured {
         resident_bytes: u64,
         sessions: usize,
+        followed: usize,
     },
     /// Round trips in microseconds.
     Asked {
@@ -93,6 +99,7 @@ pub(super) async fn run(connections: usize, json: bool) -> Result<bool, Failure>
         rows.push(vec![(*name).to_owned(), figure(kib(one.server)), figure(kib(one.client))]);
     }
     print!("idle, {connections} connections, KiB for each, less is better\n{}", table(&rows));
+    println!("the server's list of clients, and its events, were right throughout");
     println!(
         "beside them and a busy stream, netchan answers in {} us (p50), {} us (p99)",
         figure(asked.0),
@@ -115,7 +122,7 @@ pub(super) async fn run(connections: usize, json: bool) -> Result<bool, Failure>
                 "workload": "idle", "size_bytes": 0, "unit": Workload::Idle.unit(), "connections": connections,
                 "median": servers, "min": servers, "max": servers, "ratio": ratio,
                 "server": servers, "client": clients,
-                "answer_us": {"p50": asked.0, "p99": asked.1},
+                "answer_us": {"p50": asked.0, "p99": asked.1}, "clients_right": true,
             })
         );
     }
@@ -146,16 +153,12 @@ async fn measure(contestant: Contestant, connections: usize) -> Result<(Found, O
     let serve = Order::Serve { contestant, key: client_key, connections };
     let News::Listening { address } = ask(&mut server, &serve).await? else { return Err(out_of_step()) };
     let before = (resident(&mut server).await?.0, resident(&mut client).await?.0);
-    let News::Dialled = ask(&mut client, &Order::Dial { contestant, address, key, connections }).await?
-    else {
+    let News::Done = ask(&mut client, &Order::Dial { contestant, address, key, connections }).await? else {
         return Err(out_of_step());
     };
     tokio::time::sleep(SETTLES_AFTER).await;
-    let ((at_server, sessions), (at_client, _)) =
-        (resident(&mut server).await?, resident(&mut client).await?);
-    if sessions != connections {
-        return Err(format!("the server knows of {sessions} connections instead of {connections}").into());
-    }
+    let at_server = settled(&mut server, contestant, connections).await?;
+    let at_client = resident(&mut client).await?.0;
     let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / connections as f64;
     let found = Found { server: each(at_server, before.0), client: each(at_client, before.1) };
     if contestant != Contestant::Netchan {
@@ -164,6 +167,11 @@ async fn measure(contestant: Contestant, connections: usize) -> Result<(Found, O
     let News::Asked { p50, p99 } = ask(&mut client, &Order::AskBesideStream).await? else {
         return Err(out_of_step());
     };
+    // Who is here stays right when a part of them goes.
+    settled(&mut server, contestant, connections).await?;
+    let leaving = connections / 2;
+    ask(&mut client, &Order::Leave { connections: leaving }).await?;
+    settled(&mut server, contestant, connections - leaving).await?;
     Ok((found, Some((p50, p99))))
 }
 
@@ -183,10 +191,29 @@ async fn ask(end: &mut Subprocess, order: &Order) -> Result<News, Failure> {
     }
 }
 
-async fn resident(end: &mut Subprocess) -> Result<(u64, usize), Failure> {
+/// Memory in use, sessions that are known, and those that events told of.
+async fn resident(end: &mut Subprocess) -> Result<(u64, usize, usize), Failure> {
     match ask(end, &Order::Measure).await? {
-        News::Measured { resident_bytes, sessions } => Ok((resident_bytes, sessions)),
+        News::Measured { resident_bytes, sessions, followed } => Ok((resident_bytes, sessions, followed)),
         _ => Err(out_of_step()),
+    }
+}
+
+/// Waits until the server knows of so many connections, by its list and by its events; tells what memory it uses.
+async fn settled(server: &mut Subprocess, contestant: Contestant, wanted: usize) -> Result<u64, Failure> {
+    let begun = Instant::now();
+    loop {
+        let (bytes, sessions, followed) = resident(server).await?;
+        if sessions == wanted && (followed == wanted || contestant != Contestant::Netchan) {
+            return Ok(bytes);
+        }
+        if begun.elapsed() > SETTLE_LIMIT {
+            return Err(format!(
+                "the server knows of {sessions} connections, and its events of {followed}, instead of {wanted}"
+            )
+            .into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -195,9 +222,36 @@ async fn resident(end: &mut Subprocess) -> Result<(u64, usize), Failure> {
 struct Held {
     server: Option<Server>,
     sessions: Vec<Session>,
+    /// Who is here, by what events told; or what was wrong with them.
+    following: Option<Arc<Mutex<Following>>>,
     accepting: Option<(JoinHandle<()>, std::sync::Arc<std::sync::atomic::AtomicUsize>)>,
     streams: Vec<Box<dyn std::any::Any + Send>>,
     address: String,
+}
+
+/// Who is here, as the server's events tell it.
+#[derive(Default)]
+struct Following {
+    here: HashSet<SessionId>,
+    wrong: Option<String>,
+}
+
+impl Following {
+    fn note(&mut self, event: &ServerEvent) {
+        let Some(session) = event.peer.session_id() else {
+            self.wrong.get_or_insert_with(|| format!("an event of nobody: {}", event.event));
+            return;
+        };
+        let expected = match &event.event {
+            SessionEvent::Connected => self.here.insert(session),
+            SessionEvent::Gone(_) => self.here.remove(&session),
+            SessionEvent::Suspended { .. } | SessionEvent::Resumed => self.here.contains(&session),
+            _ => false,
+        };
+        if !expected {
+            self.wrong.get_or_insert_with(|| format!("{session}: {} out of turn", event.event));
+        }
+    }
 }
 
 /// The whole life of an end.
@@ -238,9 +292,19 @@ impl Held {
                     Contestant::Tls => self.dial(address, identity.connector(key)?, connections).await?,
                     Contestant::Tcp | Contestant::Mpsc => self.dial(address, Plain, connections).await?,
                 }
-                News::Dialled
+                News::Done
             }
-            Order::Measure => News::Measured { resident_bytes: resident_bytes()?, sessions: self.count() },
+            Order::Measure => {
+                let (sessions, followed) = (self.count(), self.followed()?);
+                News::Measured { resident_bytes: resident_bytes()?, sessions, followed }
+            }
+            Order::Leave { connections } => {
+                let leaving = self.sessions.split_off(self.sessions.len() - connections);
+                for session in leaving {
+                    session.close(STEP_LIMIT).await?;
+                }
+                News::Done
+            }
             Order::AskBesideStream => {
                 let mut trips = ask_beside_stream(&self.address).await?;
                 trips.sort_unstable();
@@ -256,6 +320,15 @@ impl Held {
         self.server.as_ref().map(|server| server.clients().len()).or(accepted).unwrap_or(0)
     }
 
+    fn followed(&self) -> Result<usize, Failure> {
+        let Some(following) = &self.following else { return Ok(0) };
+        let following = following.lock().map_err(|_| "whoever followed the events panicked")?;
+        match &following.wrong {
+            Some(wrong) => Err(wrong.clone().into()),
+            None => Ok(following.here.len()),
+        }
+    }
+
     async fn serve_netchan(&mut self) -> Result<String, Failure> {
         let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
         let pings = server.receiver::<u64>("pings", 16)?;
@@ -269,6 +342,15 @@ impl Held {
             }
         });
         tokio::spawn(async move { while let Ok(Some(_)) = stream.recv().await {} });
+        let following = Arc::new(Mutex::new(Following::default()));
+        let mut events = server.events();
+        self.following = Some(Arc::clone(&following));
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let Ok(mut following) = following.lock() else { return };
+                following.note(&event);
+            }
+        });
         let ticket = server.ticket().to_string();
         self.server = Some(server);
         Ok(ticket)

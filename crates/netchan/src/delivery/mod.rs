@@ -2,6 +2,7 @@
 
 mod desk;
 mod handed;
+mod subscription;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,24 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use netchan_proto::wire::{Ask, Handed, Purpose};
+use netchan_proto::wire::{Ask, Handed};
 
-use self::desk::{Desk, tell};
-use self::handed::{HandedCodec, Opened as OpenedValue};
-use crate::error::{AckError, AckWithError, OpenError, RecvError};
-use crate::opening;
+use self::desk::tell;
+use self::handed::Opened as OpenedValue;
+use self::subscription::{Shared, Subscription};
+use crate::error::{AckError, AckWithError, OpenError, RecvError, RecvTimeoutError};
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
-use crate::receiver::{Receiver, ReceiverStats};
+use crate::receiver::ReceiverStats;
 use crate::sender::Sender;
-use crate::session::{Direction, Opened, RecvHandle, Service, SessionCore};
+use crate::session::SessionCore;
 
 /// How long a value rests that could not be decoded here: another build of the program may know it, and this one is not to
 /// meet it again at once.
 const UNDECODABLE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Outcomes that may be on their way. They are taken as they come.
-const OUTCOMES_CAPACITY: usize = 1_024;
 
 /// Receives values of a hosted channel and acknowledges each.
 ///
@@ -38,14 +36,7 @@ const OUTCOMES_CAPACITY: usize = 1_024;
 ///
 /// Clones share the subscription; each delivery goes to the `recv` that has waited longest.
 pub struct Deliveries<T> {
-    shared: Arc<Shared<T>>,
-}
-
-struct Shared<T> {
-    receiver: Receiver<OpenedValue<T>>,
-    asks: Sender<Bytes>,
-    desk: Arc<Desk>,
-    _outcomes: RecvHandle,
+    subscription: Arc<Subscription<T>>,
 }
 
 pub(crate) async fn open<T: Send + 'static>(
@@ -53,40 +44,35 @@ pub(crate) async fn open<T: Send + 'static>(
     name: &str,
     options: ChannelOptions<T>,
 ) -> Result<Deliveries<T>, OpenError> {
-    let unexpected = || OpenError::NotAvailable { name: name.to_owned() };
-    let opened =
-        opening::open_for(core, name, Direction::Receive, &options, Purpose::Deliveries, None).await?;
-    let Opened::Recv(handle) = opened else { return Err(unexpected()) };
-    let of = handle.0.id();
-    let receiver = Receiver::wire(handle, Arc::new(HandedCodec(options.codec)));
-    let desk = Desk::new(core);
-    let plain = ChannelOptions::raw().capacity(OUTCOMES_CAPACITY);
-    let service = Some(Arc::clone(&desk) as Arc<dyn Service>);
-    let (asks, outcomes) = tokio::try_join!(
-        opening::open_for(core, name, Direction::Send, &plain, Purpose::Acks { of }, None),
-        opening::open_for(core, name, Direction::Receive, &plain, Purpose::Outcomes { of }, service),
-    )?;
-    let (Opened::Send(asks), Opened::Recv(outcomes)) = (asks, outcomes) else { return Err(unexpected()) };
-    desk.open(&outcomes.0);
-    let asks = Sender::wire(asks, plain.codec);
-    Ok(Deliveries { shared: Arc::new(Shared { receiver, asks, desk, _outcomes: outcomes }) })
+    let subscription = Arc::new(Subscription::open(core, name, options).await?);
+    Ok(Deliveries { subscription })
 }
 
 impl<T: Send + 'static> Deliveries<T> {
     /// Receives the next delivery, waiting for it; `None` once the channel is closed and everything in it is done.
     ///
     /// # Errors
-    /// [`RecvError::Lost`] when the session is lost (terminal); [`RecvError::Decode`] for a value that cannot be decoded: it
-    /// is given back, for another build of the program, and receiving goes on.
+    /// [`RecvError::Lost`] when the session is lost (terminal, unless [`LossPolicy`](crate::LossPolicy) says that the channel
+    /// goes on: then it is opened again, for half a minute at most); [`RecvError::Decode`] for a value that cannot be decoded:
+    /// it is given back, for another build of the program, and receiving goes on.
     ///
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no delivery is lost.
     pub async fn recv(&self) -> Result<Option<Delivery<T>>, RecvError> {
         loop {
-            let Some((opened, number)) = self.shared.receiver.recv_numbered().await? else { return Ok(None) };
+            let shared = self.subscription.current();
+            let (opened, number) = match shared.receiver.recv_numbered().await {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(None),
+                Err(RecvError::Lost(end)) => {
+                    self.subscription.renew(&shared, end).await.map_err(RecvError::Lost)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let OpenedValue { handed, value } = opened;
-            let receipt = Receipt { shared: Arc::clone(&self.shared), number, handed, open: true };
-            if self.shared.desk.is_fenced(number) {
+            let receipt = Receipt { shared, number, handed, open: true };
+            if receipt.shared.desk.is_fenced(number) {
                 // Another has it by now. If the number is another value's since, this gives that back.
                 drop(receipt);
                 continue;
@@ -101,34 +87,59 @@ impl<T: Send + 'static> Deliveries<T> {
         }
     }
 
+    /// As [`recv`](Self::recv), waiting at most so long.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`], or as [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_timeout(&self, timeout: Duration) -> Result<Option<Delivery<T>>, RecvTimeoutError> {
+        match tokio::time::timeout(timeout, self.recv()).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// As [`recv`](Self::recv), from a thread, which sleeps while it waits.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Panics
+    /// Inside an asynchronous task.
+    pub fn blocking_recv(&self) -> Result<Option<Delivery<T>>, RecvError> {
+        crate::blocking::block_on(self.recv())
+    }
+
     /// Takes no more deliveries: those that came ahead of a `recv` go to others. Those that were received can still be
     /// acknowledged.
     pub fn close(&self) {
-        self.shared.receiver.close();
+        self.subscription.close();
     }
 
-    /// What has happened so far: deliveries that have arrived, that were received, and receives that wait.
+    /// What has happened since it was opened last: deliveries that have arrived, that were received, and receives that wait.
     #[must_use]
     pub fn stats(&self) -> ReceiverStats {
-        self.shared.receiver.stats()
+        self.subscription.current().receiver.stats()
     }
 
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.shared.receiver.name()
+        self.subscription.name()
     }
 
     /// Who hosts it.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.shared.receiver.peer()
+        self.subscription.current().receiver.peer()
     }
 }
 
 impl<T> Clone for Deliveries<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { subscription: Arc::clone(&self.subscription) }
     }
 }
 

@@ -84,7 +84,8 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         suspended: Mutex::default(),
         settling: Mutex::default(),
         left_dead: Mutex::default(),
-        events: Publisher::new(),
+        // Each client may come and go while a subscriber looks away.
+        events: Publisher::new(2 * config.sessions_max),
         past: Mutex::default(),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),

@@ -9,8 +9,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::error::{SessionEnd, SessionLost};
 
-/// Events kept for a subscriber that does not come to read them; the oldest go first, and it is told how many.
+/// Events of a session kept for a subscriber that does not come to read them; the oldest go first, and it is told how many.
 const EVENTS_KEPT: usize = 256;
+
+/// The most of a server that are kept: when a network comes back, so do all its clients at once.
+const EVENTS_KEPT_MAX: usize = 65_536;
 
 /// How a session is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +55,8 @@ pub enum SessionEvent {
         /// Why, for people.
         reason: String,
     },
-    /// The subscriber was slow, and this many events were dropped before it could read them.
+    /// The subscriber was slow, and this many events were dropped before it could read them. A new subscription starts with
+    /// how things are.
     Missed(u64),
 }
 
@@ -133,7 +137,10 @@ impl<E> fmt::Debug for Events<E> {
 }
 
 /// Sends events to whoever has subscribed; costs nothing while nobody has.
-pub(crate) struct Publisher<E>(Mutex<Subscribers<E>>);
+pub(crate) struct Publisher<E> {
+    subscribers: Mutex<Subscribers<E>>,
+    kept: usize,
+}
 
 enum Subscribers<E> {
     None,
@@ -143,8 +150,10 @@ enum Subscribers<E> {
 }
 
 impl<E: Clone> Publisher<E> {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Subscribers::None))
+    /// Keeps so many events for a subscriber that is slow.
+    pub(crate) fn new(kept: usize) -> Self {
+        let kept = kept.clamp(EVENTS_KEPT, EVENTS_KEPT_MAX);
+        Self { subscribers: Mutex::new(Subscribers::None), kept }
     }
 
     pub(crate) fn publish(&self, event: E) {
@@ -153,7 +162,7 @@ impl<E: Clone> Publisher<E> {
 
     /// Calls `change` and publishes the event, in one step for subscribers.
     pub(crate) fn change(&self, change: impl FnOnce(), event: Option<E>) {
-        let subscribers = self.0.lock();
+        let subscribers = self.subscribers.lock();
         change();
         if let (Subscribers::Some(sender), Some(event)) = (&*subscribers, event) {
             // Nobody may be listening any more.
@@ -163,9 +172,9 @@ impl<E: Clone> Publisher<E> {
 
     /// A subscription that starts with what `now` says, which is asked in one step with subscribing.
     pub(crate) fn subscribe(&self, now: impl FnOnce() -> VecDeque<E>) -> Events<E> {
-        let mut subscribers = self.0.lock();
+        let mut subscribers = self.subscribers.lock();
         if matches!(*subscribers, Subscribers::None) {
-            *subscribers = Subscribers::Some(broadcast::Sender::new(EVENTS_KEPT));
+            *subscribers = Subscribers::Some(broadcast::Sender::new(self.kept));
         }
         let receiver = match &*subscribers {
             Subscribers::Some(sender) => Some(sender.subscribe()),
@@ -176,7 +185,7 @@ impl<E: Clone> Publisher<E> {
 
     /// There will be no more events.
     pub(crate) fn close(&self) {
-        *self.0.lock() = Subscribers::Closed;
+        *self.subscribers.lock() = Subscribers::Closed;
     }
 }
 
@@ -188,7 +197,7 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(SessionState::Connected), events: Publisher::new() }
+        Self { state: watch::Sender::new(SessionState::Connected), events: Publisher::new(EVENTS_KEPT) }
     }
 
     pub(crate) fn state(&self) -> SessionState {

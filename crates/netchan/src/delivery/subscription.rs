@@ -1,0 +1,145 @@
+//! The channels of one subscription, and others in their place when its session was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use netchan_proto::wire::Purpose;
+use parking_lot::Mutex;
+
+use super::desk::Desk;
+use super::handed::{HandedCodec, Opened as OpenedValue};
+use crate::error::{OpenError, SessionEnd};
+use crate::opening;
+use crate::options::{ChannelOptions, LossPolicy};
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::session::{Direction, Opened, RecvHandle, Service, SessionCore};
+
+/// Outcomes that may be on their way. They are taken as they come.
+const OUTCOMES_CAPACITY: usize = 1_024;
+
+/// The first pause before a channel is asked for once more that nobody hosts yet; it doubles, up to the longest.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// The longest.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// With the pauses between, about half a minute.
+const ATTEMPTS_MAX: u32 = 12;
+
+/// One life of a subscription: it ends with its session.
+pub(super) struct Shared<T> {
+    pub(super) receiver: Receiver<OpenedValue<T>>,
+    pub(super) asks: Sender<Bytes>,
+    pub(super) desk: Arc<Desk>,
+    _outcomes: RecvHandle,
+}
+
+pub(super) struct Subscription<T> {
+    core: Arc<SessionCore>,
+    name: Arc<str>,
+    options: ChannelOptions<T>,
+    current: Mutex<Arc<Shared<T>>>,
+    /// Whoever opens it anew does so for all.
+    renewing: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+}
+
+impl<T: Send + 'static> Subscription<T> {
+    pub(super) async fn open(
+        core: &Arc<SessionCore>,
+        name: &str,
+        options: ChannelOptions<T>,
+    ) -> Result<Self, OpenError> {
+        let shared = open(core, name, &options).await?;
+        Ok(Self {
+            core: Arc::clone(core),
+            name: Arc::from(name),
+            options,
+            current: Mutex::new(Arc::new(shared)),
+            renewing: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens it in the session that took the place of the one in which `lost` was, if it is to go on.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn renew(&self, lost: &Arc<Shared<T>>, end: SessionEnd) -> Result<(), SessionEnd> {
+        let goes_on = || {
+            self.options.on_loss != LossPolicy::Fail
+                && !self.closed.load(Ordering::SeqCst)
+                && !self.core.is_closing()
+        };
+        let _renewing = self.renewing.lock().await;
+        if !Arc::ptr_eq(lost, &self.current()) {
+            return Ok(());
+        }
+        let mut pause = AGAIN_AFTER;
+        for _ in 0..ATTEMPTS_MAX {
+            if !goes_on() || self.core.wait_connected().await.is_err() {
+                return Err(end);
+            }
+            match open(&self.core, &self.name, &self.options).await {
+                Ok(shared) => {
+                    let replaced = std::mem::replace(&mut *self.current.lock(), Arc::new(shared));
+                    drop(replaced);
+                    if self.closed.load(Ordering::SeqCst) {
+                        self.current().receiver.close();
+                    }
+                    return Ok(());
+                }
+                Err(OpenError::NotAvailable { .. } | OpenError::Declined { .. } | OpenError::Lost { .. }) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(AGAIN_AFTER_MAX);
+                }
+                Err(error) => return Err(SessionEnd::Lost(format!("not opened again: {error}"))),
+            }
+        }
+        Err(end)
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.current().receiver.close();
+    }
+}
+
+impl<T> Subscription<T> {
+    pub(super) fn current(&self) -> Arc<Shared<T>> {
+        Arc::clone(&self.current.lock())
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+async fn open<T: Send + 'static>(
+    core: &Arc<SessionCore>,
+    name: &str,
+    options: &ChannelOptions<T>,
+) -> Result<Shared<T>, OpenError> {
+    let unexpected = || OpenError::NotAvailable { name: name.to_owned() };
+    // All three or none: none goes on by itself.
+    let options = options.clone().on_loss(LossPolicy::Fail);
+    let opened =
+        opening::open_for(core, name, Direction::Receive, &options, Purpose::Deliveries, None).await?;
+    let Opened::Recv(handle) = opened else { return Err(unexpected()) };
+    let of = handle.0.id();
+    let receiver = Receiver::wire(handle, Arc::new(HandedCodec(options.codec)));
+    let desk = Desk::new(core);
+    let plain = ChannelOptions::raw().capacity(OUTCOMES_CAPACITY);
+    let service = Some(Arc::clone(&desk) as Arc<dyn Service>);
+    let (asks, outcomes) = tokio::try_join!(
+        opening::open_for(core, name, Direction::Send, &plain, Purpose::Acks { of }, None),
+        opening::open_for(core, name, Direction::Receive, &plain, Purpose::Outcomes { of }, service),
+    )?;
+    let (Opened::Send(asks), Opened::Recv(outcomes)) = (asks, outcomes) else { return Err(unexpected()) };
+    desk.open(&outcomes.0);
+    let asks = Sender::wire(asks, plain.codec);
+    Ok(Shared { receiver, asks, desk, _outcomes: outcomes })
+}
