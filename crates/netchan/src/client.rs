@@ -58,7 +58,7 @@ pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, Di
     core.add_handle();
     let session = core.peer().session_id().map(tracing::field::display);
     let span = tracing::info_span!("session", peer = %core.peer(), session);
-    tokio::spawn(driver.run().instrument(span));
+    tokio::spawn(driver.run().instrument(core.set_span(span)));
     Ok(Session { core, upper, polling: Mutex::new(None) })
 }
 

@@ -70,6 +70,13 @@ pub struct Config {
     /// What a server does with a client whose key has a session already. Default: both stay, told apart by their sessions.
     pub duplicate_sessions: DuplicateSessions,
     /// How often a server tells the `metrics` facade how much is where. Default 10 s; zero: never.
+    ///
+    /// Each has the label `server`, the address it listens on first. Gauges: `netchan_sessions`,
+    /// `netchan_sessions_suspended`, and by `channel` `netchan_channel_depth`, `_in_flight`, `_unacked`, `_credit`, `_receivers`,
+    /// `_senders_waiting`, `_bytes`. Counters: `netchan_sessions_total`, `netchan_resumes_total`,
+    /// `netchan_values_replayed_total`, `netchan_bytes_in_total`, `netchan_bytes_out_total`, by `channel`
+    /// `netchan_channel_values_total`, `_redelivered_total`, `_dead_total`, `_lagged_total`; as they happen
+    /// `netchan_handshakes_total` by `outcome` and `netchan_session_events_total` by `event`.
     pub metrics_period: Duration,
 }
 

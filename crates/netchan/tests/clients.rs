@@ -177,7 +177,8 @@ fn metrics_tell_what_is_so() -> Anything {
     let run = async {
         let mut config = Config::default();
         config.metrics_period = Duration::from_millis(10);
-        let server = listen_and_serve(common::memory(), config).await?;
+        let address = common::memory();
+        let server = listen_and_serve(&address, config).await?;
         let tasks = server.sender::<u32>("tasks", 8)?;
         tasks.send(1).await?;
         let session = dial(server.ticket(), Config::default()).await?;
@@ -186,8 +187,10 @@ fn metrics_tell_what_is_so() -> Anything {
         let _held = within("a delivery", from.recv()).await?.ok_or("the end")?;
         let mut seen = HashMap::new();
         within("the figures", async {
-            while seen.get("netchan_channel_redelivered_total tasks") != Some(&1.0)
-                || seen.get("netchan_channel_unacked tasks") != Some(&1.0)
+            let of_tasks = |what: &str| format!("netchan_channel_{what} {address} tasks");
+            while seen.get(&of_tasks("redelivered_total")) != Some(&1.0)
+                || seen.get(&of_tasks("unacked")) != Some(&1.0)
+                || seen.get(&of_tasks("values_total")) != Some(&1.0)
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -203,9 +206,15 @@ fn metrics_tell_what_is_so() -> Anything {
             }
         })
         .await;
-        assert_eq!(seen.get("netchan_sessions "), Some(&1.0), "{seen:?}");
-        assert_eq!(seen.get("netchan_handshakes_total accepted"), Some(&1.0), "{seen:?}");
-        assert_eq!(seen.get("netchan_session_events_total connected"), Some(&1.0), "{seen:?}");
+        for what in ["sessions", "handshakes_total", "session_events_total", "bytes_in_total"] {
+            let label = match what {
+                "handshakes_total" => " accepted",
+                "session_events_total" => " connected",
+                _ => "",
+            };
+            let found = seen.get(&format!("netchan_{what} {address}{label}")).copied();
+            assert!(found >= Some(1.0), "{what}: {seen:?}");
+        }
         Ok::<_, Box<dyn std::error::Error>>(())
     };
     metrics::with_local_recorder(&recorder, || runtime.block_on(run))

@@ -128,6 +128,8 @@ pub struct Broadcast {
     subscribers: BTreeMap<ReceiverKey, Subscriber>,
     /// No subscriber that blocks needs a value below this. There may be a better bound: it is looked for when it matters.
     needed: u64,
+    /// Values that subscribers have lost, over all.
+    lagged: u64,
     closed: bool,
 }
 
@@ -144,8 +146,15 @@ impl Broadcast {
             assigned_bytes: 0,
             subscribers: BTreeMap::new(),
             needed: 0,
+            lagged: 0,
             closed: false,
         }
+    }
+
+    /// Of how many values subscribers were told that they had lost them.
+    #[must_use]
+    pub const fn lagged(&self) -> u64 {
+        self.lagged
     }
 
     /// How many values have been sent.
@@ -334,6 +343,7 @@ impl Broadcast {
             return;
         }
         let before = subscriber.cursor;
+        self.lagged += self.first.saturating_sub(before);
         subscriber.cursor = if before < self.first { self.first } else { (before + 1).min(next.max(before)) };
     }
 

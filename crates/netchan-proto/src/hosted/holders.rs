@@ -153,6 +153,12 @@ impl Hosted {
         held.map(|held| held.len() as usize).sum::<usize>() + self.delayed.len()
     }
 
+    /// Those of one holder, that it put off included.
+    #[must_use]
+    pub fn unacked_of(&self, key: ReceiverKey) -> u64 {
+        self.held(key).map_or(0, |held| held.len() + held.put_off)
+    }
+
     fn held(&self, key: ReceiverKey) -> Option<&Held> {
         self.receivers.map.get(&key)?.held.as_ref()
     }

@@ -11,6 +11,12 @@ impl Hosted {
         self.senders.pool().capacity()
     }
 
+    /// How many values have been pushed.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.queue.next_ticket()
+    }
+
     /// Values in the queue, not dispatched.
     #[must_use]
     pub fn len(&self) -> usize {

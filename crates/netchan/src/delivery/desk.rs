@@ -156,6 +156,10 @@ impl Service for Desk {
         chan.report(urgency);
     }
 
+    fn backlog(&self) -> Option<u64> {
+        None
+    }
+
     fn ended(&self, end: &SessionEnd) {
         let waiting = {
             let mut state = self.state.lock();

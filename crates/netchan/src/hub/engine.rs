@@ -52,6 +52,10 @@ pub struct HostedInfo {
     pub capacity: u64,
     /// Whether every receiver gets every value.
     pub broadcast: bool,
+    /// Values that were sent into it, so far.
+    pub values: u64,
+    /// In a broadcast: values of which subscribers were told that they had lost them, so far.
+    pub lagged: u64,
     /// Values that wait: in the queue, or, in a broadcast, for the subscriber that is furthest behind.
     pub depth: u64,
     /// Values on their way to receivers and not known taken.

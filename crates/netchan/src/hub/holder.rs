@@ -120,6 +120,11 @@ impl Hub {
         });
     }
 
+    /// How many values a holder has taken and not acknowledged; 0 for one that need not.
+    pub(crate) fn unacked_of(&self, key: ReceiverKey) -> u64 {
+        self.state.lock().hosted.unacked_of(key)
+    }
+
     fn holder_is_back(&self, key: ReceiverKey) {
         self.run(|state| state.hosted.holder_back(key));
     }
@@ -421,5 +426,9 @@ impl Service for Holder {
 
     fn ended(&self, _: &SessionEnd) {
         self.leave();
+    }
+
+    fn backlog(&self) -> Option<u64> {
+        None
     }
 }

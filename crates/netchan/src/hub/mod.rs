@@ -275,6 +275,8 @@ impl Hub {
             name: self.spec.name.to_string(),
             capacity: self.spec.capacity,
             broadcast: false,
+            values: hosted.pushed(),
+            lagged: 0,
             depth: hosted.len() as u64,
             in_flight: hosted.in_flight() as u64,
             unacked: hosted.unacked() as u64,

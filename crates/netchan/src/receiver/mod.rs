@@ -359,7 +359,7 @@ impl<T: Send + 'static> Receiver<T> {
                 }
             }
             Backend::Hub(receiver) => receiver.hub.receiver_stats(),
-            Backend::Cast(_) => ReceiverStats::default(),
+            Backend::Cast(CastReceiver { cast, key }) => cast.local_stats(*key),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{ServerCore, metrics};
+use super::ServerCore;
 use crate::config::DuplicateSessions;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
 use crate::session::{NewLink, SessionCore, SessionState, Upper};
@@ -94,27 +94,27 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>) {
     let begun = Instant::now();
     match handshake::run(&mut server, link, timeout, judge).await {
         Ok(joined) if joined.established.accepted.resumed => {
-            metrics::handshake("resumed");
+            core.count_handshake("resumed");
             let left = timeout.saturating_sub(begun.elapsed());
             if let Err(why) = resume(core, joined, address.clone(), left).await {
                 tracing::info!(%address, %why, "resume not finished");
             }
         }
         Ok(joined) => {
-            metrics::handshake("accepted");
+            core.count_handshake("accepted");
             start(core, joined, address);
         }
         // Toward the stranger all of these are silence; the audit tells them apart.
         Err(HandshakeFailure::Protocol(error)) => {
-            metrics::handshake("turned_away");
+            core.count_handshake("turned_away");
             tracing::info!(%address, %error, "turned away");
         }
         Err(error @ HandshakeFailure::Refused(_)) => {
-            metrics::handshake("refused");
+            core.count_handshake("refused");
             tracing::info!(%address, %error, "refused");
         }
         Err(error) => {
-            metrics::handshake("not_finished");
+            core.count_handshake("not_finished");
             tracing::info!(%address, %error, "handshake not finished");
         }
     }
@@ -175,7 +175,7 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
     session.add_handle();
     core.sessions.lock().insert(session_id, Arc::clone(&session));
     let span = tracing::info_span!("session", peer = %session.peer(), session = %session_id);
-    tokio::spawn(driver.run().instrument(span));
+    tokio::spawn(driver.run().instrument(session.set_span(span)));
     if core.is_closing() {
         // The server was dropped while this handshake came to its end, and has told its sessions already.
         session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());

@@ -9,7 +9,7 @@ use netchan_proto::id::SessionId;
 use netchan_proto::session::close_code;
 
 use crate::codec::Message;
-use crate::error::OpenError;
+use crate::error::{OpenError, SessionEnd};
 use crate::opening;
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
@@ -89,10 +89,25 @@ impl Client {
         self.core.survey()
     }
 
-    /// Whether its session has not ended.
+    /// Whether it has a connection now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.core.end_reason().is_none()
+        self.state() == SessionState::Connected
+    }
+
+    /// Whether its session has ended: it does not come back, but for another one.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.core.end_reason().is_some()
+    }
+
+    /// Waits until its session has ended, and says why.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ended(&self) -> SessionEnd {
+        self.core.wait_ended().await;
+        self.core.end_reason().cloned().unwrap_or(SessionEnd::ClosedHere)
     }
 
     /// Opens a channel toward this client, to send into it; the client meets it as an [`Offer`](crate::Offer).
@@ -103,7 +118,22 @@ impl Client {
     /// # Cancel safety
     /// Dropped before it completes, the channel is given up.
     pub async fn sender<T: Message>(&self, name: &str) -> Result<Sender<T>, OpenError> {
-        opening::sender(&self.core, name, ChannelOptions::default()).await
+        self.sender_with(name, ChannelOptions::default()).await
+    }
+
+    /// As [`sender`](Self::sender), with options.
+    ///
+    /// # Errors
+    /// As [`sender`](Self::sender).
+    ///
+    /// # Cancel safety
+    /// As [`sender`](Self::sender).
+    pub async fn sender_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        options: ChannelOptions<T>,
+    ) -> Result<Sender<T>, OpenError> {
+        opening::sender(&self.core, name, options).await
     }
 
     /// Opens a channel toward this client, to receive from it; the client meets it as an [`Offer`](crate::Offer).
@@ -114,7 +144,22 @@ impl Client {
     /// # Cancel safety
     /// Dropped before it completes, the channel is given up.
     pub async fn receiver<T: Message>(&self, name: &str) -> Result<Receiver<T>, OpenError> {
-        opening::receiver(&self.core, name, ChannelOptions::default()).await
+        self.receiver_with(name, ChannelOptions::default()).await
+    }
+
+    /// As [`receiver`](Self::receiver), with options.
+    ///
+    /// # Errors
+    /// As [`receiver`](Self::receiver).
+    ///
+    /// # Cancel safety
+    /// As [`receiver`](Self::receiver).
+    pub async fn receiver_with<T: Send + 'static>(
+        &self,
+        name: &str,
+        options: ChannelOptions<T>,
+    ) -> Result<Receiver<T>, OpenError> {
+        opening::receiver(&self.core, name, options).await
     }
 
     /// Ends its session at once, and tells it why: it learns of [`SessionEnd::ClosedByPeer`](crate::SessionEnd) with this

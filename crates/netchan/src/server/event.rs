@@ -27,6 +27,10 @@ pub struct ServerStats {
     pub resumes: u64,
     /// Values that this end sealed again because a link was lost before the client had them.
     pub values_replayed: u64,
+    /// Bytes read from clients, handshakes not counted.
+    pub bytes_in: u64,
+    /// Bytes written to clients, handshakes not counted.
+    pub bytes_out: u64,
     /// Values of hosted channels that were handed out again.
     pub redelivered: u64,
     /// Values of hosted channels that nobody acknowledged in as many attempts as they may have.
@@ -38,6 +42,8 @@ impl ServerStats {
         self.sessions += 1;
         self.resumes += session.resumes;
         self.values_replayed += session.values_replayed;
+        self.bytes_in += session.bytes_in;
+        self.bytes_out += session.bytes_out;
     }
 
     pub(super) fn add_channel(&mut self, channel: &HostedInfo) {

@@ -124,6 +124,7 @@ impl Keeper for ServerCore {
             hosted.remove(name);
         }
         self.past.lock().add_channel(&last);
+        self.forget_channel(&last);
     }
 }
 
@@ -163,7 +164,7 @@ fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
 
 impl Upper for ServerCore {
     fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut()) {
-        super::metrics::session(event);
+        self.count_session(event);
         self.events.change(change, Some(ServerEvent { peer: core.peer(), event: event.clone() }));
     }
 
@@ -243,6 +244,7 @@ impl Upper for ServerCore {
     fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd) {
         tracing::info!(peer = %core.peer(), %end, "client gone");
         self.offers.remove_session(core);
+        self.end_events();
     }
 }
 

@@ -124,6 +124,13 @@ impl ServerCore {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// Once nobody is here and nobody is let in, nothing more will happen.
+    fn end_events(&self) {
+        if self.is_closing() && self.sessions.lock().is_empty() {
+            self.events.close();
+        }
+    }
+
     /// Those whose clients have confirmed them. Events tell of no others.
     fn greeted(&self) -> Vec<Arc<SessionCore>> {
         self.sessions.lock().values().filter(|session| session.is_greeted()).cloned().collect()
@@ -411,6 +418,7 @@ impl Server {
             }
         }
         self.core.offers.end(SessionEnd::ClosedHere);
+        self.core.end_events();
         Ok(report)
     }
 
@@ -453,6 +461,7 @@ impl Drop for Server {
                 "the server has stopped".to_owned(),
             );
         }
+        self.core.end_events();
     }
 }
 

@@ -198,6 +198,8 @@ pub(crate) struct SessionCore {
     ended: watch::Sender<bool>,
     started: Instant,
     since: SystemTime,
+    /// What is logged of it goes under this.
+    span: OnceLock<tracing::Span>,
 }
 
 impl SessionCore {
@@ -261,9 +263,21 @@ impl SessionCore {
             ended: watch::Sender::new(false),
             started: Instant::now(),
             since: SystemTime::now(),
+            span: OnceLock::new(),
         });
         let driver = Driver::new(Arc::clone(&core), link);
         (core, driver)
+    }
+
+    /// What is logged of the session goes under this.
+    pub(crate) fn set_span(&self, span: tracing::Span) -> tracing::Span {
+        self.span.get_or_init(|| span).clone()
+    }
+
+    /// What is logged of a channel goes under this.
+    fn channel_span(&self, name: &str, id: u32) -> tracing::Span {
+        let session = self.span.get().and_then(tracing::Span::id);
+        tracing::debug_span!(parent: session, "channel", channel = %name, id)
     }
 
     /// Which of the sessions that this core has carried is the present one.
@@ -470,10 +484,6 @@ impl SessionCore {
             }
         }
         channels
-    }
-
-    pub(crate) fn channel_count(&self) -> usize {
-        self.table.lock().len()
     }
 }
 

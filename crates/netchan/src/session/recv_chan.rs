@@ -85,6 +85,8 @@ pub(crate) trait Service: Send + Sync {
     }
     /// The session is over.
     fn ended(&self, end: &SessionEnd);
+    /// Values that wait behind those which the channel has; `None` for a channel that is none of the program's.
+    fn backlog(&self) -> Option<u64>;
 }
 
 impl RecvChan {
@@ -106,7 +108,7 @@ impl RecvChan {
             restarted: false,
         };
         let id = state.half.id().0;
-        let span = tracing::debug_span!("channel", channel = %name, id);
+        let span = core.channel_span(&name, id);
         tracing::debug!(parent: &span, "channel open");
         Arc::new(Self {
             id: AtomicU32::new(id),
@@ -235,6 +237,10 @@ impl RecvChan {
         if let Some(service) = &self.service {
             service.ended(end);
         }
+    }
+
+    pub(super) fn service(&self) -> Option<&Arc<dyn Service>> {
+        self.service.as_ref()
     }
 
     /// Whether a session that is on its way out has nothing more to say for it. What was taken must have been said before

@@ -83,7 +83,7 @@ impl SendChan {
             claims: Claims::default(),
         };
         let id = state.half.id().0;
-        let span = tracing::debug_span!("channel", channel = %name, id);
+        let span = core.channel_span(&name, id);
         tracing::debug!(parent: &span, "channel open");
         Arc::new(Self {
             id: AtomicU32::new(id),
@@ -169,6 +169,10 @@ impl SendChan {
         if let Some(service) = &self.service {
             service.ended(end);
         }
+    }
+
+    pub(super) fn service(&self) -> Option<&Arc<dyn Service>> {
+        self.service.as_ref()
     }
 
     /// Whether a session that is on its way out has nothing more to do for it.

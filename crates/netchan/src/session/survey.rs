@@ -20,32 +20,50 @@ pub struct ChannelInfo {
     pub name: String,
     /// Which way its values travel.
     pub direction: Direction,
-    /// Values: where this end sends, those that the peer is not known to have taken; where it receives, those that have arrived
-    /// and are not taken.
+    /// Values: where this end sends, those that the peer is not known to have taken, for a subscriber of a broadcast those as
+    /// well that wait in the log; where it receives, those that have arrived and are not taken.
     pub depth: u64,
+    /// Values that the peer has taken and not acknowledged.
+    pub unacked: u64,
     /// Values that may be sent now: by this end, or by the peer as far as this end has allowed.
     pub credit: u64,
 }
 
 impl SessionCore {
-    /// The channels that are open now, by name.
+    /// The channels of the program that are open now, by name.
     pub(crate) fn survey(&self) -> Vec<ChannelInfo> {
         let mut channels: Vec<_> = self.channels().iter().filter_map(survey).collect();
         channels.sort_by(|one, other| one.name.cmp(&other.name));
         channels
     }
+
+    pub(crate) fn channel_count(&self) -> usize {
+        self.channels().iter().filter(|chan| backlog(chan).is_some()).count()
+    }
 }
 
-/// `None` for one that is busy with this very call.
+/// `None` for a channel that is none of the program's.
+fn backlog(chan: &Chan) -> Option<u64> {
+    let service = match chan {
+        Chan::Send(chan) => chan.service(),
+        Chan::Recv(chan) => chan.service(),
+    };
+    service.map_or(Some(0), |service| service.backlog())
+}
+
+/// `None` for one that is busy with this very call as well.
 fn survey(chan: &Chan) -> Option<ChannelInfo> {
+    let backlog = backlog(chan)?;
     Some(match chan {
         Chan::Send(chan) => {
+            let unacked = chan.hub.as_ref().map_or(0, |(hub, key)| hub.unacked_of(*key));
             let state = reentry::lock(&chan.state)?;
             let half = &state.half;
             ChannelInfo {
                 name: chan.name.to_string(),
                 direction: Direction::Sends,
-                depth: half.committed() - half.taken(),
+                depth: half.committed() - half.taken() + backlog,
+                unacked,
                 credit: half.available(),
             }
         }
@@ -55,7 +73,8 @@ fn survey(chan: &Chan) -> Option<ChannelInfo> {
             ChannelInfo {
                 name: chan.name.to_string(),
                 direction: Direction::Receives,
-                depth: half.ready(),
+                depth: half.ready() + backlog,
+                unacked: 0,
                 credit: half.granted().saturating_sub(half.received()),
             }
         }

@@ -47,6 +47,10 @@ impl Service for Subscription {
     fn ended(&self, _: &SessionEnd) {
         self.leave();
     }
+
+    fn backlog(&self) -> Option<u64> {
+        Some(self.key.get().map_or(0, |key| self.cast.behind(*key)))
+    }
 }
 
 /// A client that sends.
@@ -136,4 +140,8 @@ impl Service for Inlet {
     }
 
     fn ended(&self, _: &SessionEnd) {}
+
+    fn backlog(&self) -> Option<u64> {
+        Some(u64::from(self.waiting.lock().is_some()))
+    }
 }

@@ -21,6 +21,7 @@ pub(crate) use self::ends::{Inlet, Subscription};
 use self::serving::{After, too_slow};
 use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
+use crate::receiver::ReceiverStats;
 use crate::session::{SendChan, SessionCore};
 use crate::transport::BoxFuture;
 use crate::wait::{Ticket, WaitQueue};
@@ -45,6 +46,8 @@ struct Subscribers {
     remote: HashMap<ReceiverKey, Arc<SendChan>>,
     /// Local receives that wait, by subscription.
     local: HashMap<ReceiverKey, WaitQueue>,
+    /// Values that local receives have taken.
+    taken: HashMap<ReceiverKey, u64>,
 }
 
 struct CastState {
@@ -220,6 +223,7 @@ impl Cast {
             let key = state.new_key();
             state.policy.subscribe(key, when_slow).then(|| {
                 state.subscribers.local.insert(key, WaitQueue::default());
+                state.subscribers.taken.insert(key, 0);
                 key
             })
         })
@@ -238,6 +242,7 @@ impl Cast {
 
     pub(crate) fn unsubscribe(&self, key: ReceiverKey) {
         self.run(|state, after| {
+            state.subscribers.taken.remove(&key);
             state.leave(key);
             state.moved(after);
         });
@@ -279,6 +284,9 @@ impl Cast {
                 Next::End => CastNext::End,
             };
             if matches!(next, CastNext::Value(_) | CastNext::Lagged(_)) {
+                if let (CastNext::Value(_), Some(taken)) = (&next, state.subscribers.taken.get_mut(&key)) {
+                    *taken += 1;
+                }
                 state.policy.advance(key);
             } else {
                 state.leave(key);
@@ -303,6 +311,14 @@ impl Cast {
     /// How many values a local subscriber has still to get.
     pub(crate) fn behind(&self, key: ReceiverKey) -> u64 {
         self.state.lock().policy.behind(key)
+    }
+
+    /// What a local subscriber has been through.
+    pub(crate) fn local_stats(&self, key: ReceiverKey) -> ReceiverStats {
+        let state = self.state.lock();
+        let taken = state.subscribers.taken.get(&key).copied().unwrap_or(0);
+        let waiting = state.subscribers.local.get(&key).map_or(0, |waiting| waiting.len() as u64);
+        ReceiverStats { received: taken + state.policy.behind(key), taken, waiting }
     }
 
     /// Waits until it is closed.
@@ -401,6 +417,8 @@ impl Engine for Cast {
             name: self.spec.name.to_string(),
             capacity: self.spec.capacity,
             broadcast: true,
+            values: state.policy.sent(),
+            lagged: state.policy.lagged(),
             depth: keys.map(|key| state.policy.behind(*key)).max().unwrap_or(0),
             receivers: state.policy.subscriber_count() as u64,
             senders_waiting: (state.senders.len() + state.stalled.len()) as u64,

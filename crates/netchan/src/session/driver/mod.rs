@@ -14,6 +14,7 @@ use netchan_proto::session::{Fault, ReadHalf, close_code};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
+use tracing::Instrument;
 
 use super::flush::Flusher;
 use super::host::ShellHost;
@@ -146,7 +147,7 @@ impl Driver {
             shut_down: false,
             previous: self.previous.take(),
         });
-        let flusher = tokio::spawn(Flusher::new(&core).run());
+        let flusher = tokio::spawn(Flusher::new(&core).run().in_current_span());
         let turn = loop {
             match poll_fn(|cx| self.poll_round(cx)).await {
                 Turn::Yield => tokio::task::yield_now().await,
