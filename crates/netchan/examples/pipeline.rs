@@ -34,7 +34,7 @@ async fn source() -> Result<(), Box<dyn std::error::Error>> {
     }
     numbers.close();
     // Every stage has taken its last number, sent its square, and left; then nothing more can come.
-    while server.clients().len() > 1 {
+    while server.clients().iter().filter(|client| client.is_connected()).count() > 1 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     squares.close();

@@ -35,16 +35,29 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
             offer = server.recv() => {
                 let Some(offer) = offer? else { break };
                 println!("{} opens {}", offer.peer(), offer.name());
-                match (offer.name(), offer.kind()) {
-                    ("words", OfferKind::PeerSends) => words.push(offer.accept_receiver(8).await?),
-                    ("shouts", OfferKind::PeerReceives) => listeners.push(offer.accept_sender().await?),
-                    ("ticks", OfferKind::PeerReceives) => clocks.push(offer.accept_sender().await?),
-                    _ => offer.refuse("there is no such thing here"),
+                let accepted = match (offer.name(), offer.kind()) {
+                    ("words", OfferKind::PeerSends) => offer.accept_receiver(8).await.map(|from| words.push(from)),
+                    ("shouts", OfferKind::PeerReceives) => offer.accept_sender().await.map(|to| listeners.push(to)),
+                    ("ticks", OfferKind::PeerReceives) => offer.accept_sender().await.map(|to| clocks.push(to)),
+                    _ => {
+                        offer.refuse("there is no such thing here");
+                        Ok(())
+                    }
+                };
+                // What one client does wrong is nobody else's trouble.
+                if let Err(error) = accepted {
+                    eprintln!("{error}");
                 }
                 served = true;
             }
             Some(word) = words.next() => {
-                let shout = word?.to_uppercase();
+                let shout = match word {
+                    Ok(word) => word.to_uppercase(),
+                    Err(error) => {
+                        eprintln!("{error}");
+                        continue;
+                    }
+                };
                 println!("{shout}");
                 // Who does not listen loses it; nobody waits for anybody.
                 listeners.retain(|listener| !listener.is_closed());

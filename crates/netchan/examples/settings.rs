@@ -46,8 +46,8 @@ async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 async fn follow(ticket: &str) -> Result<(), Box<dyn std::error::Error>> {
     let session = dial(ticket, Config::default()).await?;
     // A server that starts anew is subscribed to again.
-    let options = ChannelOptions::<Setting>::default().on_loss(LossPolicy::Drop);
-    let settings = session.receiver_with("settings", options).await?;
+    let options = || ChannelOptions::<Setting>::default().on_loss(LossPolicy::Drop);
+    let mut settings = session.receiver_with("settings", options()).await?;
     let mut all = BTreeMap::new();
     loop {
         match settings.recv().await {
@@ -55,6 +55,11 @@ async fn follow(ticket: &str) -> Result<(), Box<dyn std::error::Error>> {
             Ok(None) => break,
             // Everything comes again.
             Err(RecvError::Restarted) => all.clear(),
+            // Something was missed: whoever subscribes anew gets everything first.
+            Err(RecvError::Lagged(_)) => {
+                settings = session.receiver_with("settings", options()).await?;
+                all.clear();
+            }
             Err(error) => return Err(error.into()),
         }
         println!("{all:?}");

@@ -181,7 +181,6 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     Ok(report.ok())
 }
 
-/// Hands out all tasks and closes the channel behind them.
 /// Hands every task out. Ctrl-C ends that early: `handed_out` says how many went out, and the workers drain them.
 async fn feed(tasks: Sender<Task>, count: u64, handed_out: watch::Sender<Option<u64>>) -> Result<(), String> {
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
@@ -191,12 +190,9 @@ async fn feed(tasks: Sender<Task>, count: u64, handed_out: watch::Sender<Option<
             Ok(()) = &mut interrupt => {
                 eprintln!("netchan demo: interrupted; what was handed out is being finished (again to stop at once)");
                 handed_out.send_replace(Some(id));
-                tokio::spawn(async {
-                    if tokio::signal::ctrl_c().await.is_ok() {
-                        std::process::exit(INTERRUPTED);
-                    }
-                });
-                break;
+                tokio::spawn(stop_at_the_next());
+                tasks.close();
+                return Ok(());
             }
             sent = tasks.send(Task::numbered(id)) => {
                 sent.map_err(|e| format!("task {id} could not be handed out: {e}"))?;
@@ -204,7 +200,20 @@ async fn feed(tasks: Sender<Task>, count: u64, handed_out: watch::Sender<Option<
         }
     }
     tasks.close();
+    // Nothing is left to hold back, but whoever insists is obeyed.
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            eprintln!("netchan demo: everything is handed out and is being finished (again to stop at once)");
+            stop_at_the_next().await;
+        }
+    });
     Ok(())
+}
+
+async fn stop_at_the_next() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(INTERRUPTED);
+    }
 }
 
 /// Changes the settings as the run goes on: for those who are here, and for those who come later.

@@ -44,10 +44,11 @@ pub(super) enum News {
 
 /// The whole life of a worker.
 pub(crate) async fn run() -> Result<(), Failure> {
-    let order: Order = Orders::listen().next().await;
-    let worker = order.worker;
     // Ctrl-C reaches the whole group of processes; the parent has the workers drain.
     let deaf = tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+    tokio::task::yield_now().await;
+    let order: Order = Orders::listen().next().await;
+    let worker = order.worker;
     // In a task, not in the main thread: that is where a program's work normally is.
     let served = tokio::spawn(serve(order)).await?.map_err(|e| format!("worker {}: {e}", worker + 1).into());
     deaf.abort();
@@ -68,7 +69,12 @@ async fn serve(order: Order) -> Result<(), Failure> {
         let task = tokio::select! {
             newer = dialled.settings.recv(), if settings_go_on => {
                 match newer? {
-                    Some(newer) => setting = newer,
+                    // Whoever joins between the two steps of a change gets it twice.
+                    Some(newer) if newer.version >= setting.version => setting = newer,
+                    Some(newer) => {
+                        let (newer, older) = (newer.version, setting.version);
+                        return Err(format!("settings {newer} came behind settings {older}").into());
+                    }
                     None => settings_go_on = false,
                 }
                 continue;
