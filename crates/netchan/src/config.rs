@@ -88,7 +88,8 @@ pub enum DuplicateSessions {
     #[default]
     Allow,
     /// The newcomer is refused while the other has a connection. One that has none gives way: it may be a program that was
-    /// started again.
+    /// started again. A connection that died without a word counts until the server finds it dead
+    /// ([`Config::keepalive_dead`]): for so long such a program is refused.
     Refuse,
     /// The newcomer takes the place of the others, which are disconnected.
     Replace,

@@ -144,8 +144,8 @@ impl<T: 'static> ChannelOptions<T> {
         self
     }
 
-    /// Where a server hosts the channel: how many values one client that [acknowledges](crate::Session::deliveries) may have
-    /// that it has not acknowledged. Default 256, at least 1, at most 2^20.
+    /// Where a server hosts the channel: how many values one [subscription](crate::Session::deliveries) may have that it has not
+    /// acknowledged, or has [put off](crate::Delivery::nack_after). Default 256, at least 1, at most 2^20.
     #[must_use]
     pub fn unacked_max(mut self, items: usize) -> Self {
         self.deliveries.unacked_max = (items as u64).clamp(1, UNACKED_MAX_MAX);

@@ -171,7 +171,9 @@ impl<T: Send + 'static> Delivery<T> {
     }
 
     /// Commits a result into a channel hosted at the same server, and acknowledges, in one step: both are done, or neither.
-    /// The result waits for its turn in its channel as one that is sent there; the server receives it as this client's.
+    /// The result waits for its turn in its channel as one that is sent there; the server receives it as this client's. That
+    /// channel must be a queue with at least one place, opened in this session: a broadcast, a channel of capacity 0 and a
+    /// direct one take no results.
     ///
     /// # Errors
     /// [`AckWithError`], with the result. When the reason is [`AckError::Fenced`], another has the delivery, and this result

@@ -174,6 +174,8 @@ impl Server {
 
     /// Hosts a channel that clients may receive from, first come, first served.
     ///
+    /// When the last handle is dropped nobody can send any more, and the channel closes behind what is in it.
+    ///
     /// # Errors
     /// [`HostError`], among them that the name is taken.
     pub fn sender<T: Message>(&self, name: &str, capacity: usize) -> Result<Sender<T>, HostError> {
@@ -196,6 +198,10 @@ impl Server {
     }
 
     /// Hosts a channel that clients may send into. The capacity holds over all of them together.
+    ///
+    /// When the last handle is dropped nobody can receive any more: the channel ends at once, and what is in it is dropped with
+    /// it, results included that came with an acknowledgement. [`Receiver::close`] first, and receive until the end, to have
+    /// it all.
     ///
     /// # Errors
     /// [`HostError`], among them that the name is taken.

@@ -90,8 +90,8 @@ pub struct SessionStats {
     pub bytes_in: u64,
     /// Bytes written, handshakes not counted.
     pub bytes_out: u64,
-    /// How long the peer last took to answer, measured when a link begins and every few seconds from then on; `None`
-    /// before the first answer.
+    /// How long the peer last took to answer, measured when a link begins and whenever it has been silent for
+    /// [`Config::keepalive_idle`](crate::Config::keepalive_idle); `None` before the first answer.
     pub round_trip: Option<Duration>,
 }
 
