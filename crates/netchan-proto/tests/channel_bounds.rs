@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use netchan_proto::channel::{PushError, SendHalf, SendOptions};
+use netchan_proto::channel::{PushError, SendHalf, SendOptions, Withdrawal};
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Mode, WindowUpdate};
 
@@ -60,4 +60,35 @@ fn flow_9_no_more_bytes_are_kept_than_this_end_would() {
         assert!(half.retained_bytes() as u64 <= 2 * BOUND, "{}", half.retained_bytes());
         assert!(sent > taken, "it goes on");
     }
+}
+
+/// An offer longer than the bound is taken while it is withdrawn: the next may be made all the same.
+#[test]
+fn flow_9_a_withdrawal_that_crosses_its_window_holds_up_nobody() {
+    let mut half = half(Mode::Rendezvous, 0);
+    half.bound(1_000);
+    let offer =
+        |half: &mut SendHalf| half.push::<_, Infallible>(|item| Ok(item.extend(&[7; 5_000]))).unwrap().seq;
+    let seq = offer(&mut half);
+    let sealed = half.take_record().map(|record| record.header.first_seq);
+    assert_eq!(sealed, Some(seq));
+    assert_eq!(half.withdraw(seq), Withdrawal::Asked);
+    half.handle_window(&all(1, 1)).unwrap();
+    assert_eq!(half.available(), 0);
+    half.handle_withdrawn(seq, false).unwrap();
+    assert_eq!(half.available(), 1);
+    offer(&mut half);
+}
+
+/// Where its own bound holds a sending end up, the peer sees no reason to report, and is asked.
+#[test]
+fn flow_9_a_report_is_asked_for() {
+    let mut half = half(Mode::Credit, 1 << 30);
+    half.bound(100_000);
+    fill(&mut half, 20_000);
+    let mut asked = false;
+    while let Some(record) = half.take_record() {
+        asked = record.header.ack_now;
+    }
+    assert!(asked, "with the last record");
 }

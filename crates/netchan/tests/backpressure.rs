@@ -166,3 +166,26 @@ async fn a_slow_client_holds_no_more_than_it_asked_for() -> Anything {
     assert_eq!(slow_tasks.len(), 3);
     Ok(())
 }
+
+/// What a sender keeps for its peer is bounded by its own window too. Where that holds it up, it asks, and waits for no timer:
+/// in virtual time, which passes only while everyone sleeps.
+#[tokio::test(start_paused = true)]
+async fn a_senders_own_small_window_waits_for_no_timer() -> Anything {
+    let server = common::serve().await;
+    let mut config = Config::default();
+    (config.window_bytes, config.window_bytes_max) = (64 * 1_024, 64 * 1_024);
+    let session = dial(server.ticket(), config).await?;
+    let (sender, receiver) = common::direct::<Vec<u8>>(&server, &session, 1_024).await;
+    let begun = tokio::time::Instant::now();
+    let sending = tokio::spawn(async move {
+        for n in 0..2_000_u32 {
+            sender.send(n.to_be_bytes().repeat(256)).await.unwrap();
+        }
+    });
+    for n in 0..2_000_u32 {
+        assert_eq!(receiver.recv().await?, Some(n.to_be_bytes().repeat(256)));
+    }
+    sending.await?;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    Ok(())
+}

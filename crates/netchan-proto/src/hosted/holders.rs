@@ -90,7 +90,7 @@ impl Hosted {
             let (by, item) = due.remove();
             self.queue.put_back(item);
             if let Some(held) = self.held_mut(by) {
-                held.put_off -= 1;
+                held.put_off = held.put_off.saturating_sub(1);
             }
             self.receivers.let_in(by);
         }

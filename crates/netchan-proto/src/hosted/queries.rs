@@ -90,15 +90,14 @@ impl Hosted {
         self.senders.pool().waiting()
     }
 
-    /// The lowest number among a sender's values that are settled and still here. Looks at all of them.
-    #[must_use]
-    pub fn oldest_kept(&self, key: SenderKey) -> Option<u64> {
+    /// The numbers of a sender's values that are settled and still here. Looks at all of them.
+    pub fn kept_of(&self, key: SenderKey) -> impl Iterator<Item = u64> {
         let receivers = self.receivers.map.values();
         let held = receivers.clone().filter_map(|receiver| receiver.held.as_ref()).flat_map(Held::items);
         let in_flight = receivers.flat_map(|receiver| receiver.in_flight.iter().flatten());
         let put_off = self.delayed.values().map(|(_, item)| item);
         let here = held.chain(in_flight).chain(put_off).chain(self.queue.iter_returned());
-        here.filter(|item| item.origin == key && item.settled).map(|item| item.seq).min()
+        here.filter(move |item| item.origin == key && item.settled).map(|item| item.seq)
     }
 
     /// Waiting `recv`s over all receivers.

@@ -142,18 +142,20 @@ impl Senders {
         }
     }
 
-    pub(super) fn try_lease(&mut self, key: SenderKey) -> bool {
+    /// Nothing else changes by it: free credit is credit that nobody waits for.
+    pub(super) fn try_lease(&mut self, key: SenderKey, most: u64) -> u64 {
         if self.pool.free() == 0 || self.pool.waiting() > 0 || self.pool.is_closed() {
-            return false;
+            return 0;
         }
-        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return 0 };
         if sender.lease.recalled || sender.lease.suspended.is_some() {
-            return false;
+            return 0;
         }
-        sender.lease.grant(1);
-        self.pool.lend(1);
+        let amount = most.min(self.pool.free());
+        sender.lease.grant(amount);
+        self.pool.lend(amount);
         self.pool.place(key, &mut sender.lease);
-        true
+        amount
     }
 
     /// Admits value `seq`, which takes `ticket` if it joins the queue.

@@ -78,6 +78,10 @@ pub struct HostedInfo {
 
 /// Who hosts a channel, and hears of its end; called with no lock of the channel held.
 pub(crate) trait Keeper: Send + Sync {
+    /// Where its tasks run, if it has any.
+    fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        None
+    }
     /// No more values come in: nobody else need open it.
     fn closed(&self, engine: &dyn Engine);
     /// Nothing is in it any more.

@@ -25,6 +25,9 @@ use crate::wait::Ticket;
 /// The longest time that a delivery can be put off, or kept, at once: a year.
 const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
+/// News of lost deliveries that wait for a holder, beside the answers to what it has asked.
+const UNHEARD_MAX: u64 = 65_536;
+
 pub(crate) struct Holder {
     hub: Arc<Hub>,
     key: ReceiverKey,
@@ -189,8 +192,20 @@ impl Holder {
     }
 
     fn tell(&self, outcome: Outcome) {
-        self.unsent.lock().push_back(outcome);
-        self.flush();
+        let unsent = {
+            let mut unsent = self.unsent.lock();
+            unsent.push_back(outcome);
+            unsent.len() as u64
+        };
+        if !self.flush() && unsent > self.asks_max() + UNHEARD_MAX {
+            // It goes on taking, and never hears what it has lost.
+            self.unsent.lock().clear();
+            self.leave();
+            if let Some(asks) = self.asks() {
+                let reason = "what becomes of the deliveries is not listened to".to_owned();
+                asks.stop(CloseReason { code: close_code::VIOLATION, reason });
+            }
+        }
     }
 
     /// Sends what is to be told, as far as there is room. Says whether that was all.

@@ -1,5 +1,6 @@
 //! The local ends of a hosted channel.
 
+use std::collections::HashSet;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -78,8 +79,8 @@ impl HubState {
         if self.local.peers.len() < self.local.peers_kept {
             return;
         }
-        let oldest = self.hosted.oldest_kept(LOCAL_SENDER).map_or(prefix, |oldest| oldest.min(prefix));
-        self.local.peers = self.local.peers.split_off(&oldest);
+        let kept: HashSet<_> = self.hosted.kept_of(LOCAL_SENDER).collect();
+        self.local.peers.retain(|seq, _| *seq >= prefix || kept.contains(seq));
         self.local.peers_kept = (2 * self.local.peers.len()).max(PEERS_KEPT_MIN);
     }
 

@@ -131,6 +131,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
                             let urgency = state.half.urgency();
                             drop(state);
                             chan.report(urgency);
+                            charge.made_progress();
                             return Poll::Ready(result.map(Some));
                         }
                     }

@@ -87,7 +87,10 @@ impl ServerCore {
         let engine = self.hosted.lock().get(name).cloned();
         let dead = engine.and_then(|engine| engine.dead_letters());
         // Of a channel that has ended, what is left.
-        let dead = dead.or_else(|| self.left_dead.lock().get(name).cloned());
+        let dead = dead.or_else(|| {
+            let left = self.left_dead.lock();
+            left.get(name)?.iter().find(|dead| dead.untaken() > 0).cloned()
+        });
         let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
         if (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
             let theirs = format!("{} by {}", dead.spec.label, dead.spec.codec);
@@ -99,6 +102,10 @@ impl ServerCore {
 }
 
 impl Keeper for ServerCore {
+    fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        Some(self.runtime.clone())
+    }
+
     fn closed(&self, engine: &dyn Engine) {
         if self.is_closing() {
             return;
@@ -112,9 +119,12 @@ impl Keeper for ServerCore {
         let last = engine.survey();
         if let Some(dead) = engine.dead_letters() {
             let mut left = self.left_dead.lock();
-            left.retain(|_, dead| dead.untaken() > 0);
+            left.retain(|_, left| {
+                left.retain(|dead| dead.untaken() > 0);
+                !left.is_empty()
+            });
             if dead.untaken() > 0 {
-                left.insert(engine.spec().name.to_string(), dead);
+                left.entry(engine.spec().name.to_string()).or_default().push(dead);
             }
         }
         let mut hosted = self.hosted.lock();

@@ -83,6 +83,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         sessions: Mutex::default(),
         suspended: Mutex::default(),
         settling: Mutex::default(),
+        runtime: tokio::runtime::Handle::current(),
         left_dead: Mutex::default(),
         // Each client may come and go while a subscriber looks away.
         events: Publisher::new(2 * config.sessions_max),
@@ -110,8 +111,10 @@ struct ServerCore {
     suspended: Mutex<Suspended>,
     /// Held by whoever settles which session of a key stays.
     settling: Mutex<()>,
+    /// Where it listens.
+    runtime: tokio::runtime::Handle,
     /// Dead letters of channels that have ended.
-    left_dead: Mutex<HashMap<String, Arc<Hub>>>,
+    left_dead: Mutex<HashMap<String, Vec<Arc<Hub>>>>,
     events: Publisher<ServerEvent>,
     /// Over the sessions that have ended.
     past: Mutex<ServerStats>,

@@ -223,7 +223,7 @@ fn undelivered(chan: &super::SendChan) -> CloseReport {
     let half = &state.half;
     let (certain, unsettled_in_doubt) = half.unsettled();
     // What has arrived in a session that is over counts for nothing.
-    let missing = if half.is_held() && owed + owed_in_doubt == 0 && chan.resends() {
+    let missing = if !state.claims.are_of(state.life) && chan.resends() {
         certain + unsettled_in_doubt
     } else {
         half.committed() - half.received()

@@ -154,13 +154,12 @@ impl SessionCore {
 
     /// Opens the channels again that wait for it.
     pub(super) fn reopen(self: &Arc<Self>) {
-        let ready: Vec<_> = {
-            let mut reopening = self.reopening.lock();
-            let ready = reopening.iter_mut().filter(|waiting| !waiting.claimed && !waiting.chan.drains());
-            ready.map(Waiting::claim).collect()
-        };
-        for chan in ready {
-            self.reopen_one(chan, 0);
+        // Nothing is locked under the list: whoever holds a channel may look for it there.
+        let waiting: Vec<_> = self.reopening.lock().iter().map(|waiting| waiting.chan.clone()).collect();
+        for chan in waiting {
+            if !chan.drains() && self.claim_reopening(&chan) {
+                self.reopen_one(chan, 0);
+            }
         }
     }
 
@@ -170,7 +169,7 @@ impl SessionCore {
         let core = Arc::clone(self);
         let life = self.life();
         self.await_reopening(chan.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             tokio::time::sleep(pause).await;
             // Lost once more meanwhile, it is opened with the others; ended, it has been told.
             if core.life() == life && core.claim_reopening(&chan) {
@@ -190,7 +189,7 @@ impl SessionCore {
     }
 
     /// Takes a channel from among those that wait to be opened again. False if it does not wait.
-    fn take_reopening(&self, chan: &Chan) -> bool {
+    pub(super) fn take_reopening(&self, chan: &Chan) -> bool {
         let mut reopening = self.reopening.lock();
         let before = reopening.len();
         reopening.retain(|waiting| !waiting.chan.is(chan));
@@ -231,26 +230,28 @@ impl SessionCore {
             self.take_reopening(&chan);
             return chan.ended(&SessionEnd::ClosedHere);
         }
-        self.ask_again(Opening { spec: spec.clone(), asker: Asker::Reopening(chan.clone(), refusals) });
+        self.ask_again(Opening {
+            spec: spec.clone(),
+            asker: Asker::Reopening(chan.clone(), refusals),
+            answered: false,
+        });
     }
 
     fn ask_again(self: &Arc<Self>, opening: Opening) {
         if opening.asker.has_left() {
             return;
         }
-        let reopened = opening.chan().cloned();
-        let asked = self.ask(opening);
-        if let Some(chan) = &reopened {
-            // It stands among those asked for now.
-            self.take_reopening(chan);
-        }
-        match asked {
-            Ok((id, life)) if reopened.is_some() => {
-                tokio::spawn(Arc::clone(self).expect_answer(id, life));
+        let reopens = opening.chan().is_some();
+        match self.ask(opening) {
+            Ok((id, life)) if reopens => {
+                self.runtime.spawn(Arc::clone(self).expect_answer(id, life));
             }
             Ok(_) => {}
             Err(failed) => {
                 let (opening, error) = *failed;
+                if let Some(chan) = opening.chan() {
+                    self.take_reopening(chan);
+                }
                 opening.asker.failed(self, super::OpenFailure::Here(error));
             }
         }

@@ -200,6 +200,8 @@ pub(crate) struct SessionCore {
     since: SystemTime,
     /// What is logged of it goes under this.
     span: OnceLock<tracing::Span>,
+    /// Where its tasks run, whoever calls.
+    runtime: tokio::runtime::Handle,
 }
 
 impl SessionCore {
@@ -264,6 +266,7 @@ impl SessionCore {
             started: Instant::now(),
             since: SystemTime::now(),
             span: OnceLock::new(),
+            runtime: tokio::runtime::Handle::current(),
         });
         let driver = Driver::new(Arc::clone(&core), link);
         (core, driver)
@@ -320,26 +323,6 @@ impl SessionCore {
         self.board.wait_connected().await
     }
 
-    pub(crate) fn stats(&self) -> SessionStats {
-        let here: u64 = self
-            .channels()
-            .iter()
-            .map(|chan| match chan {
-                // A channel that is busy with this very call has not been cut meanwhile.
-                Chan::Send(chan) => reentry::lock(&chan.state).map_or(0, |state| state.half.replayed()),
-                Chan::Recv(_) => 0,
-            })
-            .sum();
-        SessionStats {
-            links: self.links_count.load(Ordering::Relaxed),
-            bytes_in: self.traffic.bytes_in(),
-            bytes_out: self.traffic.bytes_out(),
-            round_trip: self.traffic.round_trip(),
-            resumes: self.resumes.load(Ordering::Relaxed),
-            values_replayed: here + self.replayed.load(Ordering::Relaxed),
-        }
-    }
-
     /// Keeps what a channel that goes has been through.
     fn note_replayed(&self, chan: &SendChan) {
         let replayed = crate::patience::lock(&chan.state).half.replayed();
@@ -366,14 +349,21 @@ impl SessionCore {
         if let Links::Client(links) = &mut *self.links.lock() {
             links.confirmed();
         }
+        let coming = self.coming.lock().take();
         let fresh = !self.is_greeted();
+        // A server has told nobody of a session that its client had not confirmed, nor that it was without a link.
+        let quietly = fresh && self.redial.is_none();
         if fresh {
-            let mut greet = || self.greeted.store(true, Ordering::SeqCst);
+            let mut greet = || {
+                self.greeted.store(true, Ordering::SeqCst);
+                if quietly && coming.is_some() {
+                    self.board.change(SessionState::Connected, None);
+                }
+            };
             self.upper.tell(self, &SessionEvent::Connected, &mut greet);
             self.upper.confirmed(self);
         }
         self.ping();
-        let coming = self.coming.lock().take();
         match coming {
             None => {}
             Some(lost::Coming::Anew) => {
@@ -381,13 +371,10 @@ impl SessionCore {
                 self.reopen();
             }
             Some(coming) => {
-                // Nobody has been told of a session that nobody had confirmed.
                 self.resumes.fetch_add(1, Ordering::Relaxed);
                 if coming == lost::Coming::Resumed {
                     tracing::info!(peer = %self.peer(), "resumed");
-                    if fresh {
-                        self.board.change(SessionState::Connected, None);
-                    } else {
+                    if !quietly {
                         self.change(SessionState::Connected, SessionEvent::Resumed);
                     }
                 }

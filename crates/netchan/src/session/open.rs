@@ -77,6 +77,8 @@ pub(crate) enum Opened {
 pub(super) struct Opening {
     pub(super) spec: OpenSpec,
     pub(super) asker: Asker,
+    /// It has been answered, and is being put in place.
+    pub(super) answered: bool,
 }
 
 impl Opening {
@@ -142,7 +144,7 @@ impl SessionCore {
         let (answer, answered) = oneshot::channel();
         let caller = self.callers.fetch_add(1, Ordering::Relaxed);
         let asker = Asker::Caller(caller, answer);
-        self.ask(Opening { spec, asker }).map_err(|failed| OpenFailure::Here(failed.1))?;
+        self.ask(Opening { spec, asker, answered: false }).map_err(|failed| OpenFailure::Here(failed.1))?;
         let abandon = Abandon { core: self, caller };
         if self.end.get().is_some() {
             return Err(OpenFailure::Lost(lost()));
@@ -167,7 +169,8 @@ impl SessionCore {
     fn abandon(self: &Arc<Self>, matches: impl Fn(ChannelId, &Opening) -> bool) -> Option<Opening> {
         self.with_control(|control| {
             let mut asked = self.opening.lock();
-            let id = asked.iter().find(|(id, opening)| matches(**id, opening)).map(|(id, _)| *id)?;
+            let open = |(id, opening): &(&ChannelId, &Opening)| !opening.answered && matches(**id, opening);
+            let id = asked.iter().find(open).map(|(id, _)| *id)?;
             control.abandon(id);
             asked.remove(&id)
         })
@@ -216,8 +219,13 @@ impl SessionCore {
                 Ok(id) => id,
                 Err(error) => return Err(Box::new((opening, error))),
             };
-            // Registered before the answer can be read: the driver needs the control lock for that.
+            // Registered before the answer can be read: the driver needs the control lock for that. One that waited to be
+            // opened again stands here from now on, and not there any more: a refusal would put it back.
+            let waited = opening.chan().cloned();
             self.opening.lock().insert(id, opening);
+            if let Some(chan) = waited {
+                self.take_reopening(&chan);
+            }
             (id, self.life())
         };
         if let Some(end) = self.end.get() {
@@ -230,8 +238,15 @@ impl SessionCore {
 
     /// The peer accepted: the half must be in place before the next record is read.
     pub(super) fn opened(self: &Arc<Self>, open: &Open, accept: &Accept) {
-        let opening = self.opening.lock().remove(&open.id);
-        let prefetch = opening.as_ref().map_or(0, |opening| opening.spec.prefetch);
+        // One that is opened again stays listed until it is in the table, so that at no time it is in neither.
+        let again = self.opening.lock().get_mut(&open.id).and_then(|opening| {
+            let chan = opening.chan().cloned()?;
+            opening.answered = true;
+            Some((chan, opening.spec.clone()))
+        });
+        let opening = if again.is_some() { None } else { self.opening.lock().remove(&open.id) };
+        let spec = again.as_ref().map(|(_, spec)| spec).or(opening.as_ref().map(|opening| &opening.spec));
+        let prefetch = spec.map_or(0, |spec| spec.prefetch);
         let longest = self.longest_message(open.purpose, accept.mode);
         let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, longest));
         let recv_half = || {
@@ -243,7 +258,7 @@ impl SessionCore {
             };
             RecvHalf::new(open.id, &RecvOptions { message_bytes_max: longest, ..self.recv_options(kind) })
         };
-        if let Some(Opening { asker: Asker::Reopening(chan, _), spec }) = &opening {
+        if let Some((chan, spec)) = &again {
             // In the table first, so that what it writes is found there.
             match chan {
                 Chan::Send(sender) => sender.reopened(send_half(), || self.insert(chan.clone())),
@@ -252,12 +267,13 @@ impl SessionCore {
                     receiver.reopened(recv_half(), is_cast, || self.insert(chan.clone()));
                 }
             }
+            self.opening.lock().remove(&open.id);
             self.board.publish(SessionEvent::Reopened { channel: spec.name.to_string() });
             return;
         }
         let service = opening.as_ref().and_then(|opening| opening.spec.service.clone());
         let (name, reopen, answer) = match opening {
-            Some(Opening { spec, asker: Asker::Caller(_, answer) }) => {
+            Some(Opening { spec, asker: Asker::Caller(_, answer), .. }) => {
                 let reopen =
                     self.redial.is_some().then(|| Reopen { policy: spec.on_loss, spec: spec.clone() });
                 (spec.name, reopen, Some(answer))

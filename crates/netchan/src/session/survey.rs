@@ -1,6 +1,8 @@
 //! What can be seen of a session's channels.
 
-use super::{Chan, SessionCore};
+use std::sync::atomic::Ordering;
+
+use super::{Chan, SessionCore, SessionStats};
 use crate::reentry;
 
 /// Which way a channel's values travel, seen from this end.
@@ -30,6 +32,27 @@ pub struct ChannelInfo {
 }
 
 impl SessionCore {
+    /// What the session has been through.
+    pub(crate) fn stats(&self) -> SessionStats {
+        let here: u64 = self
+            .channels()
+            .iter()
+            .map(|chan| match chan {
+                // A channel that is busy with this very call has not been cut meanwhile.
+                Chan::Send(chan) => reentry::lock(&chan.state).map_or(0, |state| state.half.replayed()),
+                Chan::Recv(_) => 0,
+            })
+            .sum();
+        SessionStats {
+            links: self.links_count.load(Ordering::Relaxed),
+            bytes_in: self.traffic.bytes_in(),
+            bytes_out: self.traffic.bytes_out(),
+            round_trip: self.traffic.round_trip(),
+            resumes: self.resumes.load(Ordering::Relaxed),
+            values_replayed: here + self.replayed.load(Ordering::Relaxed),
+        }
+    }
+
     /// The channels of the program that are open now, by name.
     pub(crate) fn survey(&self) -> Vec<ChannelInfo> {
         let mut channels: Vec<_> = self.channels().iter().filter_map(survey).collect();

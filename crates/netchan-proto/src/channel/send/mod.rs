@@ -391,6 +391,10 @@ impl SendHalf {
             },
         )?;
         self.credit.commit(len as u64);
+        if !self.credit.has_bytes() && self.granted_bytes > self.credit.limit_bytes() {
+            // The peer sees no reason to report: it would take more.
+            self.poll_due = true;
+        }
         self.answer_when_used();
         if planted::is(Mutant::RetainedDroppedAtCapacity) && self.committed() - self.taken >= self.capacity {
             self.retained.close_batch();

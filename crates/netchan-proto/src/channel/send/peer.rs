@@ -41,8 +41,13 @@ impl SendHalf {
             Mode::Credit | Mode::Cast => limit.min(self.taken.saturating_add(self.capacity)),
             Mode::Rendezvous | Mode::Lease | Mode::Demand => limit,
         };
+        self.credit.raise(limit, self.allowed_bytes());
+    }
+
+    /// The part of what the peer grants that this end would keep.
+    fn allowed_bytes(&self) -> u64 {
         let kept_from = self.retained.first_byte().unwrap_or_else(|| self.credit.committed_bytes());
-        self.credit.raise(limit, self.granted_bytes.min(kept_from.saturating_add(self.retained_bytes_max)));
+        self.granted_bytes.min(kept_from.saturating_add(self.retained_bytes_max))
     }
 
     pub(super) fn settle(&mut self, taken: u64) {
@@ -56,6 +61,7 @@ impl SendHalf {
             self.offer = Offer::None;
         }
         self.retained.release(self.taken);
+        self.credit.raise(0, self.allowed_bytes());
         while self.redelivered.pop_front_if(|seq| *seq < self.taken).is_some() {}
     }
 

@@ -168,8 +168,11 @@ impl CastState {
         bytes: &Bytes,
         after: &mut After,
     ) -> Result<(), NotSent> {
-        if self.is_unserved() && self.policy.may_displace(bytes.len() as u64, self.served) {
-            self.serve_all(after);
+        if self.is_unserved()
+            && self.policy.may_displace(bytes.len() as u64, self.served)
+            && self.serve_all(after)
+        {
+            self.moved(after);
         }
         let bytes = bytes.clone();
         if assigned {
@@ -179,7 +182,9 @@ impl CastState {
         }
         if !self.gathering {
             if Instant::now() >= self.serve_at {
-                self.serve_all(after);
+                if self.serve_all(after) {
+                    self.moved(after);
+                }
             } else {
                 after.gather = true;
             }
@@ -191,18 +196,18 @@ impl CastState {
 impl Cast {
     /// From here on, what is sent waits for a task, which serves everyone when it is time, until there is nothing to do.
     pub(super) fn gather(&self) {
-        // Without a runtime there is no task, and everyone is served by whoever sends.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        // The server's, whoever sends: others may stop while it goes on.
+        let Some(runtime) = self.keeper.upgrade().and_then(|keeper| keeper.runtime()) else {
             return self.run(|state, after| _ = state.serve_all(after));
         };
         if std::mem::replace(&mut self.state.lock().gathering, true) {
             return;
         }
-        let cast = Weak::clone(&self.this);
+        let gathering = Gathering { cast: Weak::clone(&self.this), ended: false };
         runtime.spawn(async move {
             loop {
                 tokio::task::yield_now().await;
-                let Some(cast) = cast.upgrade() else { return };
+                let Some(cast) = gathering.cast.upgrade() else { return };
                 let goes_on = cast.run(|state, after| {
                     let due = Instant::now() >= state.serve_at;
                     if due && state.is_unserved() && state.serve_all(after) {
@@ -212,9 +217,33 @@ impl Cast {
                     state.gathering
                 });
                 if !goes_on {
-                    return;
+                    return gathering.end();
                 }
             }
         });
+    }
+}
+
+/// The task that serves everyone. Dropped with its runtime, it leaves that to whoever sends.
+struct Gathering {
+    cast: Weak<Cast>,
+    ended: bool,
+}
+
+impl Gathering {
+    /// There is nothing to do.
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        if let Some(cast) = self.cast.upgrade().filter(|_| !self.ended) {
+            cast.run(|state, after| {
+                state.gathering = false;
+                _ = state.serve_all(after);
+            });
+        }
     }
 }
