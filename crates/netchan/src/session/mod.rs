@@ -56,7 +56,6 @@ use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
 use crate::hub::Hub;
 use crate::peer::Peer;
-use crate::reentry;
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
