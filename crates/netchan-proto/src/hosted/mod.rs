@@ -149,13 +149,9 @@ impl Hosted {
     /// Takes one unit of free credit for this sender if nobody waits for credit; for local senders.
     #[must_use]
     pub fn try_lease(&mut self, key: SenderKey) -> bool {
-        self.try_lease_some(key, 1) > 0
-    }
-
-    /// As [`Self::try_lease`], for up to `most` units; returns how many. Nobody else is kept waiting for them: what is not used
-    /// is recalled when others want it (`HOST-12`).
-    pub fn try_lease_some(&mut self, key: SenderKey, most: u64) -> u64 {
-        self.senders.try_lease(key, most)
+        let leased = self.senders.try_lease(key);
+        self.settle();
+        leased
     }
 
     /// A value arrives from a sender (`HOST-7`, `HOST-16`). After a close, what was leased before is still admitted.
@@ -177,34 +173,13 @@ impl Hosted {
         bytes: Bytes,
         redelivered: bool,
     ) -> Result<(), Violation> {
-        let pushed = self.push_quietly(key, seq, bytes, redelivered);
-        self.settle();
-        pushed
-    }
-
-    /// As [`Self::push_marked`], for one of many: nobody gets it before [`Self::settle_pushed`], or the next call of something
-    /// else. Until then a value and a receiver may both wait.
-    ///
-    /// # Errors
-    /// As [`Self::push`].
-    pub fn push_quietly(
-        &mut self,
-        key: SenderKey,
-        seq: u64,
-        bytes: Bytes,
-        redelivered: bool,
-    ) -> Result<(), Violation> {
         let ticket = self.queue.next_ticket();
         if self.senders.push(key, seq, ticket, &mut self.effects)? == Admission::Queued {
             self.held_bytes += bytes.len() as u64;
             self.queue.push(key, seq, bytes, redelivered);
         }
-        Ok(())
-    }
-
-    /// What was pushed quietly goes to whoever waits for it.
-    pub fn settle_pushed(&mut self) {
         self.settle();
+        Ok(())
     }
 
     /// The sender's next number was used up by an offer that never came, because it was withdrawn on its way (`CHAN-9`).

@@ -142,20 +142,18 @@ impl Senders {
         }
     }
 
-    /// Nothing else changes by it: free credit is credit that nobody waits for.
-    pub(super) fn try_lease(&mut self, key: SenderKey, most: u64) -> u64 {
+    pub(super) fn try_lease(&mut self, key: SenderKey) -> bool {
         if self.pool.free() == 0 || self.pool.waiting() > 0 || self.pool.is_closed() {
-            return 0;
+            return false;
         }
-        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return 0 };
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
         if sender.lease.recalled || sender.lease.suspended.is_some() {
-            return 0;
+            return false;
         }
-        let amount = most.min(self.pool.free());
-        sender.lease.grant(amount);
-        self.pool.lend(amount);
+        sender.lease.grant(1);
+        self.pool.lend(1);
         self.pool.place(key, &mut sender.lease);
-        amount
+        true
     }
 
     /// Admits value `seq`, which takes `ticket` if it joins the queue.
