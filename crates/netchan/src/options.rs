@@ -177,7 +177,7 @@ impl<T: 'static> ChannelOptions<T> {
 
     /// Where a server hosts the channel: in how many attempts a delivery must be acknowledged. Then the value goes to
     /// [`Server::dead_letters`](crate::Server::dead_letters), as long as there is room for it; while there is none, it is
-    /// tried again. Default: no bound.
+    /// tried again. What nobody receives there stays until the server ends. Default: no bound.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.deliveries.attempts_max = Some(attempts.max(1));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::proxy::{Fault, Proxy};
 use common::{Anything, DEADLINE, eventually, within};
 use netchan::{
-    AckError, ChannelOptions, Config, Deliveries, Delivery, SessionEvent, SessionState, dial,
+    AckError, ChannelOptions, Config, Deliveries, Delivery, LossPolicy, SessionEvent, SessionState, dial,
     listen_and_serve,
 };
 
@@ -236,5 +236,35 @@ async fn a_place_that_is_not_used_does_not_keep_a_channel_open() -> Anything {
     assert!(common::poll_once(&mut end).await.is_pending(), "the place may still be used");
     drop(place);
     assert_eq!(within("the end", end).await?, None);
+    Ok(())
+}
+
+/// A lifetime that is over loses what a worker held, not the worker.
+#[tokio::test]
+async fn a_worker_that_goes_on_outlives_the_lifetime_of_its_session() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
+    let tasks = server.sender::<u32>("tasks", 4)?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let mut config = Config::default();
+    config.session_lifetime = Duration::from_secs(1);
+    let session = dial(proxy.ticket(&server), config).await?;
+    let options = Options::default().on_loss(LossPolicy::Resend);
+    let from = within("open", session.deliveries_with("tasks", options)).await?;
+    tasks.send(1).await?;
+    let held = next(&from).await;
+    let mut events = session.events();
+    proxy.cut();
+    within("gone", async { while !matches!(events.recv().await, Some(SessionEvent::Gone(_))) {} }).await;
+    proxy.resume();
+    assert!(within("the answer", held.ack()).await.is_err(), "others have it");
+    tasks.send(2).await?;
+    let mut got = vec![];
+    for _ in 0..2 {
+        let task = next(&from).await;
+        got.push((*task, task.attempt()));
+        task.ack().await?;
+    }
+    assert_eq!(got, [(1, 2), (2, 1)]);
+    session.close(DEADLINE).await?;
     Ok(())
 }

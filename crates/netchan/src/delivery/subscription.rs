@@ -1,12 +1,12 @@
 //! The channels of one subscription, and others in their place when its session was lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::wire::Purpose;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::desk::Desk;
 use super::handed::{HandedCodec, Opened as OpenedValue};
@@ -42,9 +42,17 @@ pub(super) struct Subscription<T> {
     name: Arc<str>,
     options: ChannelOptions<T>,
     current: Mutex<Arc<Shared<T>>>,
-    /// Whoever opens it anew does so for all.
-    renewing: tokio::sync::Mutex<()>,
-    closed: AtomicBool,
+    /// Whoever opens it anew does so for all. Why that could not be, once it could not.
+    renewing: tokio::sync::Mutex<Option<SessionEnd>>,
+    closed: watch::Sender<bool>,
+}
+
+impl<T> Drop for Subscription<T> {
+    fn drop(&mut self) {
+        if self.options.on_loss != LossPolicy::Fail {
+            self.core.goes_on_with(false);
+        }
+    }
 }
 
 impl<T: Send + 'static> Subscription<T> {
@@ -54,13 +62,16 @@ impl<T: Send + 'static> Subscription<T> {
         options: ChannelOptions<T>,
     ) -> Result<Self, OpenError> {
         let shared = open(core, name, &options).await?;
+        if options.on_loss != LossPolicy::Fail {
+            core.goes_on_with(true);
+        }
         Ok(Self {
             core: Arc::clone(core),
             name: Arc::from(name),
             options,
             current: Mutex::new(Arc::new(shared)),
             renewing: tokio::sync::Mutex::default(),
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
         })
     }
 
@@ -69,30 +80,43 @@ impl<T: Send + 'static> Subscription<T> {
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn renew(&self, lost: &Arc<Shared<T>>, end: SessionEnd) -> Result<(), SessionEnd> {
-        let goes_on = || {
-            self.options.on_loss != LossPolicy::Fail
-                && !self.closed.load(Ordering::SeqCst)
-                && !self.core.is_closing()
-        };
-        let _renewing = self.renewing.lock().await;
+        let mut failed = self.renewing.lock().await;
         if !Arc::ptr_eq(lost, &self.current()) {
             return Ok(());
         }
+        if let Some(end) = &*failed {
+            return Err(end.clone());
+        }
+        let mut closed = self.closed.subscribe();
+        let renewed = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Err(end),
+            renewed = self.open_again(end.clone()) => renewed,
+        };
+        let shared = renewed.inspect_err(|end| *failed = Some(end.clone()))?;
+        let replaced = std::mem::replace(&mut *self.current.lock(), Arc::new(shared));
+        drop(replaced);
+        if *self.closed.borrow() {
+            self.current().receiver.close();
+        }
+        Ok(())
+    }
+
+    async fn open_again(&self, end: SessionEnd) -> Result<Shared<T>, SessionEnd> {
         let mut pause = AGAIN_AFTER;
         for _ in 0..ATTEMPTS_MAX {
-            if !goes_on() || self.core.wait_connected().await.is_err() {
-                return Err(end);
+            let goes_on = self.options.on_loss != LossPolicy::Fail && !self.core.is_closing();
+            if !goes_on || self.core.wait_connected().await.is_err() {
+                break;
             }
             match open(&self.core, &self.name, &self.options).await {
-                Ok(shared) => {
-                    let replaced = std::mem::replace(&mut *self.current.lock(), Arc::new(shared));
-                    drop(replaced);
-                    if self.closed.load(Ordering::SeqCst) {
-                        self.current().receiver.close();
-                    }
-                    return Ok(());
-                }
-                Err(OpenError::NotAvailable { .. } | OpenError::Declined { .. } | OpenError::Lost { .. }) => {
+                Ok(shared) => return Ok(shared),
+                Err(
+                    OpenError::NotAvailable { .. }
+                    | OpenError::Declined { .. }
+                    | OpenError::LimitReached { .. }
+                    | OpenError::Lost { .. },
+                ) => {
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(AGAIN_AFTER_MAX);
                 }
@@ -103,7 +127,7 @@ impl<T: Send + 'static> Subscription<T> {
     }
 
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closed.send_replace(true);
         self.current().receiver.close();
     }
 }

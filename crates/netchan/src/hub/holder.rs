@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use netchan_proto::session::close_code;
 use netchan_proto::wire::{Ask, Outcome, Verdict};
 use parking_lot::Mutex;
 
+use super::turn::OneAtATime;
 use super::{Acquired, Hub, HubState};
 use crate::error::SessionEnd;
 use crate::session::{RecvChan, SendChan, Service, SessionCore};
@@ -40,8 +41,8 @@ pub(crate) struct Holder {
     lines: Mutex<Vec<Line>>,
     /// Their bytes.
     parked_bytes: AtomicU64,
-    /// Calls of [`Holder::work`] since whoever is at it last looked.
-    calls: AtomicUsize,
+    /// For [`Holder::work`].
+    turn: OneAtATime,
     /// Its link is gone.
     away: AtomicBool,
 }
@@ -93,7 +94,7 @@ impl Hub {
             unsent: Mutex::default(),
             lines: Mutex::default(),
             parked_bytes: AtomicU64::new(0),
-            calls: AtomicUsize::new(0),
+            turn: OneAtATime::default(),
             away: AtomicBool::new(false),
         }))
     }
@@ -243,15 +244,8 @@ impl Holder {
     /// meanwhile: in order.
     fn work(self: &Arc<Self>) {
         let Some(asks) = self.asks() else { return };
-        if self.calls.fetch_add(1, Ordering::SeqCst) > 0 {
+        if !self.turn.run(|| self.handle_asks(&asks)) {
             return;
-        }
-        loop {
-            let calls = self.calls.load(Ordering::SeqCst);
-            self.handle_asks(&asks);
-            if self.calls.compare_exchange(calls, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                break;
-            }
         }
         let (urgency, ended) = {
             let state = asks.state.lock();

@@ -11,6 +11,7 @@ mod holder;
 mod local;
 mod remote;
 mod timer;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};

@@ -127,14 +127,17 @@ impl Keeper for ServerCore {
                 left.entry(engine.spec().name.to_string()).or_default().push(dead);
             }
         }
-        let mut hosted = self.hosted.lock();
-        let name = &*engine.spec().name;
-        // The name may have been taken again since the close.
-        if hosted.get(name).is_some_and(|known| std::ptr::addr_eq(Arc::as_ptr(known), engine)) {
-            hosted.remove(name);
-        }
+        let removed = {
+            let mut hosted = self.hosted.lock();
+            let name = &*engine.spec().name;
+            // The name may have been taken again since the close.
+            let same = |known: &Arc<dyn Engine>| std::ptr::addr_eq(Arc::as_ptr(known), engine);
+            hosted.get(name).is_some_and(same) && hosted.remove(name).is_some()
+        };
         self.past.lock().add_channel(&last);
-        self.forget_channel(&last);
+        if removed {
+            self.forget_channel(&last);
+        }
     }
 }
 

@@ -86,7 +86,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         runtime: tokio::runtime::Handle::current(),
         left_dead: Mutex::default(),
         // Each client may come and go while a subscriber looks away.
-        events: Publisher::new(2 * config.sessions_max),
+        events: Publisher::new(config.sessions_max.saturating_mul(2)),
         past: Mutex::default(),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),

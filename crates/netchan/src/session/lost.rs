@@ -137,9 +137,19 @@ impl SessionCore {
         self.board.change(SessionState::Suspended, event);
     }
 
-    /// Whether a channel is to go on when the session is lost.
+    /// Something that is no channel goes on when the session is lost, or does so no longer.
+    pub(crate) fn goes_on_with(&self, another: bool) {
+        if another {
+            self.going_on.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.going_on.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether something is to go on when the session is lost.
     pub(super) fn outlives_its_session(&self) -> bool {
-        self.all_channels().iter().any(|chan| chan.reopen().is_some_and(Reopen::goes_on))
+        self.going_on.load(Ordering::SeqCst) > 0
+            || self.all_channels().iter().any(|chan| chan.reopen().is_some_and(Reopen::goes_on))
     }
 
     pub(super) fn is_lost(&self) -> bool {

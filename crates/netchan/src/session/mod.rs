@@ -161,6 +161,8 @@ pub(crate) struct SessionCore {
     /// At a client: the session is lost, and the one that takes its place has no link yet.
     lost: AtomicBool,
     coming: Mutex<Option<lost::Coming>>,
+    /// How many there are for whom the program goes on when the session is lost, beside channels.
+    going_on: AtomicUsize,
     /// Channels that wait to be opened again after a loss.
     reopening: Mutex<Vec<lost::Waiting>>,
     /// Numbers those who open channels.
@@ -239,6 +241,7 @@ impl SessionCore {
             life: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             coming: Mutex::default(),
+            going_on: AtomicUsize::new(0),
             reopening: Mutex::default(),
             callers: AtomicU64::new(0),
             control: Mutex::new(Control::new(side, control_limits(&limits))),

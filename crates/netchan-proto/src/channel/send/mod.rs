@@ -101,6 +101,8 @@ pub struct SendHalf {
     /// Bytes that the peer has granted, of which `credit` has what this end would keep.
     granted_bytes: u64,
     retained_bytes_max: u64,
+    /// How many values had been committed when it asked for a report because of that bound.
+    polled_at: u64,
     generation: u32,
     received: u64,
     taken: u64,
@@ -146,6 +148,7 @@ impl SendHalf {
             credit: Credit::new(limit, options.limit_bytes),
             granted_bytes: options.limit_bytes,
             retained_bytes_max: u64::MAX,
+            polled_at: 0,
             generation: 0,
             received: 0,
             taken: 0,
@@ -391,10 +394,7 @@ impl SendHalf {
             },
         )?;
         self.credit.commit(len as u64);
-        if !self.credit.has_bytes() && self.granted_bytes > self.credit.limit_bytes() {
-            // The peer sees no reason to report: it would take more.
-            self.poll_due = true;
-        }
+        self.ask_if_bound();
         self.answer_when_used();
         if planted::is(Mutant::RetainedDroppedAtCapacity) && self.committed() - self.taken >= self.capacity {
             self.retained.close_batch();

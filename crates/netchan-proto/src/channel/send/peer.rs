@@ -42,6 +42,16 @@ impl SendHalf {
             Mode::Rendezvous | Mode::Lease | Mode::Demand => limit,
         };
         self.credit.raise(limit, self.allowed_bytes());
+        self.ask_if_bound();
+    }
+
+    /// Where this end's own bound holds it up, the peer sees no reason to report: it is asked to, once.
+    pub(super) fn ask_if_bound(&mut self) {
+        let bound = !self.credit.has_bytes() && self.granted_bytes > self.credit.limit_bytes();
+        if bound && self.polled_at < self.committed() {
+            self.polled_at = self.committed();
+            self.poll_due = true;
+        }
     }
 
     /// The part of what the peer grants that this end would keep.

@@ -1,6 +1,5 @@
 //! The remote ends of a broadcast.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,6 +8,7 @@ use netchan_proto::hosted::{NotSent, ReceiverKey, WhenSlow};
 use parking_lot::Mutex;
 
 use super::super::Engine;
+use super::super::turn::OneAtATime;
 use super::{Cast, VALUE};
 use crate::error::SessionEnd;
 use crate::session::{RecvChan, SendChan, Service};
@@ -61,8 +61,8 @@ pub(crate) struct Inlet {
     /// A value that found no room, its number, and its channel: that must stay, even if its session ends, because whoever
     /// closed the session was told that the value had arrived.
     waiting: Mutex<Option<(u64, Bytes, Arc<RecvChan>)>>,
-    /// Calls of [`Inlet::work`] since whoever is at it last looked.
-    calls: AtomicUsize,
+    /// For [`Inlet::work`].
+    turn: OneAtATime,
 }
 
 impl Inlet {
@@ -71,7 +71,7 @@ impl Inlet {
             cast: Arc::clone(cast),
             chan: OnceLock::new(),
             waiting: Mutex::default(),
-            calls: AtomicUsize::new(0),
+            turn: OneAtATime::default(),
         })
     }
 
@@ -86,15 +86,8 @@ impl Inlet {
     /// Passes on what is here, as far as there is room. One task at a time does it, for all that call meanwhile.
     pub(super) fn work(self: Arc<Self>) {
         let Some(chan) = self.chan.get().and_then(Weak::upgrade) else { return };
-        if self.calls.fetch_add(1, Ordering::SeqCst) > 0 {
+        if !self.turn.run(|| self.pass_on(&chan)) {
             return;
-        }
-        loop {
-            let calls = self.calls.load(Ordering::SeqCst);
-            self.pass_on(&chan);
-            if self.calls.compare_exchange(calls, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                break;
-            }
         }
         let urgency = chan.state.lock().half.urgency();
         chan.report(urgency);

@@ -198,7 +198,11 @@ impl Cast {
     pub(super) fn gather(&self) {
         // The server's, whoever sends: others may stop while it goes on.
         let Some(runtime) = self.keeper.upgrade().and_then(|keeper| keeper.runtime()) else {
-            return self.run(|state, after| _ = state.serve_all(after));
+            return self.run(|state, after| {
+                if state.serve_all(after) {
+                    state.moved(after);
+                }
+            });
         };
         if std::mem::replace(&mut self.state.lock().gathering, true) {
             return;
@@ -242,7 +246,9 @@ impl Drop for Gathering {
         if let Some(cast) = self.cast.upgrade().filter(|_| !self.ended) {
             cast.run(|state, after| {
                 state.gathering = false;
-                _ = state.serve_all(after);
+                if state.serve_all(after) {
+                    state.moved(after);
+                }
             });
         }
     }
