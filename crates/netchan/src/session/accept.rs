@@ -174,9 +174,7 @@ impl SessionCore {
             message_bytes_max: self.longest_message(open.purpose, Mode::Cast),
         };
         let subscription = Subscription::new(cast);
-        let role = Role { service: Some(subscription.clone() as Arc<dyn Service>), ..Role::default() };
-        let half = SendHalf::new(open.id, &options);
-        let chan = self.insert_send(Arc::from(open.name.as_str()), half, role);
+        let chan = self.send_for(open, &options, subscription.clone());
         if !subscription.begin(when_slow, &chan) {
             self.table.lock().remove(&open.id);
             return self.refuse(open.id, RefuseCode::NotAvailable, "the broadcast is closed");
@@ -191,13 +189,52 @@ impl SessionCore {
 
     /// Accepts a client that sends into a broadcast.
     pub(crate) fn accept_inlet(self: &Arc<Self>, open: &Open, inlet: &Arc<Inlet>) {
-        let capacity = inlet.capacity();
+        self.accept_from(open, inlet.capacity(), Arc::clone(inlet) as Arc<dyn Service>, |chan| {
+            inlet.begin(chan)
+        });
+    }
+
+    /// Accepts a channel from which a service receives; `begin` is called before the peer knows of it.
+    pub(crate) fn accept_from(
+        self: &Arc<Self>,
+        open: &Open,
+        capacity: u64,
+        service: Arc<dyn Service>,
+        begin: impl FnOnce(&Arc<RecvChan>),
+    ) {
         let half = RecvHalf::new(open.id, &self.recv_options(WindowKind::Fixed { capacity }));
-        let role = Role { service: Some(Arc::clone(inlet) as Arc<dyn Service>), ..Role::default() };
+        let role = Role { service: Some(service), ..Role::default() };
         let chan = self.insert_recv(Arc::from(open.name.as_str()), half, role);
-        inlet.begin(&chan);
+        begin(&chan);
         let limit_bytes = self.limits.window_bytes;
         self.answer(Accept { id: open.id, mode: Mode::Credit, capacity, limit_bytes });
+    }
+
+    /// A channel into which a service sends, in place and not answered.
+    fn send_for(
+        self: &Arc<Self>,
+        open: &Open,
+        options: &SendOptions,
+        service: Arc<dyn Service>,
+    ) -> Arc<SendChan> {
+        let role = Role { service: Some(service), ..Role::default() };
+        self.insert_send(Arc::from(open.name.as_str()), SendHalf::new(open.id, options), role)
+    }
+
+    /// Accepts a channel into which a service sends; `begin` is called before the peer knows of it.
+    #[cfg(test)]
+    pub(crate) fn accept_for(
+        self: &Arc<Self>,
+        open: &Open,
+        service: Arc<dyn Service>,
+        begin: impl FnOnce(&Arc<SendChan>),
+    ) {
+        let (mode, capacity, limit_bytes) = (Mode::Credit, open.capacity, open.limit_bytes);
+        let message_bytes_max = self.message_bytes_max();
+        let chan =
+            self.send_for(open, &SendOptions { mode, capacity, limit_bytes, message_bytes_max }, service);
+        begin(&chan);
+        self.answer(Accept { id: open.id, mode, capacity, limit_bytes: 0 });
     }
 
     /// Answers for a hosted channel, whose half is in place: the hub must know it before the peer does.
