@@ -135,9 +135,9 @@ async fn a_shutdown_waits_for_results() -> Anything {
         }
         got
     });
+    let mut shutdown = Box::pin(server.shutdown(DEADLINE));
+    assert!(common::poll_once(&mut shutdown).await.is_pending());
     let working = tokio::spawn(async move {
-        // The shutdown has begun by then.
-        tokio::time::sleep(Duration::from_millis(30)).await;
         let mut task = Some(first);
         while let Some(done) = task.take() {
             assert_eq!(done.attempt(), 1);
@@ -147,7 +147,7 @@ async fn a_shutdown_waits_for_results() -> Anything {
         }
         drop((from, to, session));
     });
-    let report = within("shutdown", server.shutdown(DEADLINE)).await?;
+    let report = within("shutdown", shutdown).await?;
     assert!(report.is_complete(), "{report}");
     within("the worker", working).await?;
     assert_eq!(within("the results", collecting).await?, (0..8).collect::<Vec<_>>());

@@ -87,12 +87,12 @@ async fn a_close_without_a_connection_arrives_with_the_next() -> Anything {
     proxy.cut();
     until(&mut events, |event| matches!(event, SessionEvent::Suspended { .. })).await;
     sender.send(1).await?;
-    let closing = tokio::spawn(async move { session.close(DEADLINE).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut closing = Box::pin(session.close(DEADLINE));
+    assert!(common::poll_once(&mut closing).await.is_pending());
     proxy.resume();
     assert_eq!(within("recv", receiver.recv()).await?, Some(1));
     assert_eq!(within("the end", receiver.recv()).await?, None);
-    assert!(within("close", closing).await??.is_complete());
+    assert!(within("close", closing).await?.is_complete());
     eventually("it has left", || server.clients().is_empty()).await;
     Ok(())
 }

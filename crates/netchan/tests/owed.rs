@@ -125,6 +125,73 @@ async fn a_send_that_was_in_doubt_is_not_given_back_once_more() -> Anything {
     Ok(())
 }
 
+/// Who gives back a value whose send waited through the loss of its session, and then through that of the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum GivenBack {
+    /// The send was dropped.
+    Dropped,
+    /// The send was asked.
+    Asked,
+    /// The send was still there when the others were handed out, and dropped afterwards.
+    DroppedLast,
+}
+
+#[tokio::test]
+async fn a_send_that_waits_through_two_sessions_keeps_its_claim() -> Anything {
+    // There is a place for the value in the second session, or it is still owed when that ends.
+    for (places, how) in [1, 0].into_iter().flat_map(|places| {
+        [GivenBack::Dropped, GivenBack::Asked, GivenBack::DroppedLast].map(|how| (places, how))
+    }) {
+        let identity = Identity::generate();
+        let first = Mortal::start(&common::own_address(), &identity).await;
+        let address = first.address();
+        let values = first.server().receiver::<u32>("values", 4)?;
+        let session = dial(first.server().ticket(), Config::default()).await?;
+        let mut events = session.events();
+        let sender = session.sender_with("values", on_loss(LossPolicy::Resend)).await?;
+        // With credit, the send commits its value when it is first asked.
+        drop(within("credit", sender.reserve()).await?);
+        let mut acked = Box::pin(sender.send_acked(1));
+        assert!(common::poll_once(&mut acked).await.is_pending());
+        assert_eq!(sender.stats().sent, 1);
+        sender.send(2).await?;
+        within("flush", sender.flush()).await?;
+        std::mem::forget(values);
+        first.kill();
+        let second = Mortal::start(&address, &identity).await;
+        let (to, _values) = second.server().channel::<u32>("values", 2)?;
+        for n in places..2 {
+            to.send(u32::try_from(n)?).await?;
+        }
+        until(&mut events, |event| matches!(event, SessionEvent::Reopened { .. })).await;
+        common::eventually("what there is a place for is sent again", || sender.stats().sent == places).await;
+        session.close(Duration::ZERO).await?;
+        let (own, other) = (Unsettled::InDoubt(1), Unsettled::InDoubt(2));
+        let context = format!("{places} places, {how:?}");
+        match how {
+            GivenBack::Dropped => {
+                drop(acked);
+                assert_eq!(sender.take_unsettled(), [own, other], "{context}");
+            }
+            GivenBack::Asked => {
+                assert_eq!(sender.take_unsettled(), [other], "{context}");
+                let outcome = within("its outcome", acked).await;
+                assert!(
+                    matches!(outcome, Err(SendError::InDoubt { value: 1, .. })),
+                    "{context}: {outcome:?}"
+                );
+            }
+            GivenBack::DroppedLast => {
+                assert_eq!(sender.take_unsettled(), [other], "{context}");
+                drop(acked);
+                assert_eq!(sender.take_unsettled(), [own], "{context}");
+            }
+        }
+        assert_eq!(sender.take_unsettled(), [], "{context}");
+    }
+    Ok(())
+}
+
 /// A server that keeps crashing: what a program does between two sessions is not forgotten with them.
 #[tokio::test]
 async fn a_channel_that_was_touched_between_two_losses_is_written_again() -> Anything {

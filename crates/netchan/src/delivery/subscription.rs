@@ -1,7 +1,6 @@
 //! The channels of one subscription, and others in their place when its session was lost.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::wire::Purpose;
@@ -15,19 +14,10 @@ use crate::opening;
 use crate::options::{ChannelOptions, LossPolicy};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, Opened, RecvHandle, Service, SessionCore};
+use crate::session::{Direction, Opened, REFUSALS_MAX, RecvHandle, Service, SessionCore, reopen_pause};
 
 /// Outcomes that may be on their way. They are taken as they come.
 const OUTCOMES_CAPACITY: usize = 1_024;
-
-/// The first pause before a channel is asked for once more that nobody hosts yet; it doubles, up to the longest.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
-
-/// The longest.
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
-
-/// With the pauses between, about half a minute.
-const ATTEMPTS_MAX: u32 = 12;
 
 /// One life of a subscription: it ends with its session.
 pub(super) struct Shared<T> {
@@ -103,8 +93,7 @@ impl<T: Send + 'static> Subscription<T> {
     }
 
     async fn open_again(&self, end: SessionEnd) -> Result<Shared<T>, SessionEnd> {
-        let mut pause = AGAIN_AFTER;
-        for _ in 0..ATTEMPTS_MAX {
+        for refusals in 1..=REFUSALS_MAX {
             let goes_on = self.options.on_loss != LossPolicy::Fail && !self.core.is_closing();
             if !goes_on || self.core.wait_connected().await.is_err() {
                 break;
@@ -116,10 +105,7 @@ impl<T: Send + 'static> Subscription<T> {
                     | OpenError::Declined { .. }
                     | OpenError::LimitReached { .. }
                     | OpenError::Lost { .. },
-                ) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(AGAIN_AFTER_MAX);
-                }
+                ) => tokio::time::sleep(reopen_pause(refusals)).await,
                 Err(error) => return Err(SessionEnd::Lost(format!("not opened again: {error}"))),
             }
         }

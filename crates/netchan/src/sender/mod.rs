@@ -1,8 +1,10 @@
 //! The sending handle.
 
+mod failure;
 mod op;
 mod permit;
 mod sink;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -220,7 +222,7 @@ impl<T: Send + 'static> Sender<T> {
     /// Cancel safe.
     pub async fn flush(&self) -> Result<(), FlushError> {
         match &self.shared.backend {
-            Backend::Wire(handle) => op::flush(&handle.0).await,
+            Backend::Wire(handle) => watch::flush(&handle.0).await,
             // What a server sends into its own channel is there at once.
             Backend::Hub(_) => Ok(()),
         }
@@ -275,7 +277,7 @@ impl<T: Send + 'static> Sender<T> {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn closed(&self) -> CloseReason {
-        op::closed(self).await
+        watch::closed(self).await
     }
 
     /// Whether the channel takes no more values.
@@ -291,7 +293,7 @@ impl<T: Send + 'static> Sender<T> {
             Backend::Wire(handle) => {
                 let state = reentry::enter(&handle.0.state);
                 let closed = state.half.closed().map(CloseReason::from);
-                closed.or_else(|| state.end.as_ref().map(op::end_reason))
+                closed.or_else(|| state.end.as_ref().map(failure::end_reason))
             }
             Backend::Hub(sender) => sender.hub.closed(),
         }

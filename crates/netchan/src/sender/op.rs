@@ -7,14 +7,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use netchan_proto::channel::{PushError, Pushed, Withdrawal};
+use netchan_proto::channel::{Pushed, Withdrawal};
 use netchan_proto::hosted::SenderKey;
 use netchan_proto::wire::Mode;
 use tokio::task::coop;
 
+use super::failure::Failure;
+use super::watch::wait_withdrawn;
 use super::{Backend, Expired, Sender, Shared, in_doubt};
-use crate::codec::EncodeError;
-use crate::error::{CloseReason, FlushError, SendError, SendTimeoutError, SessionEnd, TrySendError};
+use crate::error::{CloseReason, SendError, SendTimeoutError, TrySendError};
 use crate::hub::{Acquired, Hub, OfferOutcome};
 use crate::reentry::{self, Busy};
 use crate::session::{SendChan, SendState};
@@ -22,13 +23,6 @@ use crate::wait::Ticket;
 
 /// How long an offer whose time is over waits for the peer to say that it is withdrawn.
 const WITHDRAW_WAIT: Duration = Duration::from_millis(250);
-
-pub(super) fn end_reason(end: &SessionEnd) -> CloseReason {
-    match end {
-        SessionEnd::ClosedByPeer(reason) => reason.clone(),
-        end => CloseReason::new(0, end.to_string()),
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -133,7 +127,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                 let withdrawal = {
                     let mut state = chan.state.lock();
                     if state.knows_taken(op.life, seq) {
-                        state.claims.drop_stake(seq);
+                        state.claims.drop_stake(op.life, seq);
                         return Ok(());
                     }
                     if state.life != op.life {
@@ -141,13 +135,12 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
                         return Err(SendTimeoutError::Send(failure.with(value)));
                     }
                     let withdrawal = state.half.withdraw(seq);
-                    let taken = state.half.taken();
                     let kept = withdrawal == Withdrawal::Withdrawn && state.half.peer_closed().is_some();
                     if withdrawal == Withdrawal::Asked || kept {
                         // The value goes back from here, whatever becomes of the offer.
-                        state.claims.give_back(seq, taken);
+                        state.give_back(op.life, seq);
                     } else {
-                        state.claims.drop_stake(seq);
+                        state.claims.drop_stake(op.life, seq);
                     }
                     withdrawal
                 };
@@ -310,15 +303,14 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     fn poll_out(&mut self, cx: &Context<'_>, chan: &Arc<SendChan>, seq: u64) -> Poll<Result<u64, Failure>> {
         let mut state = chan.state.lock();
         let outcome = if state.knows_taken(self.life, seq) {
-            state.claims.drop_stake(seq);
+            state.claims.drop_stake(self.life, seq);
             Ok(seq)
         } else if state.life != self.life || state.end.is_some() {
             Err(self.lost(chan, &mut state, seq))
         } else if let Some(reason) = state.half.peer_closed() {
             // The peer counted what it took when it closed, and this was not among it.
             let failure = Failure::Closed(reason.into());
-            let taken = state.half.taken();
-            state.claims.give_back(seq, taken);
+            state.give_back(self.life, seq);
             Err(failure)
         } else {
             state.watchers.wait(&mut self.watch, cx.waker());
@@ -335,11 +327,10 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     /// The session ended before the fate of the value was known: it goes back, and nobody else gives it back.
     fn lost(&self, chan: &SendChan, state: &mut SendState, seq: u64) -> Failure {
         let end = state.lost();
+        state.give_back(self.life, seq);
         if !state.claims.are_of(self.life) {
             return Failure::InDoubt(end);
         }
-        let taken = state.half.taken();
-        state.claims.give_back(seq, taken);
         // An offer has its sender, who knows now; a value is on its way again all the same.
         let sent_again = state.end.is_none() && chan.resends() && state.half.mode() != Mode::Rendezvous;
         if sent_again || state.half.may_have_left(seq) { Failure::InDoubt(end) } else { Failure::ended(&end) }
@@ -452,9 +443,7 @@ impl<T> Drop for SendOp<'_, T> {
                 }
                 if let Stage::Out(seq) = self.stage {
                     let mut state = handle.0.state.lock();
-                    if state.claims.are_of(self.life) {
-                        state.claims.drop_stake(seq);
-                    }
+                    state.claims.drop_stake(self.life, seq);
                     // A value that was committed stays so; an offer is taken back.
                     let current = state.life == self.life;
                     if current && (!self.acked || state.half.mode() == Mode::Rendezvous) {
@@ -495,28 +484,6 @@ pub(super) fn leave(chan: &Arc<SendChan>, ticket: &mut Option<Ticket>) {
     }
 }
 
-/// Waits for the outcome of a withdrawal: whether it was withdrawn; `None` when the session ended first.
-async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64, life: u64) -> Option<bool> {
-    let mut watch = WatchGuard { chan: &chan, ticket: None };
-    poll_fn(|cx| {
-        let mut state = chan.state.lock();
-        if state.life != life {
-            return Poll::Ready(None);
-        }
-        let outcome = match state.half.withdraw(seq) {
-            Withdrawal::Withdrawn => Some(true),
-            Withdrawal::Taken => Some(false),
-            Withdrawal::Asked if state.end.is_some() || state.half.peer_closed().is_some() => None,
-            Withdrawal::Asked => {
-                state.watchers.wait(&mut watch.ticket, cx.waker());
-                return Poll::Pending;
-            }
-        };
-        Poll::Ready(outcome)
-    })
-    .await
-}
-
 /// Waits for an offer in a channel hosted here; dropped, the offer is left to itself.
 struct OfferWatch {
     hub: Arc<Hub>,
@@ -526,119 +493,5 @@ struct OfferWatch {
 impl Drop for OfferWatch {
     fn drop(&mut self) {
         self.hub.abandon_offer(self.key);
-    }
-}
-
-/// A failure without its value.
-pub(super) enum Failure {
-    Closed(CloseReason),
-    Lost(SessionEnd),
-    InDoubt(SessionEnd),
-    TooLarge(usize),
-    Encode(EncodeError),
-    Reentrant,
-}
-
-impl Failure {
-    pub(super) fn ended(end: &SessionEnd) -> Self {
-        if end.is_plain() { Self::Closed(end_reason(end)) } else { Self::Lost(end.clone()) }
-    }
-
-    pub(super) fn with<T>(self, value: T) -> SendError<T> {
-        match self {
-            Self::Closed(reason) => SendError::Closed { value, reason },
-            Self::Lost(end) => SendError::Lost { value, end },
-            Self::InDoubt(end) => SendError::InDoubt { value, end },
-            Self::TooLarge(bytes_max) => SendError::TooLarge { value, bytes_max },
-            Self::Encode(error) => SendError::Encode { value, error },
-            Self::Reentrant => SendError::Reentrant { value },
-        }
-    }
-}
-
-impl From<PushError<EncodeError>> for Failure {
-    fn from(error: PushError<EncodeError>) -> Self {
-        match error {
-            PushError::TooLarge { bytes_max } => Self::TooLarge(bytes_max),
-            PushError::Encode(error) => Self::Encode(error),
-            PushError::Closed | PushError::Full => Self::Closed(CloseReason::new(0, "")),
-        }
-    }
-}
-
-pub(super) async fn flush(chan: &Arc<SendChan>) -> Result<(), FlushError> {
-    let mut asked = None;
-    let mut watch = WatchGuard { chan, ticket: None };
-    poll_fn(|cx| {
-        let mut state = reentry::enter(&chan.state);
-        // While values are owed from a session that was lost, their numbers are not known.
-        if asked.is_none() && !state.half.is_held() {
-            asked = Some((state.half.committed(), state.life));
-            state.half.request_report();
-            drop(state);
-            chan.kick(true);
-            state = reentry::enter(&chan.state);
-        }
-        let outcome = if asked.is_some_and(|(_, life)| state.life != life) {
-            Err(FlushError::Lost(state.lost()))
-        } else if asked.is_some_and(|(goal, _)| state.half.received() >= goal) {
-            Ok(())
-        } else if let Some(reason) = state.half.peer_closed() {
-            Err(FlushError::Closed(reason.into()))
-        } else if let Some(end) = &state.end {
-            Err(FlushError::Lost(end.clone()))
-        } else {
-            state.watchers.wait(&mut watch.ticket, cx.waker());
-            return Poll::Pending;
-        };
-        Poll::Ready(outcome)
-    })
-    .await
-}
-
-pub(super) async fn closed<T: Send + 'static>(sender: &Sender<T>) -> CloseReason {
-    match &sender.shared.backend {
-        Backend::Wire(handle) => {
-            let chan = &handle.0;
-            let mut watch = WatchGuard { chan, ticket: None };
-            poll_fn(|cx| {
-                let mut state = reentry::enter(&chan.state);
-                let reason = state.half.closed().map(CloseReason::from);
-                if let Some(reason) = reason.or_else(|| state.end.as_ref().map(end_reason)) {
-                    return Poll::Ready(reason);
-                }
-                state.watchers.wait(&mut watch.ticket, cx.waker());
-                Poll::Pending
-            })
-            .await
-        }
-        Backend::Hub(sender) => {
-            let mut watch = HubWatchGuard { hub: &sender.hub, ticket: None };
-            poll_fn(|cx| watch.hub.poll_closed(cx, &mut watch.ticket)).await
-        }
-    }
-}
-
-struct WatchGuard<'a> {
-    chan: &'a Arc<SendChan>,
-    ticket: Option<Ticket>,
-}
-
-impl Drop for WatchGuard<'_> {
-    fn drop(&mut self) {
-        if self.ticket.is_some() {
-            self.chan.state.lock().watchers.leave(&mut self.ticket);
-        }
-    }
-}
-
-struct HubWatchGuard<'a> {
-    hub: &'a Arc<Hub>,
-    ticket: Option<Ticket>,
-}
-
-impl Drop for HubWatchGuard<'_> {
-    fn drop(&mut self) {
-        self.hub.leave_watchers(&mut self.ticket);
     }
 }

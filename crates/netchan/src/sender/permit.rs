@@ -8,7 +8,8 @@ use netchan_proto::channel::Pushed;
 use netchan_proto::wire::Mode;
 use tokio::task::coop;
 
-use super::op::{Failure, encode_alone, end_reason, leave};
+use super::failure::{Failure, end_reason};
+use super::op::{encode_alone, leave};
 use super::{Backend, Sender};
 use crate::error::{CloseReason, ReserveError, SendError};
 use crate::hub::Acquired;

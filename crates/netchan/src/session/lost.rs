@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use netchan_proto::channel::{CloseReason, PushError, RecvHalf, SendHalf, close_code};
+use netchan_proto::channel::{RecvHalf, SendHalf};
 use netchan_proto::session::{ClientLinks, Control};
 
-use super::claims::{Claims, Unsettled};
 use super::link::NewLink;
 use super::open::{Asker, OpenSpec, Opening};
+use super::owed::{Owed, OwedValue};
 use super::state::{SessionEvent, SessionState};
-use super::{Chan, RecvChan, SendChan, SessionCore, control_limits};
+use super::{Chan, RecvChan, SendChan, SendState, SessionCore, control_limits};
 use crate::error::SessionEnd;
 use crate::options::LossPolicy;
 use crate::patience;
@@ -23,6 +22,11 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long to wait after a channel could not be opened again, so many times.
+pub(crate) fn reopen_pause(refusals: u32) -> Duration {
+    REOPEN_PAUSE.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(REOPEN_PAUSE_MAX)
+}
 
 /// What the next confirmation of a link means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,43 +43,6 @@ pub(super) enum Coming {
 pub(crate) struct Reopen {
     pub(super) policy: LossPolicy,
     pub(super) spec: OpenSpec,
-}
-
-/// What a sending end owes from a session that was lost, before anything else is sent.
-#[derive(Default)]
-pub(crate) struct Owed {
-    /// Oldest first.
-    values: VecDeque<OwedValue>,
-}
-
-struct OwedValue {
-    bytes: Bytes,
-    /// It may have been received.
-    in_doubt: bool,
-    /// Its send has given it back, or will.
-    returned: bool,
-}
-
-impl Owed {
-    pub(super) fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// How many certainly did not arrive, and how many may have.
-    pub(super) fn count(&self) -> (u64, u64) {
-        let in_doubt = self.values.iter().filter(|value| value.in_doubt).count() as u64;
-        (self.values.len() as u64 - in_doubt, in_doubt)
-    }
-
-    /// Takes out what nobody else gives back.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Unsettled> {
-        let values = std::mem::take(&mut self.values).into_iter();
-        values.filter(|value| !value.returned).map(|value| (value.bytes, value.in_doubt))
-    }
 }
 
 /// A channel that waits to be opened again.
@@ -175,7 +142,7 @@ impl SessionCore {
 
     /// Nobody there hosts, or takes, the channel yet: asks again in a while.
     pub(super) fn reopen_later(self: &Arc<Self>, chan: Chan, refusals: u32) {
-        let pause = REOPEN_PAUSE.saturating_mul(1 << (refusals - 1).min(16)).min(REOPEN_PAUSE_MAX);
+        let pause = reopen_pause(refusals);
         let core = Arc::clone(self);
         let life = self.life();
         self.await_reopening(chan.clone());
@@ -349,17 +316,15 @@ impl SendChan {
             let mut values = VecDeque::new();
             // An offer has its own sender waiting, who is told that it is in doubt.
             let offers = state.half.is_rendezvous();
-            let super::SendState { half, claims, .. } = &mut *state;
+            let SendState { half, claims, .. } = &mut *state;
             half.for_each_unsettled(|value| {
                 if !offers {
-                    let (bytes, in_doubt) = (value.payload.into_bytes(), value.in_doubt);
-                    values.push_back(OwedValue { bytes, in_doubt, returned: claims.has(value.seq) });
+                    values.push_back(OwedValue::new(value, claims));
                 }
             });
-            values.append(&mut owed.values);
-            owed.values = values;
+            owed.go_before(values);
         } else {
-            owed.values.clear();
+            owed = Owed::default();
         }
         half.bound(self.core.limits.window_bytes_max);
         half.hold(true);
@@ -370,8 +335,9 @@ impl SendChan {
         self.core.replayed.fetch_add(state.half.replayed(), Ordering::Relaxed);
         self.set_id(half.id());
         state.half = half;
+        let life = state.life;
+        state.claims.go_on(life, owed.stakes());
         state.owed = owed;
-        state.claims = Claims::new(state.life);
         // Written below.
         _ = state.pay();
         state.watchers.wake_all();
@@ -379,50 +345,6 @@ impl SendChan {
         insert();
         self.writable();
         self.kick(true);
-    }
-}
-
-impl super::SendState {
-    /// Sends what is owed, as far as there is credit; then others may send. Says whether there may be something to write.
-    pub(super) fn pay(&mut self) -> bool {
-        if !self.half.is_held() {
-            return false;
-        }
-        self.half.hold(false);
-        while let Some(OwedValue { bytes, in_doubt, returned }) = self.owed.values.front() {
-            let (bytes, returned) = (bytes.clone(), *returned);
-            match self.half.push_owed(*in_doubt, |item| item.share(bytes)) {
-                Ok(pushed) => {
-                    if returned {
-                        self.claims.give_back(pushed.seq, self.half.taken());
-                    }
-                    self.owed.values.pop_front();
-                }
-                Err(PushError::Full) => {
-                    self.half.want(self.waiting());
-                    self.half.hold(true);
-                    return true;
-                }
-                // What is left stays with what `take_unsettled` finds.
-                Err(PushError::Closed) => break,
-                Err(PushError::TooLarge { .. } | PushError::Encode(_)) => {
-                    let why = "a value to be sent again is longer than the server takes now";
-                    self.end.get_or_insert_with(|| SessionEnd::Lost(why.to_owned()));
-                    self.half.reset(CloseReason { code: close_code::ABANDONED, reason: why.to_owned() });
-                    self.senders.wake_all();
-                    self.watchers.wake_all();
-                    return true;
-                }
-            }
-        }
-        // Those who wait asked in a session that is over.
-        self.half.want(self.waiting());
-        true
-    }
-
-    /// How many values wait for credit.
-    pub(crate) fn waiting(&self) -> u64 {
-        (self.owed.len() + self.senders.len()) as u64
     }
 }
 

@@ -20,7 +20,7 @@ use crate::options::LossPolicy;
 
 /// How often a channel that is opened again may be refused because nobody hosts or takes it yet: with the pauses between,
 /// about half a minute after the server's start.
-const REFUSALS_MAX: u32 = 12;
+pub(crate) const REFUSALS_MAX: u32 = 12;
 
 /// Which half is wanted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

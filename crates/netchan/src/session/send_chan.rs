@@ -9,7 +9,8 @@ use netchan_proto::id::ChannelId;
 use parking_lot::Mutex;
 
 use super::claims::Claims;
-use super::lost::{Owed, Reopen};
+use super::lost::Reopen;
+use super::owed::Owed;
 use super::{Chan, Role, Service, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;

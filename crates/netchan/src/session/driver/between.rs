@@ -39,7 +39,7 @@ impl Driver {
             return Err(SessionEnd::Disconnected(reason));
         }
         if core.redial.is_none() && !core.is_greeted() {
-            // Whoever set it up may have it, and come back; nobody is told of it, and it counts against no limit.
+            // Whoever set it up may have it, and come back; nobody is told of it.
             core.board.change(SessionState::Suspended, None);
             self.give_up_at = Some(Instant::now() + UNCONFIRMED_LIFETIME.min(core.limits.session_lifetime));
             return Ok(());
