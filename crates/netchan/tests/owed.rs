@@ -280,3 +280,29 @@ async fn a_replacement_that_comes_to_nothing_ends_no_session() -> Anything {
     join_all(scenes).await;
     Ok(())
 }
+
+/// Nothing is looked for one by one among the others.
+#[tokio::test]
+async fn thousands_of_channels_are_opened_again_and_closed() -> Anything {
+    const CHANNELS: usize = 8_000;
+    let identity = Identity::generate();
+    let first = Mortal::start(&common::own_address(), &identity).await;
+    let address = first.address();
+    let values = first.server().receiver::<u32>("values", 4)?;
+    let session = dial(first.server().ticket(), Config::default()).await?;
+    let openings = (0..CHANNELS).map(|_| session.sender_with("values", on_loss(LossPolicy::Resend)));
+    let senders = within("open", join_all(openings)).await;
+    std::mem::forget(values);
+    first.kill();
+    let second = Mortal::start(&address, &identity).await;
+    let _values = second.server().receiver::<u32>("values", 4)?;
+    common::eventually("all are there again", || {
+        second.server().clients().first().is_some_and(|client| client.channels().len() == CHANNELS)
+    })
+    .await;
+    let report = within("close", session.close(Duration::MAX)).await?;
+    assert!(report.is_complete(), "{report}");
+    assert!(senders.iter().flatten().all(Sender::is_closed));
+    assert_eq!(senders.iter().flatten().count(), CHANNELS);
+    Ok(())
+}

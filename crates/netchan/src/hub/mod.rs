@@ -5,7 +5,6 @@
 //! after the lock is released.
 
 mod cast;
-
 mod engine;
 mod holder;
 mod local;
@@ -29,7 +28,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) use self::cast::{Cast, CastNext, Inlet, LAGGED, Subscription, VALUE};
-
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
 pub(crate) use self::holder::Holder;

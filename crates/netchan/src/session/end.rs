@@ -189,7 +189,7 @@ impl SessionCore {
         let end = self.end.get().unwrap_or(&SessionEnd::ClosedHere);
         let table = std::mem::take(&mut *self.table.lock());
         let reopening = std::mem::take(&mut *self.reopening.lock());
-        for chan in table.into_values().chain(reopening.into_iter().map(|waiting| waiting.chan)) {
+        for chan in table.into_values().chain(reopening.into_values().map(|waiting| waiting.chan)) {
             match chan {
                 Chan::Send(chan) => {
                     self.note_replayed(&chan);

@@ -52,13 +52,6 @@ pub(super) struct Waiting {
     claimed: bool,
 }
 
-impl Waiting {
-    fn claim(&mut self) -> Chan {
-        self.claimed = true;
-        self.chan.clone()
-    }
-}
-
 impl Reopen {
     fn goes_on(&self) -> bool {
         self.policy != LossPolicy::Fail
@@ -132,7 +125,7 @@ impl SessionCore {
     /// Opens the channels again that wait for it.
     pub(super) fn reopen(self: &Arc<Self>) {
         // Nothing is locked under the list: whoever holds a channel may look for it there.
-        let waiting: Vec<_> = self.reopening.lock().iter().map(|waiting| waiting.chan.clone()).collect();
+        let waiting: Vec<_> = self.reopening.lock().values().map(|waiting| waiting.chan.clone()).collect();
         for chan in waiting {
             if !chan.drains() && self.claim_reopening(&chan) {
                 self.reopen_one(chan, 0);
@@ -156,7 +149,7 @@ impl SessionCore {
     }
 
     fn await_reopening(&self, chan: Chan) {
-        self.reopening.lock().push(Waiting { chan: chan.clone(), claimed: false });
+        self.reopening.lock().insert(chan.address(), Waiting { chan: chan.clone(), claimed: false });
         // Whoever ends the session tells those that wait, but may have been here already.
         if let Some(end) = self.end.get()
             && self.take_reopening(&chan)
@@ -167,18 +160,15 @@ impl SessionCore {
 
     /// Takes a channel from among those that wait to be opened again. False if it does not wait.
     pub(super) fn take_reopening(&self, chan: &Chan) -> bool {
-        let mut reopening = self.reopening.lock();
-        let before = reopening.len();
-        reopening.retain(|waiting| !waiting.chan.is(chan));
-        reopening.len() < before
+        self.reopening.lock().remove(&chan.address()).is_some()
     }
 
     /// Whether the caller is the one who sees to a channel that waits. It stays listed until it has been asked for, so that
     /// at no time it seems that nothing is left to do for it.
     fn claim_reopening(&self, chan: &Chan) -> bool {
         let mut reopening = self.reopening.lock();
-        let waiting = reopening.iter_mut().find(|waiting| waiting.chan.is(chan) && !waiting.claimed);
-        waiting.map(Waiting::claim).is_some()
+        let waiting = reopening.get_mut(&chan.address()).filter(|waiting| !waiting.claimed);
+        waiting.map(|waiting| waiting.claimed = true).is_some()
     }
 
     /// The program has closed a receiving end. If that waits to be opened again, it has no more reason to.
@@ -247,11 +237,11 @@ impl SessionCore {
 }
 
 impl Chan {
-    pub(super) fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Send(one), Self::Send(other)) => Arc::ptr_eq(one, other),
-            (Self::Recv(one), Self::Recv(other)) => Arc::ptr_eq(one, other),
-            _ => false,
+    /// Tells it from every other channel that is kept.
+    pub(super) fn address(&self) -> usize {
+        match self {
+            Self::Send(chan) => Arc::as_ptr(chan).addr(),
+            Self::Recv(chan) => Arc::as_ptr(chan).addr(),
         }
     }
 

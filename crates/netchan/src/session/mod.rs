@@ -25,7 +25,7 @@ mod state;
 mod survey;
 mod traffic;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -165,8 +165,8 @@ pub(crate) struct SessionCore {
     coming: Mutex<Option<lost::Coming>>,
     /// How many there are for whom the program goes on when the session is lost, beside channels.
     going_on: AtomicUsize,
-    /// Channels that wait to be opened again after a loss.
-    reopening: Mutex<Vec<lost::Waiting>>,
+    /// Channels that wait to be opened again after a loss, by their addresses.
+    reopening: Mutex<HashMap<usize, lost::Waiting>>,
     /// Numbers those who open channels.
     callers: AtomicU64,
     control: Mutex<Control>,
@@ -467,13 +467,15 @@ impl SessionCore {
 
     /// Those as well that wait to be opened again. Looked for in the order in which they move on, so that none is missed.
     fn all_channels(&self) -> Vec<Chan> {
-        let mut channels: Vec<_> = self.reopening.lock().iter().map(|waiting| waiting.chan.clone()).collect();
-        let opening: Vec<_> = self.opening.lock().values().filter_map(open::Opening::chan).cloned().collect();
-        for chan in opening.into_iter().chain(self.channels()) {
-            if !channels.iter().any(|other| other.is(&chan)) {
-                channels.push(chan);
-            }
+        let mut channels: Vec<_> =
+            self.reopening.lock().values().map(|waiting| waiting.chan.clone()).collect();
+        channels.extend(self.opening.lock().values().filter_map(open::Opening::chan).cloned());
+        if channels.is_empty() {
+            return self.channels();
         }
+        channels.extend(self.channels());
+        let mut seen = HashSet::with_capacity(channels.len());
+        channels.retain(|chan| seen.insert(chan.address()));
         channels
     }
 }
