@@ -46,7 +46,7 @@ fn attempt(link: u8, who: Fingerprint, resume: Option<ResumeFrom>) -> Attempt {
     let mut client = InsecureStub::client(&[link], who, hello(), resume).expect("a small Hello");
     let mut server = InsecureStub::server(&[link], SERVER);
     let bytes = client.poll_output().expect("the Hello");
-    server.handle_input(&bytes, 0).expect("a good Hello");
+    server.handle_input(&bytes).expect("a good Hello");
     let hello = server.poll_hello().expect("the Hello is here");
     Attempt { client, server, hello }
 }
@@ -57,7 +57,7 @@ impl Attempt {
         self.server.accept(accepted(epoch), proof).expect("it was asked");
         let server = self.server.poll_established().expect("the server is done");
         let bytes = self.server.poll_output().expect("the Welcome");
-        self.client.handle_input(&bytes, 0).expect("a good Welcome");
+        self.client.handle_input(&bytes).expect("a good Welcome");
         Both { client: self.client.poll_established().expect("the client is done"), server }
     }
 }

@@ -223,7 +223,7 @@ impl Context {
                 true
             }
         };
-        match stub.handle_input(input, 0) {
+        match stub.handle_input(input) {
             Ok(taken) => _ = input.drain(..taken),
             Err(HandshakeError::Refused { .. }) => return Shake::Refused,
             Err(_) => return Shake::Gone,

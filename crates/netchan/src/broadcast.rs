@@ -10,9 +10,10 @@ use netchan_proto::channel::PushError;
 use netchan_proto::hosted::NotSent;
 use tokio::task::coop;
 
-use crate::codec::{Codec, EncodeContext, EncodeError};
+use crate::codec::{Codec, EncodeError};
 use crate::error::{AssignError, CloseReason, SendError, TrySendError};
 use crate::hub::{Cast, Engine, HostedInfo, VALUE};
+use crate::limits::MessageLimits;
 use crate::options::WhenSlow;
 use crate::receiver::Receiver;
 use crate::wait::Ticket;
@@ -31,7 +32,7 @@ pub struct Broadcast<T> {
 struct Shared<T> {
     cast: Arc<Cast>,
     codec: Arc<dyn Codec<T>>,
-    message_bytes_max: usize,
+    limits: MessageLimits,
 }
 
 impl<T> Drop for Shared<T> {
@@ -72,8 +73,8 @@ impl Failure {
 }
 
 impl<T: Send + 'static> Broadcast<T> {
-    pub(crate) fn new(cast: Arc<Cast>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
-        Self { shared: Arc::new(Shared { cast, codec, message_bytes_max }) }
+    pub(crate) fn new(cast: Arc<Cast>, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Self {
+        Self { shared: Arc::new(Shared { cast, codec, limits }) }
     }
 
     /// Sends a value to those who subscribe now. It waits only for subscribers that [block](WhenSlow::Block).
@@ -146,9 +147,9 @@ impl<T: Send + 'static> Broadcast<T> {
     /// Subscribes in this process. `None` once the broadcast is closed.
     #[must_use]
     pub fn subscribe(&self, when_slow: WhenSlow) -> Option<Receiver<T>> {
-        let Shared { cast, codec, message_bytes_max } = &*self.shared;
+        let Shared { cast, codec, limits } = &*self.shared;
         let key = cast.subscribe(when_slow.into())?;
-        Some(Receiver::subscribed(Arc::clone(cast), key, Arc::clone(codec), *message_bytes_max))
+        Some(Receiver::subscribed(Arc::clone(cast), key, Arc::clone(codec), *limits))
     }
 
     /// How many subscribe now, here and at clients, those included whose connection is gone for the moment.
@@ -205,15 +206,15 @@ impl<T: Send + 'static> Broadcast<T> {
     }
 
     fn encode(&self, value: &T) -> Result<Bytes, Failure> {
-        let Shared { cast, codec, message_bytes_max } = &*self.shared;
-        let mut cx = EncodeContext::new(&cast.spec().name, *message_bytes_max);
+        let Shared { cast, codec, limits } = &*self.shared;
+        let mut cx = limits.encoding(&cast.spec().name);
         // The head takes nothing from the value.
-        let encoded = netchan_proto::channel::encode_alone(*message_bytes_max + 1, |item| {
+        let encoded = netchan_proto::channel::encode_alone(limits.bytes_max + 1, |item| {
             item.push(VALUE)?;
             codec.encode(value, &mut cx, item)
         });
         encoded.map_err(|error| match error {
-            PushError::TooLarge { .. } => Failure::TooLarge(*message_bytes_max),
+            PushError::TooLarge { .. } => Failure::TooLarge(limits.bytes_max),
             PushError::Encode(error) => Failure::Encode(error),
             PushError::Full | PushError::Closed => Failure::Closed(CloseReason::new(0, "")),
         })

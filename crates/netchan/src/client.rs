@@ -23,7 +23,10 @@ use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, Events, SessionCore, SessionEvent, SessionState, SessionStats, Upper};
+use crate::session::{
+    CloseReport, Events, Relink, SessionCore, SessionEvent, SessionState, SessionStats, Upper,
+};
+use crate::ticket::TicketError;
 use crate::wait::Ticket as Place;
 
 /// Dials the server that a ticket names, trying its addresses in turn. The connection is encrypted and both ends have
@@ -54,12 +57,13 @@ pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, Di
     let limits = dialer.limits();
     let upper = Arc::new(ClientUpper::default());
     let above: Arc<dyn Upper> = upper.clone();
-    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(dialer));
+    let relink: Arc<dyn Relink> = dialer.clone();
+    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(relink));
     core.add_handle();
     let session = core.peer().session_id().map(tracing::field::display);
     let span = tracing::info_span!("session", peer = %core.peer(), session);
     tokio::spawn(driver.run().instrument(core.set_span(span)));
-    Ok(Session { core, upper, polling: Mutex::new(None) })
+    Ok(Session { core, upper, dialer, polling: Mutex::new(None) })
 }
 
 #[derive(Default)]
@@ -121,6 +125,7 @@ impl Upper for ClientUpper {
 pub struct Session {
     core: Arc<SessionCore>,
     upper: Arc<ClientUpper>,
+    dialer: Arc<Dialer>,
     polling: Mutex<Option<Place>>,
 }
 
@@ -303,6 +308,15 @@ impl Session {
     #[must_use]
     pub fn stats(&self) -> SessionStats {
         self.core.stats()
+    }
+
+    /// Dials with another ticket of the same server whenever this session needs a connection from here on: one with the access
+    /// secret that takes the place of the one it was dialed with. The connection that is there stays.
+    ///
+    /// # Errors
+    /// [`TicketError`] when the text is not a ticket, or it is another server's; the old one stays in use.
+    pub fn use_ticket(&self, ticket: impl IntoTicket) -> Result<(), TicketError> {
+        self.dialer.use_ticket(ticket.into_ticket()?)
     }
 
     /// Who the server is.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use netchan_proto::crypto::RekeyLimits;
-use netchan_proto::limits;
 
 use crate::identity::Identity;
+use crate::limits::{DecodeLimits, Limits};
+use crate::policy::PolicySource;
 use crate::transport::Transports;
 
 /// Settings of [`listen_and_serve`](crate::listen_and_serve) and [`dial`](crate::dial).
@@ -26,30 +27,14 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// What moves the bytes, by scheme. Default: `tcp`, `unix` and `memory`.
     pub transports: Transports,
-    /// From connecting to the end of the handshake, in all. Default 5 s; raise it for very slow links.
-    pub handshake_timeout: Duration,
+    /// Who may do what at a server: whoever holds a ticket everything, unless a policy says more.
+    pub policy: PolicySource,
+    /// What this end lets others make it hold, do and wait for: every ceiling there is.
+    pub limits: Limits,
     /// How long an open waits to be accepted where the name is not hosted. Default 5 s.
     pub open_timeout: Duration,
-    /// The longest message, encoded. Default 64 MiB. Both ends have one, and the smaller holds.
-    pub message_bytes_max: usize,
-    /// The byte window each channel starts with. Default 512 KiB; less saves memory with many channels, more saves round
-    /// trips on long fast links.
-    pub window_bytes: u64,
-    /// What the byte window of a busy channel grows to. Default 8 MiB: what one slow reader can pin, beside one message.
-    pub window_bytes_max: u64,
-    /// Channels of one session. Default 65,536.
-    pub channels_max: usize,
-    /// Channels that the peer opened and nobody has answered yet. Default 1,024.
-    pub offers_pending_max: usize,
-    /// Sessions of a server. Default 16,384; more need more file descriptors.
-    pub sessions_max: usize,
-    /// Handshakes under way at once at a server. Default 256: each takes a few hundred microseconds of one core.
-    pub handshakes_max: usize,
     /// Whether a client may come in that knows the server's key but not its access secret. Default: no.
     pub admit_without_secret: bool,
-    /// How far the peers' clocks may be apart. Default 120 s; `None` does not look, and leaves a replayed first flight to
-    /// be answered.
-    pub clock_window: Option<Duration>,
     /// When a channel's key is renewed. Default: 4 GiB, 2^22 records or 10 minutes; more counts as that.
     pub rekey: RekeyLimits,
     /// How long a session without a connection is kept, to be gone on with. Default 300 s; the shorter of both ends' holds.
@@ -63,10 +48,6 @@ pub struct Config {
     pub renew_after: Duration,
     /// The same after so many bytes both ways. Default 1 TiB.
     pub renew_bytes: u64,
-    /// Sessions without a connection that a server keeps, for each client key. Default 1,024: many programs may share a key.
-    pub suspended_per_identity_max: usize,
-    /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
-    pub suspended_max: usize,
     /// What a server does with a client whose key has a session already. Default: both stay, told apart by their sessions.
     pub duplicate_sessions: DuplicateSessions,
     /// How often a server tells the `metrics` facade how much is where. Default 10 s; zero: never.
@@ -101,25 +82,16 @@ impl Default for Config {
             identity: None,
             advertise: Vec::new(),
             transports: Transports::default(),
-            handshake_timeout: Duration::from_secs(5),
+            policy: PolicySource::default(),
+            limits: Limits::default(),
             open_timeout: Duration::from_secs(5),
-            message_bytes_max: limits::MESSAGE_BYTES_MAX_DEFAULT,
-            window_bytes: limits::WINDOW_BYTES_INITIAL,
-            window_bytes_max: limits::WINDOW_BYTES_MAX_DEFAULT,
-            channels_max: limits::CHANNELS_MAX_DEFAULT,
-            offers_pending_max: limits::OFFERS_PENDING_MAX_DEFAULT,
-            sessions_max: 16_384,
-            handshakes_max: 256,
             admit_without_secret: false,
-            clock_window: Some(Duration::from_secs(limits::GATE_CLOCK_WINDOW_SECONDS)),
             rekey: RekeyLimits::default(),
             session_lifetime: Duration::from_secs(300),
             keepalive_idle: Duration::from_secs(3),
             keepalive_dead: Duration::from_secs(10),
             renew_after: Duration::from_secs(3_600),
             renew_bytes: 1 << 40,
-            suspended_per_identity_max: 1_024,
-            suspended_max: 16_384,
             duplicate_sessions: DuplicateSessions::Allow,
             metrics_period: Duration::from_secs(10),
         }
@@ -134,13 +106,17 @@ impl Config {
     }
 
     pub(crate) fn session_limits(&self) -> SessionLimits {
+        let limits = &self.limits;
         SessionLimits {
             // A fragment counts its message's bytes in 32 bits.
-            message_bytes_max: self.message_bytes_max.min(u32::MAX as usize),
-            window_bytes: self.window_bytes.max(1),
-            window_bytes_max: self.window_bytes_max.max(self.window_bytes).max(1),
-            channels_max: self.channels_max,
-            offers_pending_max: self.offers_pending_max,
+            message_bytes_max: limits.message_bytes_max.min(u32::MAX as usize),
+            window_bytes: limits.window_bytes.max(1),
+            window_bytes_max: limits.window_bytes_max.max(limits.window_bytes).max(1),
+            channels_max: limits.channels_max,
+            opens_per_second: limits.opens_per_second,
+            offers_pending_max: limits.offers_pending_max,
+            write_stall_max: limits.write_stall_max.min(FOREVER),
+            decode: limits.decode(),
             open_timeout: self.open_timeout,
             rekey: clamped(self.rekey),
             session_lifetime: self.session_lifetime.min(FOREVER),
@@ -159,7 +135,10 @@ pub(crate) struct SessionLimits {
     pub(crate) window_bytes: u64,
     pub(crate) window_bytes_max: u64,
     pub(crate) channels_max: usize,
+    pub(crate) opens_per_second: u32,
     pub(crate) offers_pending_max: usize,
+    pub(crate) write_stall_max: Duration,
+    pub(crate) decode: DecodeLimits,
     pub(crate) open_timeout: Duration,
     pub(crate) rekey: RekeyLimits,
     pub(crate) session_lifetime: Duration,

@@ -7,6 +7,8 @@ use netchan_proto::crypto::{
     ClientHandshake, ClientSettings, HandshakeError, Hello, RefusalCode, ResumeFrom,
 };
 use netchan_proto::session::close_code;
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::address::Address;
@@ -62,7 +64,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// A ticket, and all that is needed to use it more than once.
 pub(crate) struct Dialer {
-    ticket: Ticket,
+    ticket: RwLock<Ticket>,
     identity: Identity,
     config: Config,
 }
@@ -70,7 +72,17 @@ pub(crate) struct Dialer {
 impl Dialer {
     pub(crate) fn new(ticket: Ticket, config: Config) -> Self {
         let identity = config.identity.clone().unwrap_or_else(Identity::generate);
-        Self { ticket, identity, config }
+        Self { ticket: RwLock::new(ticket), identity, config }
+    }
+
+    /// From the next attempt on.
+    pub(crate) fn use_ticket(&self, ticket: Ticket) -> Result<(), TicketError> {
+        let mut current = self.ticket.write();
+        if ticket.server_pin() != current.server_pin() {
+            return Err(TicketError::OtherServer);
+        }
+        *current = ticket;
+        Ok(())
     }
 
     pub(crate) fn limits(&self) -> SessionLimits {
@@ -81,10 +93,11 @@ impl Dialer {
     pub(crate) async fn connect(&self, resume: Option<ResumeFrom>) -> Result<NewLink, DialError> {
         let mut attempts = Vec::new();
         let mut answered = None;
-        for address in self.ticket.addresses() {
-            let deadline = Instant::now() + self.config.handshake_timeout.min(TIMEOUT_MAX);
+        let ticket = self.ticket.read().clone();
+        for address in ticket.addresses() {
+            let deadline = Instant::now() + self.config.limits.handshake_timeout.min(TIMEOUT_MAX);
             let late = |_| {
-                let why = format!("no connection within {:?}", self.config.handshake_timeout);
+                let why = format!("no connection within {:?}", self.config.limits.handshake_timeout);
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             };
             let connecting = self.config.transports.connect(address);
@@ -95,7 +108,7 @@ impl Dialer {
                     continue;
                 }
             };
-            match self.join(link, address, resume.clone(), deadline).await {
+            match self.join(link, &ticket, address, resume.clone(), deadline).await {
                 Ok(link) => return Ok(link),
                 Err(error @ DialError::Refused { .. }) => return Err(error),
                 // Another address of the ticket may lead to the right server.
@@ -108,6 +121,7 @@ impl Dialer {
     async fn join(
         &self,
         link: Box<dyn Link>,
+        ticket: &Ticket,
         address: &Address,
         resume: Option<ResumeFrom>,
         deadline: Instant,
@@ -121,15 +135,16 @@ impl Dialer {
         };
         let settings = ClientSettings {
             key: self.identity.key().clone(),
-            server_pin: self.ticket.server_pin(),
-            secret: self.ticket.access_secret().cloned(),
+            server_pin: ticket.server_pin(),
+            secret: ticket.access_secret().cloned(),
             hello,
             resume,
         };
         let failed = |failure| match failure {
-            HandshakeFailure::Timeout(_) => {
-                DialError::Timeout { address: address.clone(), deadline: self.config.handshake_timeout }
-            }
+            HandshakeFailure::Timeout(_) => DialError::Timeout {
+                address: address.clone(),
+                deadline: self.config.limits.handshake_timeout,
+            },
             failure => explain(address, failure),
         };
         let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
@@ -138,7 +153,9 @@ impl Dialer {
         let nobody = |_: &_| Verdict::Refuse(RefusalCode::Denied, String::new());
         let left = deadline.saturating_duration_since(Instant::now());
         let Joined { established, link, early } =
-            handshake::run(&mut client, link, left, nobody).await.map_err(failed)?;
+            handshake::run(&mut client, link, left, &Semaphore::const_new(0), nobody)
+                .await
+                .map_err(failed)?;
         let peer_bytes_max = established.accepted.message_bytes_max;
         Ok(NewLink::new(established, link, &early, peer_address, peer_bytes_max))
     }
@@ -185,6 +202,8 @@ fn explain(address: &Address, failure: HandshakeFailure) -> DialError {
         }
         HandshakeFailure::Link(error) => DialError::Link { address, error },
         HandshakeFailure::Timeout(deadline) => DialError::Timeout { address, deadline },
+        // A server's.
+        HandshakeFailure::AtOurKey => DialError::ClosedWithoutAnswering { address },
         HandshakeFailure::Refused(reason) => {
             DialError::Refused { address, code: RefusalCode::Denied, reason }
         }

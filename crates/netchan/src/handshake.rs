@@ -7,6 +7,7 @@ use netchan_proto::crypto::{
     Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::transport::{Link, LinkReader, LinkWriter};
 
@@ -31,6 +32,9 @@ pub(crate) enum HandshakeFailure {
     Refused(String),
     #[error("not finished within {0:?}")]
     Timeout(Duration),
+    /// The client left when it had seen this server's key, before it said who it is.
+    #[error("the client left at this server's key")]
+    AtOurKey,
 }
 
 /// A link whose handshake is done.
@@ -64,15 +68,16 @@ pub(crate) fn has_aes_hardware() -> bool {
     return false;
 }
 
-/// Runs a handshake to its end, within one deadline for all of it.
+/// Runs a handshake to its end, within one deadline for all of it. At a server it waits at the gate until it has one of `places`.
 pub(crate) async fn run(
     handshake: &mut dyn Handshake,
     link: Box<dyn Link>,
     deadline: Duration,
+    places: &Semaphore,
     judge: impl FnMut(&PeerHello) -> Verdict + Send,
 ) -> Result<Joined, HandshakeFailure> {
     let (mut reader, mut writer) = link.split();
-    let joined = exchange(handshake, &mut reader, &mut writer, judge);
+    let joined = exchange(handshake, &mut reader, &mut writer, places, judge);
     let (established, early) =
         tokio::time::timeout(deadline, joined).await.map_err(|_| HandshakeFailure::Timeout(deadline))??;
     Ok(Joined { established, link: (reader, writer), early })
@@ -82,10 +87,13 @@ async fn exchange(
     handshake: &mut dyn Handshake,
     reader: &mut LinkReader,
     writer: &mut LinkWriter,
+    places: &Semaphore,
     mut judge: impl FnMut(&PeerHello) -> Verdict + Send,
 ) -> Result<(Established, Vec<u8>), HandshakeFailure> {
     let mut input = Vec::new();
     let mut refusal = None;
+    let mut place = None;
+    let mut at_our_key = false;
     loop {
         let mut wrote = false;
         while let Some(output) = handshake.poll_output() {
@@ -100,9 +108,11 @@ async fn exchange(
             return Err(HandshakeFailure::Refused(reason));
         }
         if let Some(established) = handshake.poll_established() {
+            drop(place);
             return Ok((established, input));
         }
         if let Some(hello) = handshake.poll_hello() {
+            at_our_key = false;
             match judge(&hello) {
                 Verdict::Accept(accepted, proof) => handshake.accept(accepted, proof)?,
                 Verdict::Refuse(code, reason) => {
@@ -112,16 +122,24 @@ async fn exchange(
             }
             continue;
         }
-        let consumed = handshake.handle_input(&input, unix_seconds())?;
+        if handshake.awaits_gate() {
+            // A stranger has it for as long as a few hashes take.
+            place = Some(places.acquire().await.map_err(|_| HandshakeError::NotNow)?);
+            handshake.check_gate(unix_seconds())?;
+            at_our_key = true;
+            continue;
+        }
+        let consumed = handshake.handle_input(&input)?;
         input.drain(..consumed);
-        if consumed > 0 {
+        if consumed > 0 || handshake.awaits_gate() {
             continue;
         }
         let mut buffer = [0; 4_096];
-        let bytes = reader.read(&mut buffer).await?;
-        if bytes == 0 {
-            return Err(handshake.handle_end().into());
+        match reader.read(&mut buffer).await {
+            Ok(bytes @ 1..) => input.extend_from_slice(&buffer[..bytes]),
+            _ if at_our_key => return Err(HandshakeFailure::AtOurKey),
+            Ok(_) => return Err(handshake.handle_end().into()),
+            Err(error) => return Err(error.into()),
         }
-        input.extend_from_slice(&buffer[..bytes]);
     }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::{hmac, rand};
 pub use netchan_proto::crypto::{AccessSecret, Fingerprint, LocalKey, ServerPin, SignError, Signer};
+use netchan_proto::limits::GATE_CANDIDATES_MAX;
 use zeroize::Zeroizing;
 
 pub use self::error::IdentityError;
 
-/// An Ed25519 key pair, and the access secret of the tickets a server gives out.
+/// An Ed25519 key pair, and the access secrets of the tickets a server gives out.
 ///
 /// A clone is the same identity. Neither half is ever printed.
 ///
@@ -32,8 +33,15 @@ pub use self::error::IdentityError;
 #[derive(Clone)]
 pub struct Identity {
     key: LocalKey,
-    access_secret: AccessSecret,
+    /// `None` where the private key is elsewhere.
+    seed: Option<Arc<Zeroizing<[u8; 32]>>>,
+    /// The current one first; never none.
+    access_secrets: Vec<AccessSecret>,
 }
+
+/// Access secrets of one identity: while tickets are replaced there are two or three. A listener tries one key more than this, its
+/// pin, on every connection.
+pub const ACCESS_SECRETS_MAX: usize = GATE_CANDIDATES_MAX - 1;
 
 impl Identity {
     /// A fresh identity that lives as long as the process.
@@ -51,7 +59,7 @@ impl Identity {
         let derive = hmac::Key::new(hmac::HMAC_SHA256, seed.as_ref());
         let mut access_secret = Zeroizing::new([0; 32]);
         access_secret.copy_from_slice(hmac::sign(&derive, b"netchan access secret 1").as_ref());
-        Self { key: key_of(&seed), access_secret: AccessSecret::new(*access_secret) }
+        Secrets { seed, access: vec![AccessSecret::new(*access_secret)] }.identity()
     }
 
     /// An identity whose private key is elsewhere: in hardware, or in another process.
@@ -59,13 +67,45 @@ impl Identity {
     /// A server keeps `access_secret` beside it, since a signer has no place for it; for a client any will do.
     #[must_use]
     pub fn from_signer(signer: Arc<dyn Signer>, access_secret: AccessSecret) -> Self {
-        Self { key: LocalKey::from_signer(signer), access_secret }
+        Self { key: LocalKey::from_signer(signer), seed: None, access_secrets: vec![access_secret] }
     }
 
-    /// The same key with another access secret. Tickets with the former secret no longer open this server.
+    /// The same key with this access secret and no other. Tickets with another no longer open this server.
     #[must_use]
     pub fn with_access_secret(mut self, access_secret: AccessSecret) -> Self {
-        self.access_secret = access_secret;
+        self.access_secrets = vec![access_secret];
+        self
+    }
+
+    /// The same key with a fresh access secret beside those it has. New tickets have the fresh one, and old tickets stay good until
+    /// it is [left alone](Self::with_current_access_secret_only).
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::TooManyAccessSecrets`] when it has [`ACCESS_SECRETS_MAX`].
+    ///
+    /// ```
+    /// use netchan::Identity;
+    ///
+    /// let before = Identity::generate();
+    /// let both = before.clone().with_fresh_access_secret()?; // hand new tickets out now
+    /// let after = both.clone().with_current_access_secret_only(); // when everybody has one
+    /// assert_eq!((both.access_secrets().len(), after.access_secrets().len()), (2, 1));
+    /// assert!(after.access_secret() == both.access_secret() && after.access_secret() != before.access_secret());
+    /// # Ok::<(), netchan::identity::IdentityError>(())
+    /// ```
+    pub fn with_fresh_access_secret(mut self) -> Result<Self, IdentityError> {
+        if self.access_secrets.len() >= ACCESS_SECRETS_MAX {
+            return Err(IdentityError::TooManyAccessSecrets);
+        }
+        self.access_secrets.insert(0, AccessSecret::new(*random()));
+        Ok(self)
+    }
+
+    /// The same key with its current access secret and no other.
+    #[must_use]
+    pub fn with_current_access_secret_only(mut self) -> Self {
+        self.access_secrets.truncate(1);
         self
     }
 
@@ -99,16 +139,39 @@ impl Identity {
         Self::load(path)
     }
 
-    /// Gives the identity in a file a new access secret, and returns it.
+    /// Keeps the identity in a file, for its owner only. A file that holds the same key is replaced in one step, with the access
+    /// secrets that this one has.
     ///
-    /// Tickets given out before open the server no longer once it uses the new identity; its key stays.
+    /// # Errors
+    ///
+    /// When the path holds another key, or something else, which stays as it is; when the private key is not here; and when the file
+    /// cannot be made.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IdentityError> {
+        let path = path.as_ref();
+        let seed = self.seed.as_ref().ok_or(IdentityError::KeyElsewhere)?;
+        let secrets = Secrets { seed: Zeroizing::new(***seed), access: self.access_secrets.clone() };
+        if file::create(path, &secrets)? {
+            return Ok(());
+        }
+        let there = Self::load(path)?;
+        if there.public_key() != self.public_key() {
+            let (path, there) = (path.to_owned(), there.fingerprint());
+            return Err(IdentityError::OtherKey { path, there });
+        }
+        file::replace(path, &secrets)
+    }
+
+    /// Gives the identity in a file a new access secret and takes all others from it, and returns it.
+    ///
+    /// Tickets given out before open the server no longer once it uses the new identity; its key stays. To replace tickets while
+    /// the old ones stay good: [`with_fresh_access_secret`](Self::with_fresh_access_secret) and [`save`](Self::save).
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load), and when the file cannot be replaced.
     pub fn rotate_access_secret(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
         let path = path.as_ref();
-        let rotated = Secrets { access: random(), ..file::read(path)? };
+        let rotated = Secrets { access: vec![AccessSecret::new(*random())], ..file::read(path)? };
         file::replace(path, &rotated)?;
         Ok(rotated.identity())
     }
@@ -139,10 +202,22 @@ impl Identity {
         self.key.pin()
     }
 
-    /// What lets the holders of this server's tickets in.
+    /// What lets the holders of this server's tickets in; the one that new tickets have.
     #[must_use]
     pub fn access_secret(&self) -> &AccessSecret {
-        &self.access_secret
+        &self.access_secrets[0]
+    }
+
+    /// All that let clients in, the current one first.
+    #[must_use]
+    pub fn access_secrets(&self) -> &[AccessSecret] {
+        &self.access_secrets
+    }
+
+    /// The same key with the access secrets of another identity.
+    pub(crate) fn with_access_secrets_of(mut self, other: &Self) -> Self {
+        self.access_secrets.clone_from(&other.access_secrets);
+        self
     }
 }
 
@@ -155,16 +230,21 @@ impl fmt::Debug for Identity {
 /// What an identity file holds.
 struct Secrets {
     seed: Zeroizing<[u8; 32]>,
-    access: Zeroizing<[u8; 32]>,
+    /// The current one first; never none.
+    access: Vec<AccessSecret>,
 }
 
 impl Secrets {
     fn generate() -> Self {
-        Self { seed: random(), access: random() }
+        Self { seed: random(), access: vec![AccessSecret::new(*random())] }
     }
 
     fn identity(&self) -> Identity {
-        Identity { key: key_of(&self.seed), access_secret: AccessSecret::new(*self.access) }
+        Identity {
+            key: key_of(&self.seed),
+            seed: Some(Arc::new(self.seed.clone())),
+            access_secrets: self.access.clone(),
+        }
     }
 }
 

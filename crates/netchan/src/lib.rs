@@ -41,11 +41,14 @@ mod error;
 mod handshake;
 mod hub;
 pub mod identity;
+mod limits;
 mod offer;
 mod opening;
 mod options;
 mod patience;
 mod peer;
+pub mod policy;
+mod rate;
 mod receiver;
 mod reentry;
 mod sender;
@@ -62,17 +65,19 @@ pub use config::{Config, DuplicateSessions};
 pub use delivery::{Deliveries, Delivery, Receipt};
 pub use dialer::IntoTicket;
 pub use error::{
-    AckError, AckWithError, AssignError, CloseReason, DialError, Fault, FlushError, HostError, InDoubt,
-    ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
+    AccessError, AckError, AckWithError, AssignError, CloseReason, DialError, Fault, FlushError, HostError,
+    InDoubt, ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
     SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError,
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;
+pub use limits::Limits;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;
 pub use offer::{Offer, OfferKind};
 pub use options::{ChannelOptions, LossPolicy, WhenSlow};
 pub use peer::Peer;
+pub use policy::{Policy, PolicyFile, PolicySource};
 pub use receiver::{Received, Receiver, ReceiverStats};
 pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
 pub use server::{Client, Server, ServerEvent, ServerStats, listen_and_serve};

@@ -14,6 +14,7 @@ use crate::error::{OpenError, SessionEnd, SessionLost};
 use crate::opening::{self, check_types};
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
+use crate::policy::DENIED;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{Direction, SessionCore};
@@ -209,12 +210,22 @@ impl Offer {
         }
     }
 
+    /// The policy does not let the opener have it.
+    pub(crate) fn deny(mut self) {
+        self.answer(RefuseCode::Denied, DENIED.to_owned());
+    }
+
     fn check<T: 'static>(
         &mut self,
         direction: Direction,
         options: &ChannelOptions<T>,
     ) -> Result<(), OpenError> {
         let What::Opened(open) = &self.what else { return Ok(()) };
+        if !self.core.may_have(open) {
+            let name = open.name.clone();
+            self.answer(RefuseCode::Denied, DENIED.to_owned());
+            return Err(OpenError::Denied { name });
+        }
         let peer_sends = open.flow == OpenFlow::OpenerSends;
         let refusal = if peer_sends != (direction == Direction::Receive) {
             let does =
@@ -277,17 +288,30 @@ impl OfferQueue {
         }
     }
 
+    /// As [`push`](Self::push), unless so many wait already.
+    pub(crate) fn push_bounded(&self, mut offer: Offer, offers_max: usize) {
+        if self.state.lock().offers.len() < offers_max {
+            return self.push(offer);
+        }
+        let reason = format!(
+            "{offers_max} channels of all clients wait for the server's program already (Limits::offers_total_max there); try again \
+             later"
+        );
+        offer.answer(RefuseCode::LimitReached, reason);
+    }
+
     /// An announcement was taken back, or an opener gave up.
     pub(crate) fn remove(&self, matches: impl Fn(&Offer) -> bool) {
-        let removed = {
-            let mut state = self.state.lock();
-            let (gone, kept) =
-                std::mem::take(&mut state.offers).into_iter().partition(|offer| matches(offer));
-            let kept: VecDeque<Offer> = kept;
-            state.offers = kept;
-            gone
-        };
-        drop(removed);
+        // Not under the lock: to drop one declines it.
+        drop(self.take_if(matches));
+    }
+
+    /// Takes those out that match.
+    pub(crate) fn take_if(&self, matches: impl Fn(&Offer) -> bool) -> VecDeque<Offer> {
+        let mut state = self.state.lock();
+        let (taken, kept) = std::mem::take(&mut state.offers).into_iter().partition(|offer| matches(offer));
+        state.offers = kept;
+        taken
     }
 
     /// Takes the opens of one name out, for a channel that is hosted now.
@@ -306,7 +330,7 @@ impl OfferQueue {
     }
 
     pub(crate) fn remove_session(&self, core: &Arc<SessionCore>) {
-        self.remove(|offer| Arc::ptr_eq(&offer.core, core));
+        self.remove(|offer| offer.is_of(core));
     }
 
     pub(crate) fn end(&self, end: SessionEnd) {
@@ -364,7 +388,19 @@ impl Offer {
     }
 
     pub(crate) fn is_opened_as(&self, core: &Arc<SessionCore>, id: ChannelId) -> bool {
-        matches!(&self.what, What::Opened(open) if open.id == id) && Arc::ptr_eq(&self.core, core)
+        self.opened_by(core).is_some_and(|open| open.id == id)
+    }
+
+    pub(crate) fn is_of(&self, core: &Arc<SessionCore>) -> bool {
+        Arc::ptr_eq(&self.core, core)
+    }
+
+    /// What that session's peer opened, if it is that.
+    pub(crate) fn opened_by(&self, core: &Arc<SessionCore>) -> Option<&Open> {
+        match &self.what {
+            What::Opened(open) if self.is_of(core) => Some(open),
+            _ => None,
+        }
     }
 
     /// Whether its opener has given up.

@@ -192,6 +192,9 @@ pub enum TicketError {
     /// One of its addresses cannot be used.
     #[error("the ticket has an address that cannot be used: {0}")]
     Address(#[from] AddressError),
+    /// It pins another server's key than the ticket that it would replace.
+    #[error("this ticket is another server's: it pins another key; dial that server with it instead")]
+    OtherServer,
     /// It has no address.
     #[error("a ticket needs an address; give at least one, for example server.example.org:9876")]
     NoAddress,

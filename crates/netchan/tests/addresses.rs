@@ -22,14 +22,14 @@ async fn the_addresses_of_a_ticket_are_tried_in_turn() -> Anything {
     let mut addresses = vec![refuses.clone(), stranger.addresses()[0].clone(), silent.local_addr()?.into()];
     addresses.push("memory://nobody-is-here".parse()?);
     let mut config = Config::default();
-    config.handshake_timeout = Duration::from_millis(300);
-    let nowhere = server.ticket().clone().with_addresses(addresses.clone())?;
+    config.limits.handshake_timeout = Duration::from_millis(300);
+    let nowhere = server.ticket().with_addresses(addresses.clone())?;
     let error = within("dial", dial(nowhere, config)).await.unwrap_err();
     assert!(matches!(error, DialError::ClosedWithoutAnswering { .. }), "{error}");
     addresses.push(server.addresses()[0].clone());
     let mut config = Config::default();
-    config.handshake_timeout = Duration::from_secs(2);
-    let session = within("dial", dial(server.ticket().clone().with_addresses(addresses)?, config)).await?;
+    config.limits.handshake_timeout = Duration::from_secs(2);
+    let session = within("dial", dial(server.ticket().with_addresses(addresses)?, config)).await?;
     assert_eq!(session.peer().fingerprint(), Some(server.identity().fingerprint()));
     Ok(())
 }

@@ -121,8 +121,8 @@ async fn a_stalled_receiver_stops_its_sender_and_no_other_channel() -> Anything 
     const WINDOW: u64 = 64 * 1_024;
     const MESSAGE: usize = 10_000;
     let mut config = Config::default();
-    config.window_bytes = WINDOW;
-    config.window_bytes_max = WINDOW;
+    config.limits.window_bytes = WINDOW;
+    config.limits.window_bytes_max = WINDOW;
     let server = listen_and_serve("127.0.0.1:0", config.clone()).await?;
     let session = dial(server.ticket(), config).await?;
     let (stalled, receiver) = direct::<Vec<u8>>(&server, &session, 1_000_000).await;
@@ -173,7 +173,7 @@ async fn a_slow_client_holds_no_more_than_it_asked_for() -> Anything {
 async fn a_senders_own_small_window_waits_for_no_timer() -> Anything {
     let server = common::serve().await;
     let mut config = Config::default();
-    (config.window_bytes, config.window_bytes_max) = (64 * 1_024, 64 * 1_024);
+    (config.limits.window_bytes, config.limits.window_bytes_max) = (64 * 1_024, 64 * 1_024);
     let session = dial(server.ticket(), config).await?;
     let (sender, receiver) = common::direct::<Vec<u8>>(&server, &session, 1_024).await;
     let begun = tokio::time::Instant::now();

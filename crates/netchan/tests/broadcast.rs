@@ -291,7 +291,7 @@ async fn clients_wait_for_subscribers_that_block() -> Anything {
     let from = within("open", session.receiver_with("chat", Options::default().capacity(1))).await?;
     let senders: Vec<_> = (0..4)
         .map(|who| {
-            let server = server.ticket().clone();
+            let server = server.ticket();
             tokio::spawn(async move {
                 let session = dial(server, Config::default()).await.unwrap();
                 let to = session.sender::<u32>("chat").await.unwrap();
@@ -385,7 +385,7 @@ async fn a_subscriber_whose_session_ends_is_gone() -> Anything {
 async fn the_longest_message_reaches_everyone() -> Anything {
     const BYTES: usize = 40_000;
     let mut config = Config::default();
-    config.message_bytes_max = BYTES;
+    config.limits.message_bytes_max = BYTES;
     let server = listen_and_serve(common::memory(), config.clone()).await?;
     let options = ChannelOptions::raw;
     let state = server.broadcast_with("state", 4, options().clients_may_send(true))?;

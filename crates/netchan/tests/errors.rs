@@ -29,8 +29,8 @@ async fn a_wrong_ticket_is_not_answered() -> Anything {
     let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
     let other = listen_and_serve(memory(), Config::default()).await?;
     // The right place with another server's secret; and with no secret at all.
-    let foreign = other.ticket().clone().with_addresses(server.addresses().to_vec())?;
-    let public = server.ticket().clone().pin_only();
+    let foreign = other.ticket().with_addresses(server.addresses().to_vec())?;
+    let public = server.ticket().pin_only();
     for ticket in [foreign, public] {
         let error = within("dial", dial(ticket, Config::default())).await.unwrap_err();
         assert!(matches!(error, DialError::ClosedWithoutAnswering { .. }), "{error}");
@@ -43,7 +43,7 @@ async fn a_wrong_ticket_is_not_answered() -> Anything {
 #[tokio::test]
 async fn servers_that_are_not_there_or_cannot_be() -> Anything {
     let gone = listen_and_serve("127.0.0.1:0", Config::default()).await?;
-    let ticket = gone.ticket().clone();
+    let ticket = gone.ticket();
     gone.shutdown(Duration::from_secs(1)).await?;
     let error = within("dial", dial(ticket, Config::default())).await.unwrap_err();
     assert!(matches!(&error, DialError::Unreachable { attempts } if attempts.len() == 1), "{error}");
@@ -173,8 +173,8 @@ async fn an_offer_whose_opener_gave_up_has_expired() -> Anything {
 #[tokio::test]
 async fn limits_of_channels_and_offers() -> Anything {
     let mut config = quick();
-    config.channels_max = 4;
-    config.offers_pending_max = 2;
+    config.limits.channels_max = 4;
+    config.limits.offers_pending_max = 2;
     let server = listen_and_serve(memory(), config).await?;
     let session = dial(server.ticket(), quick()).await?;
     let (a, b, c) =
@@ -200,7 +200,7 @@ async fn limits_of_channels_and_offers() -> Anything {
     session.sender::<u32>("hosted").await?;
 
     let mut config = Config::default();
-    config.channels_max = 1;
+    config.limits.channels_max = 1;
     let small = dial(server.ticket(), config).await?;
     let _one = small.sender::<u32>("hosted").await?;
     let error = small.sender::<u32>("hosted").await.unwrap_err();
@@ -211,7 +211,7 @@ async fn limits_of_channels_and_offers() -> Anything {
 #[tokio::test]
 async fn a_server_that_is_full_refuses_and_says_so() -> Anything {
     let mut config = Config::default();
-    config.sessions_max = 1;
+    config.limits.sessions_max = 1;
     let server = listen_and_serve(memory(), config).await?;
     let first = join(&server).await;
     let error = dial(server.ticket(), Config::default()).await.unwrap_err();

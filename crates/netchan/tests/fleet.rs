@@ -66,7 +66,7 @@ async fn fifty_senders_share_one_capacity() -> Anything {
         let outstanding = Arc::new(AtomicI64::new(0));
         let senders: Vec<_> = (0..SENDERS)
             .map(|who| {
-                let (ticket, outstanding) = (server.ticket().clone(), Arc::clone(&outstanding));
+                let (ticket, outstanding) = (server.ticket(), Arc::clone(&outstanding));
                 tokio::spawn(async move {
                     let session = netchan::dial(ticket, netchan::Config::default()).await.unwrap();
                     let to = session.sender::<u32>("results").await.unwrap();

@@ -144,7 +144,7 @@ async fn a_client_that_leaves_gives_back_what_it_had_not_taken_in_order() -> Any
             sender.send(n).await?;
         }
         let (got, runtime) = tokio::task::spawn_blocking({
-            let ticket = server.ticket().clone();
+            let ticket = server.ticket();
             move || {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 let got = runtime.block_on(async {

@@ -15,7 +15,7 @@ const HANDSHAKE: Duration = Duration::from_millis(400);
 
 async fn guarded() -> Server {
     let mut config = Config::default();
-    config.handshake_timeout = HANDSHAKE;
+    config.limits.handshake_timeout = HANDSHAKE;
     listen_and_serve("127.0.0.1:0", config).await.unwrap()
 }
 
@@ -43,7 +43,7 @@ async fn serves_an_honest_client(server: &Server) {
 /// The first flight of a real client, taken down by a listener that never answers.
 async fn first_flight(server: &Server) -> Vec<u8> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let ticket = server.ticket().clone().with_addresses(vec![listener.local_addr().unwrap().into()]).unwrap();
+    let ticket = server.ticket().with_addresses(vec![listener.local_addr().unwrap().into()]).unwrap();
     let dialing = tokio::spawn(dial(ticket, Config::default()));
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut flight = vec![0; 61];
@@ -150,7 +150,7 @@ async fn a_half_handshake_ends_at_the_deadline_at_both_ends() -> Anything {
     ] {
         let proxy = Proxy::start(&server, up, down).await;
         let mut config = Config::default();
-        config.handshake_timeout = HANDSHAKE;
+        config.limits.handshake_timeout = HANDSHAKE;
         let started = Instant::now();
         let error = dial(proxy.ticket(&server), config).await.unwrap_err();
         assert!(
@@ -176,7 +176,7 @@ async fn ends_of(up: Fault, down: Fault) -> Result<(), String> {
     let proxy = Proxy::start(&server, up, down).await;
     let (_tasks, results) = server.channel::<Vec<u8>>("values", 8).unwrap();
     let mut config = common::mortal();
-    config.handshake_timeout = Duration::from_secs(2);
+    config.limits.handshake_timeout = Duration::from_secs(2);
     let session = match dial(proxy.ticket(&server), config).await {
         Ok(session) => session,
         // The fault hit the handshake.

@@ -246,7 +246,7 @@ async fn places_of_a_lost_session_are_void() -> Anything {
 async fn what_has_not_left_for_a_client_goes_to_others() -> Anything {
     const VALUES: usize = 48;
     let mut config = Config::default();
-    (config.window_bytes, config.window_bytes_max) = (64 << 20, 64 << 20);
+    (config.limits.window_bytes, config.limits.window_bytes_max) = (64 << 20, 64 << 20);
     let server = listen_and_serve("127.0.0.1:0", config.clone()).await?;
     let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
     let away = dial(proxy.ticket(&server), config.clone()).await?;

@@ -248,7 +248,7 @@ async fn a_close_keeps_its_deadline_when_the_link_takes_nothing() -> Anything {
     const CLOSE: Duration = Duration::from_millis(1_500);
     let wide = || {
         let mut config = Config::default();
-        (config.window_bytes, config.window_bytes_max) = (1 << 30, 1 << 30);
+        (config.limits.window_bytes, config.limits.window_bytes_max) = (1 << 30, 1 << 30);
         config
     };
     let (told, tickets) = std::sync::mpsc::channel();

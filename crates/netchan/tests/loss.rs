@@ -214,7 +214,7 @@ async fn deadlines_fire_while_a_session_is_suspended() -> Anything {
 #[tokio::test]
 async fn limits_on_suspended_sessions_are_told_to_the_client() -> Anything {
     let mut config = Config::default();
-    config.suspended_per_identity_max = 1;
+    config.limits.suspended_per_identity_max = 1;
     let server = listen_and_serve("127.0.0.1:0", config).await?;
     let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
     let mine = Config::with_identity(Identity::generate());

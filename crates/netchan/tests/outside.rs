@@ -121,14 +121,13 @@ async fn a_session_runs_on_them() -> Anything {
 async fn a_transport_that_never_connects_is_given_up() -> Anything {
     let mut config = Config::default();
     config.transports = Transports::default().with(Pipes::default());
-    config.handshake_timeout = Duration::from_millis(100);
+    config.limits.handshake_timeout = Duration::from_millis(100);
     let server = listen_and_serve(common::memory(), config.clone()).await?;
     let both = vec!["pipe://nobody".parse()?, server.addresses()[0].clone()];
     let session =
-        within("the next address", dial(server.ticket().clone().with_addresses(both)?, config.clone()))
-            .await?;
+        within("the next address", dial(server.ticket().with_addresses(both)?, config.clone())).await?;
     drop(session);
-    let nobody = server.ticket().clone().with_addresses(vec!["pipe://nobody".parse()?])?;
+    let nobody = server.ticket().with_addresses(vec!["pipe://nobody".parse()?])?;
     let error = within("dial", dial(nobody, config)).await.unwrap_err();
     assert!(matches!(&error, DialError::Unreachable { attempts } if attempts.len() == 1), "{error}");
     Ok(())

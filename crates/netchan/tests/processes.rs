@@ -232,7 +232,7 @@ async fn a_server_that_is_stopped_for_longer_than_the_keepalive_goes_on() -> Any
     let mut server = Process::start("server", &format!("{}|{}", path.display(), common::own_address()), &[]);
     let line = within("the ticket", server.line()).await.ok_or("no ticket")?;
     let mut config = quick();
-    config.handshake_timeout = Duration::from_secs(1);
+    config.limits.handshake_timeout = Duration::from_secs(1);
     let session = dial(line.strip_prefix("ticket ").ok_or("no ticket")?, config).await?;
     let sender = session.sender::<u32>("values").await?;
     let mut events = session.events();

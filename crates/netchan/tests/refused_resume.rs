@@ -63,7 +63,7 @@ async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result<Raw
         }
         let mut input = &buffer[..count];
         while !input.is_empty() {
-            let taken = client.handle_input(input, now)?;
+            let taken = client.handle_input(input)?;
             if taken == 0 {
                 break;
             }

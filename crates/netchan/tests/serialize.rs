@@ -252,9 +252,9 @@ async fn a_deserialize_that_uses_its_own_channel_does_not_deadlock() -> Anything
 #[tokio::test]
 async fn a_message_over_the_limit_comes_back_and_one_over_the_window_passes() -> Anything {
     let mut config = Config::default();
-    config.message_bytes_max = 300_000;
-    config.window_bytes = 10_000;
-    config.window_bytes_max = 20_000;
+    config.limits.message_bytes_max = 300_000;
+    config.limits.window_bytes = 10_000;
+    config.limits.window_bytes_max = 20_000;
     let server = listen_and_serve(common::memory(), config).await?;
     let session = dial(server.ticket(), Config::default()).await?;
     let (hosted, values) = server.channel::<Vec<u8>>("hosted", 2)?;

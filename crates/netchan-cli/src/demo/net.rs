@@ -60,7 +60,7 @@ impl Hosted {
 
     /// The ticket for who is to go through another address.
     pub(super) fn ticket_by_way_of(&self, address: SocketAddr) -> Result<String, Failure> {
-        Ok(self.server.ticket().clone().with_addresses(vec![Address::from(address)])?.to_string())
+        Ok(self.server.ticket().with_addresses(vec![Address::from(address)])?.to_string())
     }
 
     /// Values that the server sent again because a connection was lost before they arrived.

@@ -50,6 +50,8 @@ pub mod close_code {
     pub const LAGGED: u16 = 6;
     /// The server's program disconnected this client.
     pub const DISCONNECTED: u16 = 7;
+    /// The server's policy does not allow it, or no longer.
+    pub const DENIED: u16 = 8;
     /// The first code that programs may use.
     pub const APPLICATION: u16 = 256;
 }

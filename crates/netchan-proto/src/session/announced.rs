@@ -15,15 +15,16 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    pub(super) fn note(&mut self, announce: Announce) {
+    /// Whether this is news to a peer that has heard everything so far.
+    pub(super) fn note(&mut self, announce: Announce) -> bool {
         if announce.hosted {
-            self.by_name.insert(announce.name.clone(), announce);
-            return;
+            let before = self.by_name.insert(announce.name.clone(), announce.clone());
+            return before.as_ref() != Some(&announce);
         }
         let name = announce.name.clone();
         if self.by_name.get(&name).is_none_or(|known| !known.hosted) {
-            // Nobody has heard of it, or everybody knows.
-            return;
+            // It has not heard of it, or knows.
+            return false;
         }
         self.by_name.insert(name.clone(), announce);
         self.unhosted.push_back(name);
@@ -34,6 +35,7 @@ impl Announced {
                 self.by_name.remove(&oldest);
             }
         }
+        true
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Announce> {

@@ -42,7 +42,7 @@ impl World {
     pub fn new() -> Self {
         let server_key = key(3);
         let keys = vec![GateKey::Secret(AccessSecret::new([7; 32])), GateKey::Pin(server_key.pin())];
-        let keeper = GateKeeper::new(keys, Some(120)).expect("two keys");
+        let keeper = GateKeeper::new(keys, Some(120), 1_000).expect("two keys");
         let settings =
             ServerSettings::new(server_key.clone(), Arc::new(Mutex::new(keeper))).expect("settings");
         Self { server_key, settings }
@@ -67,6 +67,16 @@ pub fn start(settings: &ClientSettings) -> ClientHandshake {
     ClientHandshake::new(settings.clone(), NOW, [5; 16]).expect("starts")
 }
 
+/// Gives bytes to an end, whose gate is checked when it is there.
+pub fn feed(end: &mut dyn Handshake, input: &[u8], now: u64) -> Result<usize, HandshakeError> {
+    let taken = end.handle_input(input)?;
+    if !end.awaits_gate() {
+        return Ok(taken);
+    }
+    end.check_gate(now)?;
+    Ok(taken + end.handle_input(&input[taken..])?)
+}
+
 /// Carries bytes both ways, in pieces, until both are quiet.
 pub fn pump(
     client: &mut dyn Handshake,
@@ -79,10 +89,10 @@ pub fn pump(
             return Ok(());
         }
         for part in up.unwrap_or_default().chunks(piece) {
-            assert_eq!(server.handle_input(part, NOW)?, part.len());
+            assert_eq!(feed(server, part, NOW)?, part.len());
         }
         for part in down.unwrap_or_default().chunks(piece) {
-            assert_eq!(client.handle_input(part, NOW)?, part.len());
+            assert_eq!(feed(client, part, NOW)?, part.len());
         }
     }
 }

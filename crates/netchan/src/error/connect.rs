@@ -7,6 +7,8 @@ use netchan_proto::crypto::{HandshakeError, RefusalCode};
 
 use super::Fault;
 use crate::address::{Address, AddressError};
+use crate::identity::Fingerprint;
+use crate::policy::PolicyError;
 use crate::ticket::{AdvertiseError, TicketError};
 
 /// No session could be set up.
@@ -99,6 +101,26 @@ impl std::fmt::Display for Attempts<'_> {
     }
 }
 
+/// A server cannot go by other access secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The identity is another server's.
+    #[error(
+        "these access secrets are of the key {theirs}, and this server's is {ours}; give the identity that the server was \
+         started with, with other access secrets"
+    )]
+    OtherKey {
+        /// The server's key.
+        ours: Fingerprint,
+        /// The identity's.
+        theirs: Fingerprint,
+    },
+    /// No ticket can be made with them.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+}
+
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,6 +137,9 @@ pub enum ListenError {
     /// No ticket can be made.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// The policy's file cannot be read.
+    #[error("the policy cannot be used: {0}")]
+    Policy(#[from] PolicyError),
     /// The identity cannot be used.
     #[error("the server's identity cannot be used: {0}")]
     Identity(HandshakeError),

@@ -9,7 +9,7 @@ mod send;
 
 pub use ack::{AckError, AckWithError};
 pub use assign::AssignError;
-pub use connect::{DialError, ListenError};
+pub use connect::{AccessError, DialError, ListenError};
 pub use open::{HostError, OpenError};
 pub use recv::{RecvError, RecvTimeoutError, TryRecvError};
 pub use send::{FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, SinkError, TrySendError};

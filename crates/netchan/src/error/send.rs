@@ -105,7 +105,7 @@ impl<T> fmt::Display for SendError<T> {
             Self::TooLarge { bytes_max, .. } => write!(
                 f,
                 "not sent: the encoded message is longer than {bytes_max} bytes; send it in parts, or raise \
-                 Config::message_bytes_max at both ends"
+                 Limits::message_bytes_max at both ends"
             ),
             Self::Encode { error, .. } => write!(f, "not sent: {error}"),
             Self::Reentrant { .. } => {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::{ACCESS_SECRETS_MAX, Fingerprint};
+
 /// Why an identity could not be read or kept, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +64,24 @@ pub enum IdentityError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The file holds another key.
+    #[error("{} holds another key, {there}; it was left alone: give another path, or move it away", path.display())]
+    OtherKey {
+        /// The path of the file.
+        path: PathBuf,
+        /// The key that is there.
+        there: Fingerprint,
+    },
+    /// The private key is in hardware, or in another process.
+    #[error(
+        "the private key of this identity is not in this process, so it cannot be kept in a file; keep its signer's settings instead"
+    )]
+    KeyElsewhere,
+    /// It has as many access secrets as a listener tries.
+    #[error(
+        "an identity has at most {ACCESS_SECRETS_MAX} access secrets; retire the old ones first (netchan rotate --retire)"
+    )]
+    TooManyAccessSecrets,
     /// The system refused.
     #[error("cannot {action} the identity at {}: {source}; check the permissions of the file and its directory, and \
              the space left", path.display())]

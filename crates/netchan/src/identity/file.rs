@@ -5,7 +5,8 @@
 //! # comments and empty lines are free
 //! key <32-byte Ed25519 seed, base64>
 //! access <32-byte access secret, base64>
-//! check <first 8 bytes of SHA-256 over "netchan identity 1", seed and secret, base64>
+//! access <another that lets clients in as well, and so on; the first is the one of new tickets>
+//! check <first 8 bytes of SHA-256 over "netchan identity 1", seed and secrets, base64>
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::{IdentityError, Secrets};
+use super::{ACCESS_SECRETS_MAX, AccessSecret, IdentityError, Secrets};
 
 const HEADER_PREFIX: &str = "netchan identity ";
 const VERSION: &str = "1";
@@ -27,6 +28,9 @@ const NOTE: &str = "# Private. Whoever reads this file can pose as its owner and
 const FILE_BYTES_MAX: u64 = 16 * 1_024;
 
 const CHECK_BYTES: usize = 8;
+
+/// What is written: some lines around base64, of 44 characters for each secret.
+const FORMATTED_BYTES_MAX: usize = 512 + 64 * ACCESS_SECRETS_MAX;
 
 pub(super) fn read(path: &Path) -> Result<Secrets, IdentityError> {
     let failed = |source: io::Error| match source.kind() {
@@ -143,13 +147,15 @@ impl Drop for Draft {
 
 fn format(secrets: &Secrets) -> Zeroizing<String> {
     // Reserved once: a buffer that grows leaves copies of the secrets behind.
-    let mut text = Zeroizing::new(String::with_capacity(512));
+    let mut text = Zeroizing::new(String::with_capacity(FORMATTED_BYTES_MAX));
     for part in [HEADER_PREFIX, VERSION, "\n", NOTE, "\nkey "] {
         text.push_str(part);
     }
     STANDARD.encode_string(secrets.seed.as_ref(), &mut text);
-    text.push_str("\naccess ");
-    STANDARD.encode_string(secrets.access.as_ref(), &mut text);
+    for access in &secrets.access {
+        text.push_str("\naccess ");
+        STANDARD.encode_string(access.expose(), &mut text);
+    }
     text.push_str("\ncheck ");
     STANDARD.encode_string(check_of(secrets), &mut text);
     text.push('\n');
@@ -168,12 +174,22 @@ fn parse(path: &Path, text: &[u8]) -> Result<Secrets, IdentityError> {
         let version = version.chars().take(16).collect();
         return Err(IdentityError::UnknownVersion { path: path.to_owned(), version });
     }
-    let mut field = |label: &str| lines.next().and_then(|line| line.strip_prefix(label));
-    let seed =
-        field("key ").and_then(decode).ok_or_else(|| damaged("the key line is missing or mistyped"))?;
-    let access =
-        field("access ").and_then(decode).ok_or_else(|| damaged("the access line is missing or mistyped"))?;
-    let check = field("check ").and_then(|text| STANDARD.decode(text).ok());
+    let seed = lines.next().and_then(|line| line.strip_prefix("key ")).and_then(decode);
+    let seed = seed.ok_or_else(|| damaged("the key line is missing or mistyped"))?;
+    let mut access = Vec::new();
+    let mut next = lines.next();
+    while let Some(text) = next.and_then(|line| line.strip_prefix("access ")) {
+        let secret = decode(text).ok_or_else(|| damaged("an access line is mistyped"))?;
+        if access.len() == ACCESS_SECRETS_MAX {
+            return Err(damaged("there are more access lines than a listener tries"));
+        }
+        access.push(AccessSecret::new(*secret));
+        next = lines.next();
+    }
+    if access.is_empty() {
+        return Err(damaged("the access line is missing or mistyped"));
+    }
+    let check = next.and_then(|line| line.strip_prefix("check ")).and_then(|text| STANDARD.decode(text).ok());
     let secrets = Secrets { seed, access };
     match check {
         None => Err(damaged("the check line is missing or mistyped")),
@@ -197,7 +213,7 @@ fn check_of(secrets: &Secrets) -> [u8; CHECK_BYTES] {
     hasher.update(HEADER_PREFIX.as_bytes());
     hasher.update(VERSION.as_bytes());
     hasher.update(secrets.seed.as_ref());
-    hasher.update(secrets.access.as_ref());
+    secrets.access.iter().for_each(|access| hasher.update(access.expose()));
     let mut check = [0; CHECK_BYTES];
     check.copy_from_slice(&hasher.finish().as_ref()[..CHECK_BYTES]);
     check

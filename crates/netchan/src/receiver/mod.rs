@@ -14,9 +14,10 @@ use netchan_proto::wire::{Reader, WireError};
 use parking_lot::Mutex;
 
 use self::op::{RecvOp, Taken};
-use crate::codec::{Codec, DecodeContext, DecodeError, Payload};
+use crate::codec::{Codec, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
 use crate::hub::{Cast, Engine, Hub, LAGGED, VALUE};
+use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
 use crate::session::RecvHandle;
@@ -40,7 +41,7 @@ struct Shared<T> {
     backend: Backend,
     name: Arc<str>,
     codec: Arc<dyn Codec<T>>,
-    message_bytes_max: usize,
+    limits: MessageLimits,
 }
 
 enum Backend {
@@ -109,32 +110,27 @@ pub struct Received<T> {
 
 impl<T: Send + 'static> Receiver<T> {
     pub(crate) fn wire(handle: RecvHandle, codec: Arc<dyn Codec<T>>) -> Self {
-        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
-        Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
+        let (name, limits) = (Arc::clone(&handle.0.name), handle.0.core.message_limits());
+        Self::new(Backend::Wire(handle), name, codec, limits)
     }
 
-    pub(crate) fn hosted(
-        hub: Arc<Hub>,
-        only: bool,
-        codec: Arc<dyn Codec<T>>,
-        message_bytes_max: usize,
-    ) -> Self {
+    pub(crate) fn hosted(hub: Arc<Hub>, only: bool, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Self {
         let name = Arc::clone(&hub.spec.name);
-        Self::new(Backend::Hub(HubReceiver { hub, only }), name, codec, message_bytes_max)
+        Self::new(Backend::Hub(HubReceiver { hub, only }), name, codec, limits)
     }
 
     pub(crate) fn subscribed(
         cast: Arc<Cast>,
         key: ReceiverKey,
         codec: Arc<dyn Codec<T>>,
-        message_bytes_max: usize,
+        limits: MessageLimits,
     ) -> Self {
         let name = Arc::clone(&cast.spec().name);
-        Self::new(Backend::Cast(CastReceiver { cast, key }), name, codec, message_bytes_max)
+        Self::new(Backend::Cast(CastReceiver { cast, key }), name, codec, limits)
     }
 
-    fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
-        let shared = Arc::new(Shared { backend, name, codec, message_bytes_max });
+    fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Self {
+        let shared = Arc::new(Shared { backend, name, codec, limits });
         Self { shared, polling: Mutex::new(None) }
     }
 
@@ -394,7 +390,7 @@ impl<T> Receiver<T> {
 
 impl<T: 'static> Shared<T> {
     fn decode(&self, payload: Payload<'_>) -> Result<T, RecvError> {
-        let mut cx = DecodeContext::new(&self.name, self.message_bytes_max);
+        let mut cx = self.limits.decoding(&self.name);
         self.codec.decode(payload, &mut cx).map_err(|error| self.undecodable(error))
     }
 

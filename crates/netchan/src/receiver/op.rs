@@ -10,7 +10,7 @@ use netchan_proto::session::close_code;
 use tokio::task::coop;
 
 use super::{Backend, CastReceiver, Receiver, Shared};
-use crate::codec::{DecodeContext, Payload};
+use crate::codec::Payload;
 use crate::error::{CloseReason, RecvError, SessionEnd};
 use crate::hub::{CastNext, Hub, VALUE};
 use crate::peer::Peer;
@@ -136,7 +136,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
                         }
                     }
                 }
-                let mut cx = DecodeContext::new(&shared.name, shared.message_bytes_max);
+                let mut cx = shared.limits.decoding(&shared.name);
                 let result = shared.codec.decode(payload, &mut cx);
                 drop(busy);
                 std::mem::forget(report);

@@ -18,11 +18,12 @@ use parking_lot::Mutex;
 use self::op::SendOp;
 pub use self::permit::{Permit, PermitIterator};
 use self::sink::SinkState;
-use crate::codec::{Codec, DecodeContext, EncodeContext, EncodeError, ItemBuf, Payload};
+use crate::codec::{Codec, EncodeError, ItemBuf, Payload};
 use crate::error::{
     CloseReason, FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, TrySendError,
 };
 use crate::hub::Hub;
+use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
 use crate::session::{SendHandle, SessionCore};
@@ -44,7 +45,7 @@ struct Shared<T> {
     backend: Backend,
     name: Arc<str>,
     codec: Arc<dyn Codec<T>>,
-    message_bytes_max: usize,
+    limits: MessageLimits,
 }
 
 enum Backend {
@@ -118,22 +119,17 @@ impl<T: Send + 'static> Sender<T> {
     }
 
     pub(crate) fn wire(handle: SendHandle, codec: Arc<dyn Codec<T>>) -> Self {
-        let (name, message_bytes_max) = (Arc::clone(&handle.0.name), handle.0.core.message_bytes_max());
-        Self::new(Backend::Wire(handle), name, codec, message_bytes_max)
+        let (name, limits) = (Arc::clone(&handle.0.name), handle.0.core.message_limits());
+        Self::new(Backend::Wire(handle), name, codec, limits)
     }
 
-    pub(crate) fn hosted(
-        hub: Arc<Hub>,
-        only: bool,
-        codec: Arc<dyn Codec<T>>,
-        message_bytes_max: usize,
-    ) -> Self {
+    pub(crate) fn hosted(hub: Arc<Hub>, only: bool, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Self {
         let name = Arc::clone(&hub.spec.name);
-        Self::new(Backend::Hub(HubSender { hub, only }), name, codec, message_bytes_max)
+        Self::new(Backend::Hub(HubSender { hub, only }), name, codec, limits)
     }
 
-    fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, message_bytes_max: usize) -> Self {
-        let shared = Arc::new(Shared { backend, name, codec, message_bytes_max });
+    fn new(backend: Backend, name: Arc<str>, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Self {
+        let shared = Arc::new(Shared { backend, name, codec, limits });
         Self { shared, sink: Mutex::default() }
     }
 
@@ -310,7 +306,7 @@ impl<T: Send + 'static> Sender<T> {
         let Backend::Wire(handle) = &self.shared.backend else { return Vec::new() };
         // No user code runs under the lock, and two callers share the values out between them.
         let unsettled = reentry::enter(&handle.0.state).take_unsettled();
-        let mut cx = DecodeContext::new(&self.shared.name, self.shared.message_bytes_max);
+        let mut cx = self.shared.limits.decoding(&self.shared.name);
         let mut values = Vec::with_capacity(unsettled.len());
         for (bytes, in_doubt) in unsettled {
             if let Ok(value) = self.shared.codec.decode(Payload::Owned(bytes), &mut cx) {
@@ -394,7 +390,7 @@ impl<T> Sender<T> {
 
 impl<T: 'static> Shared<T> {
     fn encode(&self, value: &T, item: &mut ItemBuf<'_>) -> Result<(), EncodeError> {
-        let mut cx = EncodeContext::new(&self.name, self.message_bytes_max);
+        let mut cx = self.limits.encoding(&self.name);
         self.codec.encode(value, &mut cx, item)
     }
 }

@@ -408,7 +408,7 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
 
 /// Encodes a value by itself.
 pub(super) fn encode_alone<T: 'static>(shared: &Shared<T>, value: &T) -> Result<Bytes, Failure> {
-    netchan_proto::channel::encode_alone(shared.message_bytes_max, |item| shared.encode(value, item))
+    netchan_proto::channel::encode_alone(shared.limits.bytes_max, |item| shared.encode(value, item))
         .map_err(Failure::from)
 }
 

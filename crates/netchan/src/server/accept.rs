@@ -11,47 +11,92 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::ServerCore;
+use super::doorway::HalfOpen;
+use super::{ServerCore, audit};
 use crate::config::DuplicateSessions;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
+use crate::policy::{DENIED, Decision, PolicyPeer, PolicyRequest};
+use crate::rate::TokenBucket;
 use crate::session::{NewLink, SessionCore, SessionState, Upper};
 use crate::transport::{Link, Listener};
 
-/// After an accept that failed, as for want of file descriptors: time for some to come free.
-const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(50);
+/// After an accept that failed, as for want of file descriptors: time for some to come free. Doubles while it goes on.
+const BACK_OFF_MIN: Duration = Duration::from_millis(5);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// Connections taken at once after a pause, as part of a second's.
+const BURST_SHARE: u32 = 20;
 
 /// Accepts until the server closes. Dropping the listener frees its port.
 pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) {
+    let limits = &core.config.limits;
     let mut closing = core.closing.subscribe();
-    let places = Arc::new(Semaphore::new(core.config.handshakes_max.max(1)));
+    let places = Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut pace = TokenBucket::new(limits.accepts_per_second, limits.accepts_per_second / BURST_SHARE);
+    let mut reserve = Reserve::new();
+    let mut back_off = BACK_OFF_MIN;
+    let started = Instant::now();
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => break,
             Some(_) = handshakes.join_next() => continue,
-            accepted = async {
-                // A place first: while all are taken, connections wait in the kernel's queue.
-                let place = Arc::clone(&places).acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        match accepted {
-            (Ok(link), Ok(place)) => {
-                let core = Arc::clone(&core);
-                handshakes.spawn(async move {
-                    admit(&core, link).await;
-                    drop(place);
-                });
+        let pause = match accepted {
+            Ok(link) => {
+                back_off = BACK_OFF_MIN;
+                let (core, places) = (Arc::clone(&core), Arc::clone(&places));
+                let half_open = core.doorway.enter(&link.peer_address());
+                handshakes.spawn(async move { admit(&core, link, half_open, &places).await });
+                pace.take(started.elapsed()).err()
             }
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept; trying again");
-                tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
+                if is_out_of_descriptors(&error) {
+                    core.doorway.make_room();
+                    reserve.shed(&mut *listener).await;
+                }
+                let pause = back_off;
+                back_off = (back_off * 2).min(BACK_OFF_MAX);
+                Some(pause)
             }
-            (Ok(_), Err(_)) => break,
+        };
+        if let Some(pause) = pause {
+            // Whoever comes meanwhile waits in the kernel's queue.
+            tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => break,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
     handshakes.shutdown().await;
+}
+
+/// Whether the process, or the system, has all the file descriptors that it may have.
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    // EMFILE and ENFILE, which have these numbers on every Unix there is.
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+/// A file descriptor kept for the moment when there are no others: with it a connection that waits in the kernel's queue can be
+/// taken and closed, so that its client hears at once that there is no room.
+struct Reserve(Option<std::fs::File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(if cfg!(unix) { std::fs::File::open("/dev/null").ok() } else { None })
+    }
+
+    async fn shed(&mut self, listener: &mut dyn Listener) {
+        if self.0.take().is_some() {
+            // What waits is here at once.
+            let accepted = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
+            drop(accepted);
+        }
+        *self = Self::new();
+    }
 }
 
 const ONE_AT_A_TIME: &str = "a session of this key is connected already; the server takes one at a time";
@@ -86,43 +131,83 @@ impl ServerCore {
     }
 }
 
-async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>) {
-    let address = link.peer_address();
-    let mut server = ServerHandshake::new(&core.settings);
-    let judge = |hello: &PeerHello| judge(core, hello);
-    let timeout = core.config.handshake_timeout;
-    let begun = Instant::now();
-    match handshake::run(&mut server, link, timeout, judge).await {
-        Ok(joined) if joined.established.accepted.resumed => {
-            core.count_handshake("resumed");
-            let left = timeout.saturating_sub(begun.elapsed());
-            if let Err(why) = resume(core, joined, address.clone(), left).await {
-                tracing::info!(%address, %why, "resume not finished");
-            }
-        }
-        Ok(joined) => {
-            core.count_handshake("accepted");
-            start(core, joined, address);
-        }
-        // Toward the stranger all of these are silence; the audit tells them apart.
-        Err(HandshakeFailure::Protocol(error)) => {
-            core.count_handshake("turned_away");
-            tracing::info!(%address, %error, "turned away");
-        }
-        Err(error @ HandshakeFailure::Refused(_)) => {
-            core.count_handshake("refused");
-            tracing::info!(%address, %error, "refused");
-        }
-        Err(error) => {
-            core.count_handshake("not_finished");
-            tracing::info!(%address, %error, "handshake not finished");
-        }
+async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfOpen, places: &Semaphore) {
+    let admitted = tokio::select! {
+        biased;
+        // Counted and written down by whoever drew the lot.
+        () = half_open.sent_away() => return,
+        admitted = shake_hands(core, link, places) => admitted,
+    };
+    let Some((mut link, resumed)) = admitted else { return };
+    link.keep(Box::new(half_open.let_in()));
+    audit::let_in(link.peer(), resumed);
+    if resumed {
+        relink(core, link);
+    } else {
+        start(core, link);
     }
 }
 
-fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
+/// Brings a connection through its handshake. Says whether its session goes on from an earlier one.
+async fn shake_hands(
+    core: &Arc<ServerCore>,
+    link: Box<dyn Link>,
+    places: &Semaphore,
+) -> Option<(NewLink, bool)> {
+    let address = link.peer_address();
+    let mut server = ServerHandshake::new(&core.settings);
+    let mut has_access_secret = false;
+    let judge = |hello: &PeerHello| {
+        has_access_secret = hello.has_secret;
+        judge(core, hello, &address)
+    };
+    let timeout = core.config.limits.handshake_timeout;
+    let begun = Instant::now();
+    let joined = handshake::run(&mut server, link, timeout, places, judge).await;
+    let outcome = match &joined {
+        Ok(joined) if joined.established.accepted.resumed => "resumed",
+        Ok(_) => "accepted",
+        Err(HandshakeFailure::Refused(_)) => "refused",
+        Err(HandshakeFailure::Protocol(_) | HandshakeFailure::AtOurKey) => "turned_away",
+        Err(_) => "not_finished",
+    };
+    core.count_handshake(outcome);
+    let joined = match joined {
+        Ok(joined) => joined,
+        // Why has been written down.
+        Err(HandshakeFailure::Refused(_)) => return None,
+        // Toward the stranger all of these are silence; the audit tells them apart.
+        Err(failure) => {
+            audit::turned_away(&address, &failure);
+            return None;
+        }
+    };
+    let resumed = joined.established.accepted.resumed;
+    let mut link = new_link(joined, address);
+    link.has_access_secret = has_access_secret;
+    if resumed {
+        let left = timeout.saturating_sub(begun.elapsed());
+        if let Err(why) = confirm(core, &mut link, left).await {
+            tracing::info!(peer = %link.peer(), %why, "resume not finished");
+            return None;
+        }
+    }
+    Some((link, resumed))
+}
+
+fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str) -> Verdict {
+    let refuse = |code, reason: String| {
+        audit::refused(hello.fingerprint, address, &reason);
+        Verdict::Refuse(code, reason)
+    };
+    let subject = PolicyPeer::new(hello.fingerprint, hello.has_secret);
+    let request = if hello.hello.resume.is_some() { PolicyRequest::Resume } else { PolicyRequest::Connect };
+    if let Decision::Deny { why } = core.may_come(&subject, &request) {
+        audit::refused(hello.fingerprint, address, &why);
+        return Verdict::Refuse(RefusalCode::Denied, DENIED.to_owned());
+    }
     if core.is_closing() {
-        return Verdict::Refuse(RefusalCode::ShuttingDown, "the server is shutting down".to_owned());
+        return refuse(RefusalCode::ShuttingDown, "the server is shutting down".to_owned());
     }
     let accepted = |session_id, epoch| Accepted {
         session_id,
@@ -130,21 +215,23 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
         epoch,
         aead: Aead::choose(hello.hello.aes_hardware, handshake::has_aes_hardware()),
         resumed: false,
-        message_bytes_max: core.message_bytes_max() as u64,
-        channels_max: u32::try_from(core.config.channels_max).unwrap_or(u32::MAX),
+        message_bytes_max: core.message_limits().bytes_max as u64,
+        channels_max: u32::try_from(core.config.limits.channels_max).unwrap_or(u32::MAX),
         agent: AGENT.to_owned(),
     };
     if let Some(resume) = &hello.hello.resume {
         return match core.judge_resume(hello, resume.session_id) {
             Ok((epoch, proof)) => Verdict::Accept(accepted(resume.session_id, epoch), Some(proof)),
-            Err((code, reason)) => Verdict::Refuse(code, reason),
+            Err((code, reason)) => refuse(code, reason),
         };
     }
-    let sessions_max = core.config.sessions_max;
+    let sessions_max = core.config.limits.sessions();
     if core.sessions.lock().len() >= sessions_max {
-        return Verdict::Refuse(
+        return refuse(
             RefusalCode::TooManySessions,
-            format!("the server has its {sessions_max} sessions"),
+            format!(
+                "the server has its {sessions_max} sessions (Limits::sessions_max there); try again later"
+            ),
         );
     }
     if core.config.duplicate_sessions == DuplicateSessions::Refuse
@@ -153,7 +240,7 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello) -> Verdict {
             .iter()
             .any(|session| session.state() == SessionState::Connected)
     {
-        return Verdict::Refuse(RefusalCode::AlreadyConnected, ONE_AT_A_TIME.to_owned());
+        return refuse(RefusalCode::AlreadyConnected, ONE_AT_A_TIME.to_owned());
     }
     Verdict::Accept(accepted(SessionId(handshake::random()), Epoch(0)), None)
 }
@@ -164,9 +251,8 @@ fn new_link(joined: Joined, address: String) -> NewLink {
     NewLink::new(established, link, &early, address, peer_bytes_max)
 }
 
-fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
-    let session_id = joined.established.accepted.session_id;
-    let link = new_link(joined, address);
+fn start(core: &Arc<ServerCore>, link: NewLink) {
+    let session_id = link.session_id();
     link.log("client connected");
     let upper: Arc<dyn Upper> = core.clone();
     let limits = core.config.session_limits();
@@ -180,19 +266,14 @@ fn start(core: &Arc<ServerCore>, joined: Joined, address: String) {
         // The server was dropped while this handshake came to its end, and has told its sessions already.
         session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());
     }
+    core.enforce_if_replaced(&session);
 }
 
 /// The client has proven the session's secret. Once it confirms the link too, that takes the place of the last (`SESS-16`);
 /// until then the session stays as it is.
-async fn resume(
-    core: &Arc<ServerCore>,
-    joined: Joined,
-    address: String,
-    timeout: Duration,
-) -> Result<(), String> {
-    let (session_id, epoch) = (joined.established.accepted.session_id, joined.established.accepted.epoch);
-    let session = core.sessions.lock().get(&session_id).cloned().ok_or("the session has ended")?;
-    let mut link = new_link(joined, address);
+async fn confirm(core: &Arc<ServerCore>, link: &mut NewLink, timeout: Duration) -> Result<(), String> {
+    let session = core.session_of(link)?;
+    let epoch = link.epoch();
     let noted = session.with_server_links(|links| links.established(epoch, link.secret()));
     noted.transpose().map_err(|error| error.to_string())?;
     let confirmed = tokio::time::timeout(timeout, link.await_confirm());
@@ -200,6 +281,22 @@ async fn resume(
     let committed = session.with_server_links(|links| links.commit(epoch));
     committed.transpose().map_err(|error| error.to_string())?;
     link.log("client confirmed another connection");
-    session.relink(link);
     Ok(())
+}
+
+fn relink(core: &Arc<ServerCore>, link: NewLink) {
+    // One that has ended meanwhile has no use for it.
+    if let Ok(session) = core.session_of(&link) {
+        session.relink(link);
+    }
+}
+
+impl ServerCore {
+    fn session_of(&self, link: &NewLink) -> Result<Arc<SessionCore>, String> {
+        self.sessions
+            .lock()
+            .get(&link.session_id())
+            .cloned()
+            .ok_or_else(|| "the session has ended".to_owned())
+    }
 }

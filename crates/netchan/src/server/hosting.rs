@@ -6,17 +6,20 @@ use netchan_proto::id::ChannelId;
 use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{Announce, Open, OpenFlow, Purpose, RefuseCode};
 
+use super::authority::unhosted;
 use super::{ServerCore, ServerEvent};
 use crate::error::{HostError, SessionEnd};
 use crate::hub::{Access, Engine, Hub, HubSpec, Keeper};
+use crate::limits::MessageLimits;
 use crate::offer::Offer;
 use crate::opening::{check_name, check_types};
 use crate::options::ChannelOptions;
 use crate::session::{SessionCore, SessionEvent, Upper};
 
 impl ServerCore {
-    pub(super) fn message_bytes_max(&self) -> usize {
-        self.config.session_limits().message_bytes_max
+    pub(super) fn message_limits(&self) -> MessageLimits {
+        let limits = self.config.session_limits();
+        limits.decode.of(limits.message_bytes_max)
     }
 
     /// Hosts a queue.
@@ -74,7 +77,7 @@ impl ServerCore {
             serve(&session, &open, &hosted);
         }
         for session in self.sessions() {
-            session.with_control(|control| control.announce(announcement(&*engine, true)));
+            self.announce(&session, &*engine);
         }
         Ok(engine)
     }
@@ -111,7 +114,7 @@ impl Keeper for ServerCore {
             return;
         }
         for session in self.sessions() {
-            session.with_control(|control| control.announce(announcement(engine, false)));
+            session.with_control(|control| control.announce(unhosted(engine)));
         }
     }
 
@@ -141,19 +144,6 @@ impl Keeper for ServerCore {
     }
 }
 
-fn announcement(engine: &dyn Engine, hosted: bool) -> Announce {
-    let spec = engine.spec();
-    Announce {
-        name: spec.name.to_string(),
-        label: spec.label.clone(),
-        codec: spec.codec.clone(),
-        may_receive: spec.access.may_receive,
-        may_send: spec.access.may_send,
-        capacity: spec.capacity,
-        hosted,
-    }
-}
-
 /// Answers a client that opens a hosted channel.
 fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
     let spec = engine.spec();
@@ -175,26 +165,9 @@ fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
     Arc::clone(engine).open(session, open);
 }
 
-impl Upper for ServerCore {
-    fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut()) {
-        self.count_session(event);
-        self.events.change(change, Some(ServerEvent { peer: core.peer(), event: event.clone() }));
-    }
-
-    fn confirmed(&self, core: &Arc<SessionCore>) {
-        self.settle_duplicates(core);
-        let engines: Vec<_> = self.hosted.lock().values().cloned().collect();
-        core.with_control(|control| {
-            for engine in engines.iter().filter(|engine| engine.closed().is_none()) {
-                control.announce(announcement(&**engine, true));
-            }
-        });
-    }
-
-    fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
-        if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
-            return core.accept_service(&open);
-        }
+impl ServerCore {
+    /// Serves a client what it opens and may have: what is hosted, or else an offer to the program.
+    fn provide(&self, core: &Arc<SessionCore>, open: Open) {
         let engine = self.hosted.lock().get(&open.name).cloned();
         match engine {
             Some(engine) => serve(core, &open, &engine),
@@ -206,7 +179,7 @@ impl Upper for ServerCore {
             }
             None => {
                 let name = open.name.clone();
-                self.offers.push(Offer::opened(core, open));
+                self.offers.push_bounded(Offer::opened(core, open), self.config.limits.offers_total_max);
                 // It may have been hosted while the offer was on its way into the queue.
                 let engine = self.hosted.lock().get(&name).cloned();
                 if let Some(engine) = engine {
@@ -216,6 +189,33 @@ impl Upper for ServerCore {
                 }
             }
         }
+    }
+}
+
+impl Upper for ServerCore {
+    fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut()) {
+        self.count_session(event);
+        self.events.change(change, Some(ServerEvent { peer: core.peer(), event: event.clone() }));
+    }
+
+    fn confirmed(&self, core: &Arc<SessionCore>) {
+        self.settle_duplicates(core);
+        self.announce_all(core);
+    }
+
+    fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
+        if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
+            return core.accept_service(&open);
+        }
+        self.judge_open(core, &open.clone(), || self.provide(core, open));
+    }
+
+    fn may_have(&self, core: &Arc<SessionCore>, open: &Open) -> bool {
+        self.allows(core, open)
+    }
+
+    fn accepted(&self, core: &Arc<SessionCore>) {
+        self.enforce_if_replaced(core);
     }
 
     fn announced(&self, _: &Arc<SessionCore>, _: Announce) {

@@ -1,10 +1,14 @@
 //! `listen_and_serve`, and the server it returns.
 
 mod accept;
+mod audit;
+mod authority;
 mod client;
+mod doorway;
 mod event;
 mod hosting;
 mod metrics;
+mod policy_file;
 mod suspended;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,24 +21,28 @@ use std::time::Duration;
 use futures_core::Stream;
 use netchan_proto::crypto::{Fingerprint, GateKeeper, GateKey, ServerSettings};
 use netchan_proto::id::{Incarnation, SessionId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::authority::Authority;
 pub use self::client::Client;
+use self::doorway::Doorway;
 pub use self::event::{ServerEvent, ServerStats};
+use self::policy_file::Watched;
 use self::suspended::Suspended;
 use crate::address::Address;
 use crate::broadcast::Broadcast;
 use crate::codec::Message;
 use crate::config::Config;
-use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
+use crate::error::{AccessError, CloseReason, HostError, ListenError, SessionEnd};
 use crate::handshake::random;
 use crate::hub::{Access, Cast, Engine, HostedInfo, Hub};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
+use crate::policy::{Policy, PolicyError, PolicySource, TicketHolders};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{CloseReport, Events, Publisher, SessionCore, SessionState};
@@ -61,23 +69,28 @@ use crate::wait::Ticket as Place;
 pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Result<Server, ListenError> {
     let address: Address = address.as_ref().parse()?;
     let identity = config.identity.clone().unwrap_or_else(Identity::generate);
-    let mut keys = vec![GateKey::Secret(identity.access_secret().clone())];
-    if config.admit_without_secret {
-        keys.push(GateKey::Pin(identity.server_pin()));
-    }
-    let window = config.clock_window.map(|window| window.as_secs());
-    // Two keys are always fewer than the gate's bound.
-    let gate = GateKeeper::new(keys, window).expect("two candidates fit any gate");
-    let settings = ServerSettings::new(identity.key().clone(), Arc::new(StdMutex::new(gate)))
-        .map_err(ListenError::Identity)?;
+    let (policy, watched) = match &config.policy {
+        PolicySource::TicketHolders => (Arc::new(TicketHolders) as Arc<dyn Policy>, None),
+        PolicySource::Policy(policy) => (Arc::clone(policy), None),
+        PolicySource::File(path) => {
+            let (watched, policy) = Watched::read(path.clone())?;
+            (Arc::new(policy) as Arc<dyn Policy>, Some(watched))
+        }
+    };
+    let gate = Arc::new(StdMutex::new(gate_keeper(&identity, &config)));
+    let settings =
+        ServerSettings::new(identity.key().clone(), gate.clone()).map_err(ListenError::Identity)?;
     let listener = config.transports.listen(&address).await?;
     let addresses = listener.local_addresses();
     let ticket = Ticket::new(advertised_addresses(&addresses, &config.advertise)?, &identity)?;
     let core = Arc::new(ServerCore {
-        identity,
+        identity: RwLock::new(identity),
         addresses,
-        ticket,
+        ticket: RwLock::new(ticket),
         settings,
+        gate,
+        authority: Authority::new(policy),
+        doorway: Doorway::new(&config.limits),
         incarnation: Incarnation(u64::from_be_bytes(random())),
         hosted: Mutex::default(),
         sessions: Mutex::default(),
@@ -86,13 +99,14 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         runtime: tokio::runtime::Handle::current(),
         left_dead: Mutex::default(),
         // Each client may come and go while a subscriber looks away.
-        events: Publisher::new(config.sessions_max.saturating_mul(2)),
+        events: Publisher::new(config.limits.sessions_max.saturating_mul(2)),
         past: Mutex::default(),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),
         config,
     });
     let accepting = tokio::spawn(accept::run(Arc::clone(&core), listener));
+    tokio::spawn(policy_file::run(Arc::downgrade(&core), watched));
     if !core.config.metrics_period.is_zero() {
         tokio::spawn(metrics::sample(Arc::downgrade(&core), core.config.metrics_period));
     }
@@ -101,10 +115,13 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
 
 struct ServerCore {
     config: Config,
-    identity: Identity,
+    identity: RwLock<Identity>,
     addresses: Vec<Address>,
-    ticket: Ticket,
+    ticket: RwLock<Ticket>,
     settings: ServerSettings,
+    gate: Arc<StdMutex<GateKeeper>>,
+    authority: Authority,
+    doorway: Arc<Doorway>,
     incarnation: Incarnation,
     hosted: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
@@ -159,8 +176,8 @@ pub struct Server {
 impl Server {
     /// What clients dial. Whoever holds it may come in: treat it like a password.
     #[must_use]
-    pub fn ticket(&self) -> &Ticket {
-        &self.core.ticket
+    pub fn ticket(&self) -> Ticket {
+        self.core.ticket.read().clone()
     }
 
     /// Where the server listens, with the real port where it was left to the system.
@@ -171,8 +188,40 @@ impl Server {
 
     /// Who the server is.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.core.identity
+    pub fn identity(&self) -> Identity {
+        self.core.identity.read().clone()
+    }
+
+    /// Goes by the access secrets of this identity from here on: its current one is in [`ticket`](Self::ticket), and all of them
+    /// let clients in. The server's key stays what it is.
+    ///
+    /// Sessions that are here stay, whatever secret they came with; but a connection that is lost, or has served its time, is
+    /// replaced with the secret of its client's ticket. So add a secret, hand the new ticket out
+    /// ([`Session::use_ticket`](crate::Session::use_ticket)), and retire the old one when everybody has it.
+    ///
+    /// # Errors
+    /// [`AccessError`]: the identity has another key, or more secrets than a listener tries.
+    pub fn use_access_secrets(&self, identity: &Identity) -> Result<(), AccessError> {
+        self.core.use_access_secrets(identity)
+    }
+
+    /// Goes by another policy from here on. What it does not allow ends at once, for those as well that are here already.
+    ///
+    /// A policy that was read from a file ([`PolicySource::File`]) takes its place again when that file changes.
+    pub fn set_policy(&self, policy: Arc<dyn Policy>) {
+        audit::policy_replaced(&"the program");
+        self.core.replace_policy(policy);
+    }
+
+    /// Reads the policy's file again now, rather than when it is next seen to have changed. Nothing where there is none.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when it cannot be read; the old policy stays.
+    pub fn reload_policy(&self) -> Result<(), PolicyError> {
+        match &self.core.config.policy {
+            PolicySource::File(path) => self.core.reload_policy(path),
+            _ => Ok(()),
+        }
     }
 
     /// Hosts a channel that clients may receive from, first come, first served.
@@ -197,7 +246,7 @@ impl Server {
     ) -> Result<Sender<T>, HostError> {
         let hub =
             self.core.host(name, capacity as u64, &options, Access { may_send: false, may_receive: true })?;
-        Ok(Sender::hosted(hub, true, options.codec, self.core.message_bytes_max()))
+        Ok(Sender::hosted(hub, true, options.codec, self.core.message_limits()))
     }
 
     /// Hosts a channel that clients may send into. The capacity holds over all of them together.
@@ -224,7 +273,7 @@ impl Server {
     ) -> Result<Receiver<T>, HostError> {
         let hub =
             self.core.host(name, capacity as u64, &options, Access { may_send: true, may_receive: false })?;
-        Ok(Receiver::hosted(hub, true, options.codec, self.core.message_bytes_max()))
+        Ok(Receiver::hosted(hub, true, options.codec, self.core.message_limits()))
     }
 
     /// Hosts a channel that clients may both send into and receive from, as this process may with the handles returned.
@@ -252,9 +301,9 @@ impl Server {
     ) -> Result<(Sender<T>, Receiver<T>), HostError> {
         let hub =
             self.core.host(name, capacity as u64, &options, Access { may_send: true, may_receive: true })?;
-        let bytes_max = self.core.message_bytes_max();
-        let sender = Sender::hosted(Arc::clone(&hub), false, Arc::clone(&options.codec), bytes_max);
-        Ok((sender, Receiver::hosted(hub, false, options.codec, bytes_max)))
+        let limits = self.core.message_limits();
+        let sender = Sender::hosted(Arc::clone(&hub), false, Arc::clone(&options.codec), limits);
+        Ok((sender, Receiver::hosted(hub, false, options.codec, limits)))
     }
 
     /// Hosts a broadcast: every client that receives from it gets its own copy of every value, after what is
@@ -296,7 +345,7 @@ impl Server {
     ) -> Result<Broadcast<T>, HostError> {
         let access = Access { may_send: options.clients_may_send, may_receive: true };
         let cast = self.core.host_with(name, (capacity as u64).max(1), &options, access, Cast::new)?;
-        Ok(Broadcast::new(cast, options.codec, self.core.message_bytes_max()))
+        Ok(Broadcast::new(cast, options.codec, self.core.message_limits()))
     }
 
     /// Receives the values of a hosted channel that no client acknowledged in as many attempts as they may have
@@ -319,7 +368,7 @@ impl Server {
         options: ChannelOptions<T>,
     ) -> Result<Receiver<T>, HostError> {
         let dead = self.core.dead_letters(name, &options)?;
-        Ok(Receiver::hosted(dead, false, options.codec, self.core.message_bytes_max()))
+        Ok(Receiver::hosted(dead, false, options.codec, self.core.message_limits()))
     }
 
     /// Receives the next channel that a client opens under a name that is not hosted. `None` once the server is shut down.
@@ -439,6 +488,23 @@ impl Server {
             _ = accepting.await;
         }
     }
+}
+
+const FEWER_KEYS: &str = "an identity has fewer access secrets than a gate tries keys";
+
+/// At least one key, and never more than the gate tries: an identity holds no more.
+fn gate_keys(identity: &Identity, config: &Config) -> Vec<GateKey> {
+    let mut keys: Vec<_> = identity.access_secrets().iter().cloned().map(GateKey::Secret).collect();
+    if config.admit_without_secret {
+        keys.push(GateKey::Pin(identity.server_pin()));
+    }
+    keys
+}
+
+fn gate_keeper(identity: &Identity, config: &Config) -> GateKeeper {
+    let window = config.limits.clock_window.map(|window| window.as_secs());
+    let keeper = GateKeeper::new(gate_keys(identity, config), window, config.limits.gates_max);
+    keeper.expect(FEWER_KEYS)
 }
 
 /// Whether a session is a client's that is here: that client may have returned from `dial` before the server has heard its

@@ -50,11 +50,11 @@ impl Suspended {
         }
         let reason = if own.map_or(0, HashSet::len) >= per_owner_max {
             format!(
-                "the server keeps {per_owner_max} sessions without a connection for one key; the limit is Config::suspended_per_identity_max"
+                "the server keeps {per_owner_max} sessions without a connection for one key; the limit is Limits::suspended_per_identity_max"
             )
         } else if self.total >= max {
             format!(
-                "the server keeps {max} sessions without a connection; the limit is Config::suspended_max"
+                "the server keeps {max} sessions without a connection; the limit is Limits::suspended_max"
             )
         } else {
             self.by_owner.entry(owner).or_default().insert(session_id);
@@ -99,8 +99,8 @@ impl ServerCore {
         let added = self.suspended.lock().add(
             owner,
             session_id,
-            config.suspended_per_identity_max,
-            config.suspended_max,
+            config.limits.suspended_per_identity_max,
+            config.limits.suspended_max,
         );
         added.map_err(|reason| {
             tracing::warn!(%peer, %reason, "session given up");

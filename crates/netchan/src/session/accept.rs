@@ -26,12 +26,16 @@ impl SessionCore {
         {
             let mut control = self.control.lock();
             if life != self.life() || !control.accept(accept) {
+                drop(control);
+                self.let_go(chan.id());
                 return false;
             }
             self.table.lock().insert(chan.id(), chan.clone());
         }
         self.inserted(&chan);
         self.kick(true, true);
+        // A policy that came meanwhile has not found it in the table.
+        self.upper.accepted(self);
         true
     }
 
@@ -243,17 +247,20 @@ impl SessionCore {
         let accepted = self.control.lock().accept(accept);
         if !accepted {
             self.table.lock().remove(&id);
+            self.let_go(id);
         }
         self.kick(true, true);
         accepted
     }
 
     pub(crate) fn refuse(self: &Arc<Self>, id: ChannelId, code: RefuseCode, reason: impl Into<String>) {
+        self.let_go(id);
         self.with_control(|c| c.refuse(id, code, reason.into()));
     }
 
     /// As [`refuse`](Self::refuse), for what was offered in the session of that life.
     pub(crate) fn decline(self: &Arc<Self>, id: ChannelId, life: u64, code: RefuseCode, reason: String) {
+        self.let_go(id);
         self.with_control(|c| {
             if life == self.life() {
                 c.refuse(id, code, reason);

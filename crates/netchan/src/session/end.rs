@@ -203,6 +203,7 @@ impl SessionCore {
         self.ready.lock().clear();
         self.idle.lock().clear();
         self.drop_openings(end);
+        self.let_all_go();
         let mut finish = || {
             self.board.finish(end.clone());
             self.upper.forgotten(self);

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use netchan_proto::session::WriteHalf;
 use tokio::io::AsyncWrite;
@@ -76,12 +77,20 @@ impl Progress {
                 Poll::Ready(Ok(0)) => return self.fail(core, "the link takes no more bytes"),
                 Poll::Ready(Ok(bytes)) => {
                     link.half.consume(bytes);
+                    core.blocked_since.store(0, Ordering::Relaxed);
                     core.traffic.note_out(bytes);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return self.fail(core, error),
                 Poll::Pending => {
                     (self.blocked, self.more) = (true, false);
+                    // The first time since it last took something.
+                    _ = core.blocked_since.compare_exchange(
+                        0,
+                        now_millis.max(1),
+                        Ordering::Relaxed,
+                        Ordering::Relaxed,
+                    );
                     return;
                 }
             }
@@ -257,6 +266,14 @@ impl SessionCore {
         if failed { self.with_writer(|writer| writer.progress.failed.clone()) } else { None }
     }
 
+    /// How long the link has taken nothing of what is to be written, if so.
+    pub(super) fn stalled_for(&self) -> Option<Duration> {
+        match self.blocked_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(Duration::from_millis(self.now_millis().saturating_sub(since))),
+        }
+    }
+
     /// Whether nothing waits to be written, here or for the link.
     pub(super) fn is_written(self: &Arc<Self>) -> bool {
         let blocked = self.with_writer(|writer| writer.progress.blocked);
@@ -278,6 +295,7 @@ impl SessionCore {
             writer.number += 1;
             writer.progress = Progress::new();
             self.write_failed.store(false, Ordering::SeqCst);
+            self.blocked_since.store(0, Ordering::Relaxed);
         });
     }
 

@@ -93,7 +93,7 @@ impl SessionCore {
                     hub.resume_sender(*key, limit);
                 }
             }
-            Event::Incoming(open) => self.upper.incoming(self, open),
+            Event::Incoming(open) => self.incoming(open),
             Event::Announced(announce) => self.upper.announced(self, announce),
             Event::Opened { open, accept } => self.opened(&open, &accept),
             Event::Refused(refuse) => self.refused(refuse),
@@ -142,7 +142,10 @@ impl SessionCore {
                     self.note_idle(Chan::Send(chan));
                 }
             }
-            Event::OfferExpired(id) => self.upper.expired(self, id),
+            Event::OfferExpired(id) => {
+                self.let_go(id);
+                self.upper.expired(self, id);
+            }
             Event::Withdrawn { id, .. } => {
                 if let Some(chan) = self.send_chan(id) {
                     chan.writable();
@@ -157,6 +160,7 @@ impl SessionCore {
     /// Both ends have closed the channel.
     fn finished(&self, id: ChannelId) {
         let chan = self.table.lock().remove(&id);
+        self.let_go(id);
         match chan {
             Some(Chan::Send(chan)) => {
                 tracing::debug!(parent: &chan.span, "channel closed");

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netchan_proto::crypto::{Accepted, Established, Sealer};
-use netchan_proto::id::Epoch;
+use netchan_proto::id::{Epoch, SessionId};
 use netchan_proto::session::{LinkControlKeys, ReadHalf, WriteHalf, begin};
 use tokio::io::AsyncReadExt;
 
 use super::host::ShellHost;
-use super::{Chan, SessionCore};
+use super::{Chan, Hold, SessionCore};
 use crate::error::SessionEnd;
 use crate::peer::Peer;
 use crate::transport::{LinkReader, LinkWriter};
@@ -30,6 +30,10 @@ pub(crate) struct NewLink {
     pub(super) peer_bytes_max: usize,
     /// The peer has confirmed it before it became the session's (`SESS-16`).
     pub(super) confirmed: bool,
+    /// The peer came in with an access secret.
+    pub(crate) has_access_secret: bool,
+    /// Lasts as long as the link.
+    pub(super) hold: Option<Hold>,
 }
 
 /// What the driver finds in its mailbox.
@@ -68,17 +72,32 @@ impl NewLink {
             cipher,
             peer_bytes_max: usize::try_from(peer_bytes_max).unwrap_or(usize::MAX),
             confirmed: false,
+            has_access_secret: false,
+            hold: None,
         }
     }
 }
 
 impl NewLink {
+    /// Keeps something for as long as the link is there.
+    pub(crate) fn keep(&mut self, hold: Hold) {
+        self.hold = Some(hold);
+    }
+
     /// For the record of the session's links.
     pub(crate) fn secret(&self) -> netchan_proto::crypto::ResumeSecret {
         self.secret.clone()
     }
 
-    pub(super) const fn epoch(&self) -> Epoch {
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(crate) const fn session_id(&self) -> SessionId {
+        self.accepted.session_id
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
         self.accepted.epoch
     }
 
@@ -170,13 +189,14 @@ impl SessionCore {
     }
 
     /// Puts a link in place. The driver reads it from here on.
-    pub(super) fn attach(self: &Arc<Self>, link: NewLink) -> (LinkReader, ReadHalf) {
+    pub(super) fn attach(self: &Arc<Self>, link: NewLink) -> (LinkReader, ReadHalf, Option<Hold>) {
         let NewLink { control, mut sealer, half, reader, writer, confirmed, .. } = link;
         sealer.set_rekey_limits(self.limits.rekey);
         {
             let mut facts = self.facts.lock();
             facts.peer = link.peer;
             (facts.key_exchange, facts.cipher) = (link.key_exchange, link.cipher);
+            facts.has_access_secret = link.has_access_secret;
         }
         self.message_bytes_max
             .store(self.limits.message_bytes_max.min(link.peer_bytes_max), Ordering::Relaxed);
@@ -190,6 +210,6 @@ impl SessionCore {
             self.control.lock().attach(control);
         }
         self.wake_flusher();
-        (reader, half)
+        (reader, half, link.hold)
     }
 }

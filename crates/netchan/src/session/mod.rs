@@ -17,6 +17,7 @@ mod host;
 mod link;
 mod lost;
 mod open;
+mod opened;
 mod owed;
 mod recv_chan;
 mod redial;
@@ -46,6 +47,7 @@ use self::link::Arrival;
 pub(crate) use self::link::NewLink;
 pub(crate) use self::lost::reopen_pause;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened, REFUSALS_MAX};
+pub(crate) use self::opened::Hold;
 use self::recv_chan::Role;
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState, Service};
 pub(crate) use self::redial::{NoLink, Relink};
@@ -57,7 +59,9 @@ use self::traffic::Traffic;
 use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
 use crate::hub::Hub;
+use crate::limits::MessageLimits;
 use crate::peer::Peer;
+use crate::rate::TokenBucket;
 
 /// What stands above a session: the server, or the client that dialed.
 pub(crate) trait Upper: Send + Sync + 'static {
@@ -67,6 +71,15 @@ pub(crate) trait Upper: Send + Sync + 'static {
     fn confirmed(&self, core: &Arc<SessionCore>);
     /// The peer opens a channel; it must be accepted or refused, now or later.
     fn incoming(&self, core: &Arc<SessionCore>, open: Open);
+    /// Whether the peer may have what it opened, now that the program would accept it.
+    fn may_have(&self, core: &Arc<SessionCore>, open: &Open) -> bool {
+        _ = (core, open);
+        true
+    }
+    /// The program has accepted a channel that the peer opened.
+    fn accepted(&self, core: &Arc<SessionCore>) {
+        _ = core;
+    }
     /// The peer hosts a channel, or hosts it no longer.
     fn announced(&self, core: &Arc<SessionCore>, announce: Announce);
     /// The peer gave up a channel that it had opened.
@@ -128,6 +141,8 @@ struct Facts {
     peer: Peer,
     key_exchange: &'static str,
     cipher: &'static str,
+    /// The peer came in with an access secret.
+    has_access_secret: bool,
 }
 
 /// The record of the session's links, by side.
@@ -189,6 +204,12 @@ pub(crate) struct SessionCore {
     driver: AtomicWaker,
     flusher: AtomicWaker,
     opening: Mutex<ChannelMap<open::Opening>>,
+    /// What is kept for as long as the peer has a channel open.
+    holds: Mutex<ChannelMap<Hold>>,
+    /// How many channels the peer may still open now.
+    opens: Mutex<TokenBucket>,
+    /// Since when the link takes nothing, in milliseconds; 0 while it does.
+    blocked_since: AtomicU64,
     phase: AtomicU8,
     /// User handles alive; at zero the session lingers, then ends.
     handles: AtomicUsize,
@@ -224,7 +245,13 @@ impl SessionCore {
             }
             _ => Links::Client(ClientLinks::new(accepted, secret)),
         };
-        let facts = Facts { peer: link.peer.clone(), key_exchange: link.key_exchange, cipher: link.cipher };
+        let facts = Facts {
+            peer: link.peer.clone(),
+            key_exchange: link.key_exchange,
+            cipher: link.cipher,
+            has_access_secret: link.has_access_secret,
+        };
+        let opens = TokenBucket::new(limits.opens_per_second, limits.opens_per_second);
         let core = Arc::new(Self {
             facts: Mutex::new(facts),
             message_bytes_max: AtomicUsize::new(limits.message_bytes_max.min(link.peer_bytes_max)),
@@ -260,6 +287,9 @@ impl SessionCore {
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),
+            holds: Mutex::default(),
+            opens: Mutex::new(opens),
+            blocked_since: AtomicU64::new(0),
             phase: AtomicU8::new(phase::OPEN),
             handles: AtomicUsize::new(0),
             idle: Mutex::default(),
@@ -307,6 +337,10 @@ impl SessionCore {
 
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn message_limits(&self) -> MessageLimits {
+        self.limits.decode.of(self.message_bytes_max())
     }
 
     /// The longest message of a channel opened for that purpose, or in that mode: some carry a word before each value.

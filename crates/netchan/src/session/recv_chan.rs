@@ -185,6 +185,7 @@ impl RecvChan {
             let mut state = patience::lock(&self.state);
             let ready = state.half.ready();
             if state.half.peer_closed().is_some() {
+                self.core.let_go(self.id());
                 state.receivers.wake_all();
                 state.watchers.wake_all();
             } else {

@@ -144,6 +144,9 @@ impl SendChan {
         if paid {
             self.kick(true);
         }
+        if closed {
+            self.core.let_go(self.id());
+        }
         if let Some((hub, key)) = &self.hub {
             if closed {
                 self.leave_hub(hub, *key, taken);

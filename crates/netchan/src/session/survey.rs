@@ -61,8 +61,13 @@ impl SessionCore {
     }
 
     pub(crate) fn channel_count(&self) -> usize {
-        self.channels().iter().filter(|chan| backlog(chan).is_some()).count()
+        self.channels().iter().filter(|chan| is_programs(chan)).count()
     }
+}
+
+/// Whether a channel is one of the program's, and not one that serves another.
+pub(super) fn is_programs(chan: &Chan) -> bool {
+    backlog(chan).is_some()
 }
 
 /// `None` for a channel that is none of the program's.

@@ -92,7 +92,7 @@ impl Proxy {
 
     /// The server's ticket by way of the proxy.
     pub fn ticket(&self, server: &Server) -> Ticket {
-        server.ticket().clone().with_addresses(vec![Address::from(self.address)]).unwrap()
+        server.ticket().with_addresses(vec![Address::from(self.address)]).unwrap()
     }
 
     pub fn cut(&self) {

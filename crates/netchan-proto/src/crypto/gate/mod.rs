@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use self::replay::ReplayCache;
 use super::error::GateReject;
 use super::secret::{AccessSecret, ServerPin};
-use crate::limits::{GATE_BYTES, GATE_CANDIDATES_MAX, GATE_CLOCK_WINDOW_SECONDS, GATE_REPLAY_ENTRIES_MAX};
+use crate::limits::{GATE_BYTES, GATE_CANDIDATES_MAX, GATE_CLOCK_WINDOW_SECONDS};
 
 const SALT: std::ops::Range<usize> = 0..16;
 const TIME: std::ops::Range<usize> = 16..24;
@@ -96,15 +96,20 @@ pub struct GateKeeper {
 }
 
 impl GateKeeper {
-    /// A keeper that tries `keys`, and accepts clocks that differ by the window at most; `None` accepts any clock.
+    /// A keeper that tries `keys`, and accepts clocks that differ by the window at most; `None` accepts any clock. It remembers
+    /// `replays_max` gates ([`GATE_REPLAY_ENTRIES_MAX`](crate::limits::GATE_REPLAY_ENTRIES_MAX) unless there is a reason).
     ///
     /// # Errors
     ///
     /// [`TooManyCandidates`] above [`GATE_CANDIDATES_MAX`].
-    pub fn new(keys: Vec<GateKey>, clock_window_seconds: Option<u64>) -> Result<Self, TooManyCandidates> {
+    pub fn new(
+        keys: Vec<GateKey>,
+        clock_window_seconds: Option<u64>,
+        replays_max: usize,
+    ) -> Result<Self, TooManyCandidates> {
         // Without a window nothing bounds a gate's life, so replays are caught for the time the default would.
         let window = clock_window_seconds.unwrap_or(GATE_CLOCK_WINDOW_SECONDS);
-        let replays = ReplayCache::new(window.saturating_mul(2), GATE_REPLAY_ENTRIES_MAX);
+        let replays = ReplayCache::new(window.saturating_mul(2), replays_max);
         let mut keeper = Self { candidates: Vec::new(), clock_window_seconds, replays };
         keeper.set_keys(keys)?;
         Ok(keeper)
@@ -231,7 +236,7 @@ mod tests {
     }
 
     fn keeper(keys: Vec<GateKey>, window: Option<u64>) -> GateKeeper {
-        GateKeeper::new(keys, window).expect("few keys")
+        GateKeeper::new(keys, window, 1_000).expect("few keys")
     }
 
     #[test]
@@ -254,7 +259,7 @@ mod tests {
     #[test]
     fn gate_3_at_most_sixteen_candidates() {
         let keys: Vec<_> = (0..17).map(secret).collect();
-        assert_eq!(GateKeeper::new(keys, None).unwrap_err().0.len(), 17);
+        assert_eq!(GateKeeper::new(keys, None, 1).unwrap_err().0.len(), 17);
     }
 
     #[test]

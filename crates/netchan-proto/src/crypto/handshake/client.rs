@@ -189,7 +189,7 @@ impl AwaitWelcome {
 }
 
 impl Handshake for ClientHandshake {
-    fn handle_input(&mut self, input: &[u8], _unix_seconds: u64) -> Result<usize, HandshakeError> {
+    fn handle_input(&mut self, input: &[u8]) -> Result<usize, HandshakeError> {
         let mut rest = input;
         loop {
             match self.step(&mut rest) {

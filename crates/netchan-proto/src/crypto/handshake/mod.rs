@@ -4,8 +4,9 @@
 //! handshake's last one, so what is left over belongs to the record layer. An error is final: close the connection and send
 //! nothing, not even what `poll_output` might have had (`HS-12`).
 //!
-//! A server pauses twice for judgement: for the [`Gate`](super::Gate), inside `handle_input`, and for the Hello, which comes
-//! out of [`poll_hello`](Handshake::poll_hello) and must be answered by `accept` or `refuse`.
+//! A server pauses twice for judgement: for the [`Gate`](super::Gate), which is asked by
+//! [`check_gate`](Handshake::check_gate) when the first flight is whole, and for the Hello, which comes out of
+//! [`poll_hello`](Handshake::poll_hello) and must be answered by `accept` or `refuse`.
 
 pub mod client;
 mod input;
@@ -28,13 +29,28 @@ pub const ALPN: &[u8] = b"netchan/1";
 
 /// One side's handshake on one connection, whichever side and whichever kind.
 pub trait Handshake: Send + std::fmt::Debug {
-    /// Takes bytes from the peer and says how many it used. Fewer than given means that the handshake waits for an answer
-    /// to a Hello, or is over.
+    /// Takes bytes from the peer and says how many it used. Fewer than given means that the handshake waits for its gate to
+    /// be checked or for an answer to a Hello, or is over.
     ///
     /// # Errors
     ///
     /// [`HandshakeError`]; the handshake is over and has no output left.
-    fn handle_input(&mut self, input: &[u8], unix_seconds: u64) -> Result<usize, HandshakeError>;
+    fn handle_input(&mut self, input: &[u8]) -> Result<usize, HandshakeError>;
+
+    /// Whether gate and ClientHello are here, at a server, and wait to be checked. What is costly comes after that.
+    fn awaits_gate(&self) -> bool {
+        false
+    }
+
+    /// Checks the gate (`GATE-1`), and goes on if it opens.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError::NotNow`] where [`awaits_gate`](Self::awaits_gate) says no; else as for `handle_input`.
+    fn check_gate(&mut self, unix_seconds: u64) -> Result<(), HandshakeError> {
+        _ = unix_seconds;
+        Err(HandshakeError::NotNow)
+    }
 
     /// What the end of the connection means at this point: the peer's silence or a cut (`HS-13`).
     fn handle_end(&mut self) -> HandshakeError;

@@ -60,12 +60,22 @@ pub struct ServerHandshake {
 enum State {
     AwaitGate(RecordReader),
     AwaitClientHello(RecordReader, [u8; GATE_BYTES]),
+    /// The first flight waits for its gate to be checked.
+    AtGate(Box<FirstFlight>),
     Tls(Box<InTls>),
     AwaitHello(Box<Authenticated>),
     /// The Hello waits to be polled, then to be answered (`HS-10`).
     Paused(Box<Paused>),
     Established(Box<Established>),
     Over,
+}
+
+/// Nothing in it has been believed yet.
+#[derive(Debug)]
+struct FirstFlight {
+    reader: RecordReader,
+    gate: [u8; GATE_BYTES],
+    client_hello: Vec<u8>,
 }
 
 /// The gate is open and the TLS handshake is running.
@@ -106,7 +116,7 @@ impl ServerHandshake {
         Self { settings: settings.clone(), state, output: Vec::new() }
     }
 
-    fn step(&mut self, input: &mut &[u8], unix_seconds: u64) -> Result<bool, HandshakeError> {
+    fn step(&mut self, input: &mut &[u8]) -> Result<bool, HandshakeError> {
         let (state, progress) = match mem::replace(&mut self.state, State::Over) {
             State::AwaitGate(mut reader) => match reader.take_prefix(input)? {
                 Some(gate) => (State::AwaitClientHello(reader, gate), true),
@@ -114,8 +124,8 @@ impl ServerHandshake {
             },
             State::AwaitClientHello(mut reader, gate) => {
                 match reader.take_record(&Expected::CLIENT_HELLO, input)? {
-                    Some(record) => {
-                        (State::Tls(Box::new(self.open_gate(reader, &gate, &record, unix_seconds)?)), true)
+                    Some(client_hello) => {
+                        (State::AtGate(Box::new(FirstFlight { reader, gate, client_hello })), true)
                     }
                     None => (State::AwaitClientHello(reader, gate), false),
                 }
@@ -139,23 +149,18 @@ impl ServerHandshake {
     }
 
     /// The only way to TLS state, and it leads through the gate (`GATE-1`).
-    fn open_gate(
-        &mut self,
-        reader: RecordReader,
-        gate: &[u8; GATE_BYTES],
-        client_hello: &[u8],
-        unix_seconds: u64,
-    ) -> Result<InTls, HandshakeError> {
-        let matched = self.settings.gate.check(gate, client_hello, unix_seconds)?;
+    fn open_gate(&mut self, flight: FirstFlight, unix_seconds: u64) -> Result<InTls, HandshakeError> {
+        let FirstFlight { reader, gate, client_hello } = flight;
+        let matched = self.settings.gate.check(&gate, &client_hello, unix_seconds)?;
         let connection = rustls::ServerConnection::new(Arc::clone(&self.settings.config))?;
         let mut pipe = Pipe::new(connection.into(), reader);
-        pipe.feed(client_hello)?;
+        pipe.feed(&client_hello)?;
         // rustls lets a client pass that offers no protocol at all.
         if !pipe.has_alpn() {
             return Err(HandshakeError::Negotiation);
         }
         self.output.extend(pipe.output());
-        Ok(InTls { pipe, opening: opening_hash(gate, client_hello), matched })
+        Ok(InTls { pipe, opening: opening_hash(&gate, &client_hello), matched })
     }
 
     fn hear_hello(
@@ -244,16 +249,34 @@ impl Paused {
 }
 
 impl Handshake for ServerHandshake {
-    fn handle_input(&mut self, input: &[u8], unix_seconds: u64) -> Result<usize, HandshakeError> {
+    fn handle_input(&mut self, input: &[u8]) -> Result<usize, HandshakeError> {
         let mut rest = input;
         loop {
-            match self.step(&mut rest, unix_seconds) {
+            match self.step(&mut rest) {
                 Ok(true) => {}
                 Ok(false) => return Ok(input.len() - rest.len()),
                 Err(error) => {
                     self.output.clear();
                     return Err(error);
                 }
+            }
+        }
+    }
+
+    fn awaits_gate(&self) -> bool {
+        matches!(self.state, State::AtGate(_))
+    }
+
+    fn check_gate(&mut self, unix_seconds: u64) -> Result<(), HandshakeError> {
+        match mem::replace(&mut self.state, State::Over) {
+            State::AtGate(flight) => {
+                let opened = self.open_gate(*flight, unix_seconds).inspect_err(|_| self.output.clear())?;
+                self.state = State::Tls(Box::new(opened));
+                Ok(())
+            }
+            other => {
+                self.state = other;
+                Err(HandshakeError::NotNow)
             }
         }
     }

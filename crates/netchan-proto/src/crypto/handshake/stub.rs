@@ -171,7 +171,7 @@ fn split(message: &[u8]) -> Result<(Fingerprint, &[u8]), HandshakeError> {
 }
 
 impl Handshake for InsecureStub {
-    fn handle_input(&mut self, input: &[u8], _unix_seconds: u64) -> Result<usize, HandshakeError> {
+    fn handle_input(&mut self, input: &[u8]) -> Result<usize, HandshakeError> {
         let mut rest = input;
         match self.step(&mut rest) {
             Ok(()) => Ok(input.len() - rest.len()),

@@ -48,7 +48,7 @@ fn client_and_rogue(
     let settings = ClientSettings { key, server_pin, secret: None, hello: hello(), resume: None };
     let mut client = ClientHandshake::new(settings, 0, [0; 16])?;
     feed(&mut rogue, &client.poll_output().expect("gate and ClientHello")[GATE_BYTES..]);
-    client.handle_input(&drain(&mut rogue), 0)?;
+    client.handle_input(&drain(&mut rogue))?;
     feed(&mut rogue, &client.poll_output().expect("flight and Hello"));
     Ok((client, rogue))
 }
@@ -70,14 +70,14 @@ fn hs_7_only_one_application_record_may_follow_the_handshake() {
         let (mut client, mut rogue) = client_and_rogue(|_| {}).expect("no rule broken yet");
         act(&mut rogue);
         rogue.writer().write_all(&welcome).expect("buffered");
-        assert_eq!(client.handle_input(&drain(&mut rogue), 0), Err(expected));
+        assert_eq!(client.handle_input(&drain(&mut rogue)), Err(expected));
         assert!(client.poll_output().is_none() && client.is_over());
     }
 
     let (mut client, mut rogue) = client_and_rogue(|_| {}).expect("no rule broken yet");
     rogue.writer().write_all(&welcome[..2]).expect("buffered");
     rogue.writer().write_all(&welcome[2..]).expect("buffered");
-    assert!(matches!(client.handle_input(&drain(&mut rogue), 0), Err(HandshakeError::Hello(_))));
+    assert!(matches!(client.handle_input(&drain(&mut rogue)), Err(HandshakeError::Hello(_))));
 }
 
 #[test]
@@ -106,12 +106,13 @@ fn server_hears(
     let name = tls::server_name().expect("a name");
     let mut rogue = Connection::from(rustls::ClientConnection::new(Arc::new(config), name).expect("starts"));
     let first = [&[0; GATE_BYTES][..], &drain(&mut rogue)].concat();
-    if let Err(error) = server.handle_input(&first, 0) {
+    server.handle_input(&first).expect("a whole flight");
+    if let Err(error) = server.check_gate(0) {
         return (Err(error), server);
     }
     feed(&mut rogue, &server.poll_output().expect("flight"));
     rogue.writer().write_all(message).expect("buffered");
-    (server.handle_input(&drain(&mut rogue), 0), server)
+    (server.handle_input(&drain(&mut rogue)), server)
 }
 
 /// Presents one key and signs with another.

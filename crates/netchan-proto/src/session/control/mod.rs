@@ -288,8 +288,9 @@ impl Control {
 
     /// Announces a hosted channel, or that it is hosted no longer. Said again on each new link (`SESS-5`).
     pub fn announce(&mut self, announce: Announce) {
-        self.push_if_confirmed(Frame::Announce(announce.clone()));
-        self.announced.note(announce);
+        if self.announced.note(announce.clone()) {
+            self.push_if_confirmed(Frame::Announce(announce));
+        }
     }
 
     /// Asks for a sign of life.

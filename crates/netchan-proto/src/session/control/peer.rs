@@ -84,9 +84,15 @@ impl Control {
         let full = self.channels.len() >= self.limits.channels_max;
         if full || self.offered >= self.limits.offers_pending_max {
             let reason = if full {
-                format!("the session already has {} channels", self.limits.channels_max)
+                format!(
+                    "the session already has {} channels (channels_max at the other end); close those that are not used",
+                    self.limits.channels_max
+                )
             } else {
-                format!("{} channels wait for an answer already", self.limits.offers_pending_max)
+                format!(
+                    "{} channels wait for an answer already (offers_pending_max at the other end); open fewer at once",
+                    self.limits.offers_pending_max
+                )
             };
             self.bury(id, Frame::Refuse(Refuse { id, code: RefuseCode::LimitReached, reason }));
             return Ok(None);

@@ -70,6 +70,14 @@ impl Driver {
             if silent >= limits.keepalive_dead {
                 return Err(self.gone(format!("nothing was heard of the other end for {silent:.1?}"), false));
             }
+            if let Some(stalled) = self.core.stalled_for()
+                && stalled >= limits.write_stall_max
+            {
+                let why = format!(
+                    "the other end has taken nothing for {stalled:.1?} (Limits::write_stall_max here)"
+                );
+                return Err(self.gone(why, false));
+            }
             link.check_at = if silent >= limits.keepalive_idle {
                 self.core.ping();
                 link.heard + limits.keepalive_dead

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use super::flush::Flusher;
 use super::host::ShellHost;
 use super::link::NewLink;
-use super::{SessionCore, phase};
+use super::{Hold, SessionCore, phase};
 use crate::error::SessionEnd;
 use crate::transport::{LinkReader, LinkWriter};
 
@@ -54,6 +54,7 @@ struct Reading {
     /// When a client replaces the link.
     renew_at: Option<Instant>,
     shut_down: bool,
+    _hold: Option<Hold>,
     /// The link that this one replaces, if that was in good order. It stays open until this one is confirmed: else the peer
     /// could see its end first, and take it for a loss.
     previous: Option<(LinkReader, LinkWriter)>,
@@ -136,7 +137,7 @@ impl Driver {
     async fn connected(&mut self, link: Box<NewLink>) -> Turn {
         let core = Arc::clone(&self.core);
         let now = Instant::now();
-        let (reader, half) = core.attach(*link);
+        let (reader, half, hold) = core.attach(*link);
         let renews = core.redial.is_some();
         self.link = Some(Reading {
             reader,
@@ -145,6 +146,7 @@ impl Driver {
             check_at: now + core.limits.keepalive_idle,
             renew_at: renews.then(|| now + core.limits.renew_after),
             shut_down: false,
+            _hold: hold,
             previous: self.previous.take(),
         });
         let flusher = tokio::spawn(Flusher::new(&core).run().in_current_span());

@@ -1,0 +1,184 @@
+//! Every ceiling of an end, by name, with its reason.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netchan_proto::limits;
+
+use crate::codec::{DECODE_DEPTH_MAX, DECODE_EMPTY_ELEMENTS_MAX, DecodeContext, EncodeContext};
+
+/// What an end lets others make it hold, do and wait for.
+///
+/// Each may be raised or lowered alone; what is over one is refused, and the refusal names the field, to both ends where the
+/// other has proven who it is. A stranger gets silence. What the protocol itself fixes is not here: 16 KiB of handshake, 4 KiB of
+/// ClientHello, 56 bytes of gate (SPEC section 13).
+///
+/// ```
+/// let mut config = netchan::Config::default();
+/// config.limits.sessions_max = 100;
+/// config.limits.half_open_exempt.push("10.0.0.7".parse()?); // a proxy, behind which everybody is
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// From connecting to the end of the handshake, in all and not for each read. Default 5 s: a handshake takes milliseconds, and
+    /// a stranger holds a place for so long at most; raise it for very slow links.
+    pub handshake_timeout: Duration,
+    /// How far the peers' clocks may be apart. Default 120 s; more makes the memory of gates ([`gates_max`](Self::gates_max)) fill
+    /// sooner. `None` does not look, and leaves a replayed first flight to be answered.
+    pub clock_window: Option<Duration>,
+    /// Gates remembered against replay, for twice the clock window. Default 262,144, about 9 MiB: a thousand connects a second. While
+    /// it is full nobody is let in.
+    pub gates_max: usize,
+    /// Connections that have not come to the end of their handshake. Default 1,024: some 8 KiB each. From half of this on, each new
+    /// one makes it more likely that one of them is dropped, drawn by lot: who is quick, as every honest client is, is rarely there
+    /// when lots are drawn.
+    pub half_open_max: usize,
+    /// The same for one IP address (IPv6: one /64). Default 256: a fleet behind one address that starts at once fits.
+    pub half_open_per_address_max: usize,
+    /// Addresses that [`half_open_per_address_max`](Self::half_open_per_address_max) does not hold for: NAT gateways, proxies, one's
+    /// own load tests. Default: none.
+    pub half_open_exempt: Vec<IpAddr>,
+    /// Handshakes under way whose gate has been opened. Default 256: each takes some hundred microseconds of one core and some 30
+    /// KiB; others wait, within their own deadline.
+    pub handshakes_max: usize,
+    /// Connections a server takes from the system in a second, on average. Default 10,000, several times what two cores can bring
+    /// through a handshake: beyond it, connections wait in the kernel's queue, and leave the processor to the sessions.
+    pub accepts_per_second: u32,
+    /// Connections of a server, half-open ones included. Default: what the process may have of file descriptors, less a reserve of a
+    /// quarter, 256 at most, for everything else that it does.
+    pub connections_max: Option<usize>,
+    /// Sessions of a server. Default 16,384. More than `connections_max` less an eighth never are: a client that is one too many is
+    /// to be told so.
+    pub sessions_max: usize,
+    /// Sessions without a connection that a server keeps, for each client key. Default 1,024: many programs may share a key.
+    pub suspended_per_identity_max: usize,
+    /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
+    pub suspended_max: usize,
+    /// Channels of one session. Default 65,536: each costs about a kilobyte at both ends.
+    pub channels_max: usize,
+    /// Channels that the peer of one session opens in a second, on average; as many at once. Default 65,536: all that a session may
+    /// have, and no more of what comes and goes.
+    pub opens_per_second: u32,
+    /// Channels that the peer opened and nobody has answered yet. Default 1,024.
+    pub offers_pending_max: usize,
+    /// The same over all sessions of a server. Default 16,384: some kilobytes each.
+    pub offers_total_max: usize,
+    /// The longest message, encoded. Default 64 MiB. Both ends have one, and the smaller holds.
+    pub message_bytes_max: usize,
+    /// The byte window each channel starts with. Default 512 KiB; less saves memory with many channels, more saves round trips on
+    /// long fast links.
+    pub window_bytes: u64,
+    /// What the byte window of a busy channel grows to. Default 8 MiB: what one slow reader can pin, beside one message.
+    pub window_bytes_max: u64,
+    /// How long a connection may take nothing of what is to be written to it. Default 30 s: netchan's other end always reads, however
+    /// slow its program is, so one that does not is stuck or hostile. The connection is given up; the session waits for another.
+    pub write_stall_max: Duration,
+    /// How deep a value may nest that [`Postcard`](crate::codec::Postcard) decodes. Default 128: every level costs stack.
+    pub decode_depth_max: usize,
+    /// Elements without bytes of their own, such as `()`, in one message. Default 65,536: eight bytes could claim 2^64 of them.
+    pub decode_empty_elements_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            clock_window: Some(Duration::from_secs(limits::GATE_CLOCK_WINDOW_SECONDS)),
+            gates_max: limits::GATE_REPLAY_ENTRIES_MAX,
+            half_open_max: 1_024,
+            half_open_per_address_max: 256,
+            half_open_exempt: Vec::new(),
+            handshakes_max: 256,
+            accepts_per_second: 10_000,
+            connections_max: None,
+            sessions_max: 16_384,
+            suspended_per_identity_max: 1_024,
+            suspended_max: 16_384,
+            channels_max: limits::CHANNELS_MAX_DEFAULT,
+            opens_per_second: 65_536,
+            offers_pending_max: limits::OFFERS_PENDING_MAX_DEFAULT,
+            offers_total_max: 16_384,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX_DEFAULT,
+            window_bytes: limits::WINDOW_BYTES_INITIAL,
+            window_bytes_max: limits::WINDOW_BYTES_MAX_DEFAULT,
+            write_stall_max: Duration::from_secs(30),
+            decode_depth_max: DECODE_DEPTH_MAX,
+            decode_empty_elements_max: DECODE_EMPTY_ELEMENTS_MAX,
+        }
+    }
+}
+
+/// What a message may demand of whoever decodes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodeLimits {
+    depth_max: usize,
+    empty_elements_max: usize,
+}
+
+impl DecodeLimits {
+    pub(crate) const fn of(self, bytes_max: usize) -> MessageLimits {
+        MessageLimits { bytes_max, decode: self }
+    }
+}
+
+/// What holds for the messages of a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageLimits {
+    pub(crate) bytes_max: usize,
+    decode: DecodeLimits,
+}
+
+impl MessageLimits {
+    pub(crate) fn encoding<'a>(&self, channel: &'a str) -> EncodeContext<'a> {
+        EncodeContext::new(channel, self.bytes_max)
+    }
+
+    pub(crate) fn decoding<'a>(&self, channel: &'a str) -> DecodeContext<'a> {
+        DecodeContext::new(channel, self.bytes_max)
+            .with_depth_max(self.decode.depth_max)
+            .with_empty_elements_max(self.decode.empty_elements_max)
+    }
+}
+
+/// What a process may have of file descriptors where that cannot be told.
+const DESCRIPTORS_UNKNOWN: usize = 1_024;
+
+/// Kept for what a process opens beside connections: at most this, at least a quarter of all.
+const DESCRIPTORS_RESERVE_MAX: usize = 256;
+
+impl Limits {
+    /// Connections there may be at once.
+    #[must_use]
+    pub(crate) fn connections(&self) -> usize {
+        let descriptors = descriptors_max();
+        let room = descriptors - (descriptors / 4).min(DESCRIPTORS_RESERVE_MAX);
+        // Asked for or not: beyond the descriptors there are none.
+        self.connections_max.map_or(room, |max| max.min(descriptors)).max(2)
+    }
+
+    pub(crate) const fn decode(&self) -> DecodeLimits {
+        DecodeLimits { depth_max: self.decode_depth_max, empty_elements_max: self.decode_empty_elements_max }
+    }
+
+    /// Sessions there may be at once, so that there is room for a connection that is told of it.
+    #[must_use]
+    pub(crate) fn sessions(&self) -> usize {
+        let connections = self.connections();
+        self.sessions_max.min(connections - (connections / 8).max(1))
+    }
+}
+
+/// File descriptors that this process may have.
+#[cfg(unix)]
+fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // Without a limit, memory is the only one.
+    limit.current.map_or(usize::MAX / 2, |max| usize::try_from(max).unwrap_or(DESCRIPTORS_UNKNOWN))
+}
+
+#[cfg(not(unix))]
+fn descriptors_max() -> usize {
+    DESCRIPTORS_UNKNOWN * 16
+}

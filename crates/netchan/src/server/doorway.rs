@@ -1,0 +1,279 @@
+//! Connections that are not let in yet: how many there may be, and which go when there are too many.
+//!
+//! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many come, some are dropped by lot among
+//! all that are here, the newcomer included. An honest client is here for milliseconds and a stranger that holds on for seconds,
+//! so the lot mostly falls on strangers, whoever came first.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::limits::Limits;
+
+/// Whose connections are counted together: an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
+type Source = IpAddr;
+
+/// The doorway of one server.
+pub(super) struct Doorway {
+    half_open_max: usize,
+    per_source_max: usize,
+    exempt: Vec<Source>,
+    connections_max: usize,
+    /// Connections of sessions.
+    connected: Arc<AtomicUsize>,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    /// In no order, so that lots can be drawn.
+    entries: Vec<Entry>,
+    /// Where each is in `entries`.
+    places: HashMap<u64, usize>,
+    per_source: HashMap<Source, usize>,
+    entered: u64,
+}
+
+struct Entry {
+    id: u64,
+    source: Option<Source>,
+    /// Dropped, it sends the connection away.
+    _hold: oneshot::Sender<()>,
+}
+
+/// A connection that is not let in yet.
+pub(super) struct HalfOpen {
+    doorway: Arc<Doorway>,
+    id: u64,
+    dropped: oneshot::Receiver<()>,
+}
+
+/// A connection that belongs to a session.
+#[derive(Debug)]
+pub(crate) struct Connected(Arc<AtomicUsize>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Doorway {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            half_open_max: limits.half_open_max.max(1),
+            per_source_max: limits.half_open_per_address_max.max(1),
+            exempt: limits.half_open_exempt.iter().copied().map(network).collect(),
+            connections_max: limits.connections(),
+            connected: Arc::default(),
+            inside: Mutex::default(),
+        })
+    }
+
+    /// Someone comes. Whoever the lot falls on is sent away.
+    pub(super) fn enter(self: &Arc<Self>, address: &str) -> HalfOpen {
+        let source = source_of(address).filter(|source| !self.exempt.contains(source));
+        // What sessions have is not to be had by strangers.
+        let room = self.connections_max.saturating_sub(self.connected.load(Ordering::Relaxed));
+        let max = self.half_open_max.min(room).max(1);
+        let (hold, dropped) = oneshot::channel();
+        let mut inside = self.inside.lock();
+        let id = inside.add(source, hold);
+        let here = source.map_or(0, |source| inside.per_source.get(&source).copied().unwrap_or(0));
+        let lot = if here > self.per_source_max {
+            inside.draw(source)
+        } else if is_drawn(inside.entries.len(), max, fraction()) {
+            inside.draw(None)
+        } else {
+            None
+        };
+        let sent_away = lot.and_then(|lot| inside.remove(lot));
+        drop(inside);
+        if let Some(entry) = sent_away {
+            super::audit::crowded_out(entry.source);
+        }
+        HalfOpen { doorway: Arc::clone(self), id, dropped }
+    }
+
+    /// Sends one away, to have its file descriptor.
+    pub(super) fn make_room(&self) {
+        let mut inside = self.inside.lock();
+        let lot = inside.draw(None);
+        let entry = lot.and_then(|lot| inside.remove(lot));
+        drop(inside);
+        drop(entry);
+    }
+}
+
+impl HalfOpen {
+    /// Completes when the lot has fallen on it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn sent_away(&mut self) {
+        _ = (&mut self.dropped).await;
+    }
+
+    /// It belongs to a session now.
+    pub(super) fn let_in(self) -> Connected {
+        self.doorway.connected.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(&self.doorway.connected))
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        let entry = self.doorway.inside.lock().remove(self.id);
+        drop(entry);
+    }
+}
+
+impl Inside {
+    fn add(&mut self, source: Option<Source>, hold: oneshot::Sender<()>) -> u64 {
+        let id = self.entered;
+        self.entered += 1;
+        self.places.insert(id, self.entries.len());
+        self.entries.push(Entry { id, source, _hold: hold });
+        if let Some(source) = source {
+            *self.per_source.entry(source).or_default() += 1;
+        }
+        id
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let place = self.places.remove(&id)?;
+        let entry = self.entries.swap_remove(place);
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.id, place);
+        }
+        if let Some(source) = entry.source
+            && let Some(count) = self.per_source.get_mut(&source)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_source.remove(&source);
+            }
+        }
+        Some(entry)
+    }
+
+    /// One of them, or of those of one source, each as likely as the others.
+    fn draw(&self, source: Option<Source>) -> Option<u64> {
+        let Some(source) = source else {
+            return self.entries.get(below(self.entries.len())?).map(|entry| entry.id);
+        };
+        let nth = below(self.per_source.get(&source).copied().unwrap_or(0))?;
+        self.entries.iter().filter(|entry| entry.source == Some(source)).nth(nth).map(|entry| entry.id)
+    }
+}
+
+/// Never up to half of what there may be, always beyond all of it, ever more often between; and never among one alone.
+fn is_drawn(here: usize, max: usize, fraction: f64) -> bool {
+    let early = max / 2;
+    here > early.max(1) && fraction * ((max + 1 - early) as f64) < (here - early) as f64
+}
+
+/// Evenly distributed over [0, 1).
+fn fraction() -> f64 {
+    let bits = u64::from_be_bytes(crate::handshake::random()) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+fn below(count: usize) -> Option<usize> {
+    if count == 0 {
+        return None;
+    }
+    let wide = u128::from(u64::from_be_bytes(crate::handshake::random())) * count as u128;
+    usize::try_from(wide >> 64).ok()
+}
+
+/// The source of a connection whose transport says where it comes from as `address:port`; others are not counted apart.
+fn source_of(address: &str) -> Option<Source> {
+    address.parse::<SocketAddr>().ok().map(|address| network(address.ip()))
+}
+
+fn network(address: IpAddr) -> Source {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doorway(half_open_max: usize, per_address: usize) -> Arc<Doorway> {
+        let mut limits = Limits::default();
+        limits.half_open_max = half_open_max;
+        limits.half_open_per_address_max = per_address;
+        limits.half_open_exempt = vec!["10.9.9.9".parse().unwrap()];
+        Doorway::new(&limits)
+    }
+
+    fn is_away(visitor: &mut HalfOpen) -> bool {
+        visitor.dropped.try_recv() != Err(oneshot::error::TryRecvError::Empty)
+    }
+
+    #[test]
+    fn no_more_are_here_than_may_be_and_the_quick_are_rarely_drawn() {
+        let doorway = doorway(100, 1_000);
+        let mut strangers = Vec::new();
+        let mut unlucky = 0;
+        for n in 0..2_000 {
+            strangers.push(doorway.enter(&format!("10.0.{}.{}:1", n / 256, n % 256)));
+            assert!(doorway.inside.lock().entries.len() <= 100);
+            // An honest client comes, and is let in before anybody else comes.
+            let mut honest = doorway.enter("192.0.2.1:1");
+            unlucky += usize::from(is_away(&mut honest));
+            drop(honest.let_in());
+        }
+        assert!(unlucky < 60, "{unlucky} of 2,000: one in a hundred is to be expected");
+        drop(strangers);
+        let inside = doorway.inside.lock();
+        assert!(inside.entries.is_empty() && inside.places.is_empty() && inside.per_source.is_empty());
+    }
+
+    #[test]
+    fn one_source_has_its_own_bound_and_some_have_none() {
+        let doorway = doorway(1_000, 10);
+        let mut crowd: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[2001:db8::{n:x}]:7"))).collect();
+        let mut other = doorway.enter("[2001:db8:1::1]:7");
+        let mut exempt: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[::ffff:10.9.9.9]:{n}"))).collect();
+        let mut local: Vec<_> = (0..50).map(|_| doorway.enter("unix")).collect();
+        let here = |visitors: &mut [HalfOpen]| {
+            visitors.iter_mut().filter_map(|v| (!is_away(v)).then_some(())).count()
+        };
+        assert_eq!(here(&mut crowd), 10);
+        assert!(!is_away(&mut other));
+        assert_eq!((here(&mut exempt), here(&mut local)), (50, 50));
+    }
+
+    #[test]
+    fn sessions_leave_no_room_to_strangers() {
+        let mut limits = Limits::default();
+        limits.connections_max = Some(8);
+        let doorway = Doorway::new(&limits);
+        let inside: Vec<_> = (0..7).map(|_| doorway.enter("unix").let_in()).collect();
+        let visitors: Vec<_> = (0..20).map(|_| doorway.enter("unix")).collect();
+        assert_eq!(doorway.inside.lock().entries.len(), 1);
+        drop((inside, visitors));
+        assert_eq!(doorway.connected.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn lots_are_drawn_ever_more_often() {
+        assert!(!is_drawn(50, 100, 0.0));
+        assert!(is_drawn(51, 100, 0.019) && !is_drawn(51, 100, 0.021));
+        assert!(is_drawn(75, 100, 0.48) && !is_drawn(75, 100, 0.5));
+        assert!(is_drawn(100, 100, 0.97) && is_drawn(101, 100, 1.0 - f64::EPSILON));
+        assert!(is_drawn(2, 1, 0.99) && !is_drawn(1, 1, 0.0), "nobody is drawn who is alone");
+    }
+}
