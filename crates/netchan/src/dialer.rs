@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::config::{Config, SessionLimits};
 use crate::error::{CloseReason, DialError, SessionEnd};
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
-use crate::identity::Identity;
+use crate::identity::{Fingerprint, Identity};
 use crate::session::{NewLink, NoLink, Relink};
 use crate::ticket::{Ticket, TicketError};
 use crate::transport::{BoxFuture, Link};
@@ -145,7 +145,7 @@ impl Dialer {
                 address: address.clone(),
                 deadline: self.config.limits.handshake_timeout,
             },
-            failure => explain(address, failure),
+            failure => explain(address, self.identity.fingerprint(), failure),
         };
         let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
             .map_err(|error| failed(error.into()))?;
@@ -186,12 +186,12 @@ fn no_link(error: DialError, resumes: bool) -> NoLink {
     }
 }
 
-fn explain(address: &Address, failure: HandshakeFailure) -> DialError {
+fn explain(address: &Address, key: Fingerprint, failure: HandshakeFailure) -> DialError {
     let address = address.clone();
     match failure {
         HandshakeFailure::Protocol(HandshakeError::NoAnswer) => DialError::ClosedWithoutAnswering { address },
         HandshakeFailure::Protocol(HandshakeError::Refused { code, reason }) => {
-            DialError::Refused { address, code, reason }
+            DialError::Refused { address, key, code, reason }
         }
         HandshakeFailure::Protocol(error) => DialError::Handshake { address, error },
         // A server that closes on a stranger with unread bytes makes the kernel say "reset".
@@ -205,7 +205,7 @@ fn explain(address: &Address, failure: HandshakeFailure) -> DialError {
         // A server's.
         HandshakeFailure::AtOurKey => DialError::ClosedWithoutAnswering { address },
         HandshakeFailure::Refused(reason) => {
-            DialError::Refused { address, code: RefusalCode::Denied, reason }
+            DialError::Refused { address, key, code: RefusalCode::Denied, reason }
         }
     }
 }

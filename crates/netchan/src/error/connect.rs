@@ -35,10 +35,12 @@ pub enum DialError {
         address: Address,
     },
     /// The server answered that it does not let this client in.
-    #[error("{address} refused: {reason}")]
+    #[error("{address} refused: {reason}{}", Advice(*code, key))]
     Refused {
         /// Who refused.
         address: Address,
+        /// This end's key, by which the server knows it.
+        key: Fingerprint,
         /// For programs.
         code: RefusalCode,
         /// For people.
@@ -80,6 +82,22 @@ impl DialError {
             Self::Ticket(_) | Self::ClosedWithoutAnswering { .. } => Fault::Caller,
             Self::Refused { .. } | Self::Handshake { .. } => Fault::Peer,
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Link { .. } => Fault::Network,
+        }
+    }
+}
+
+/// What to do about a refusal.
+struct Advice<'a>(RefusalCode, &'a Fingerprint);
+
+impl std::fmt::Display for Advice<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            RefusalCode::Denied => write!(f, "; ask whoever runs the server to let this key in: {}", self.1),
+            RefusalCode::AlreadyConnected => {
+                f.write_str("; stop the other, or give this program a key of its own")
+            }
+            RefusalCode::ShuttingDown => f.write_str("; try again later"),
+            _ => Ok(()),
         }
     }
 }

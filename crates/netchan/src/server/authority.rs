@@ -1,8 +1,8 @@
 //! Who may do what, and what follows when that changes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
@@ -12,12 +12,9 @@ use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 use parking_lot::{Mutex, RwLock};
 
 use super::{ServerCore, audit};
-use crate::error::AccessError;
 use crate::hub::Engine;
-use crate::identity::Identity;
 use crate::policy::{Action, DENIED, Decision, OpenBound, Policy, PolicyPeer, PolicyRequest};
 use crate::session::{Hold, SessionCore};
-use crate::ticket::Ticket;
 
 /// The policy that holds. Whoever judges an open holds the lock until the channel is in its table, so that a new policy
 /// finds it there.
@@ -177,26 +174,6 @@ impl ServerCore {
         (announce.may_receive || announce.may_send).then_some(announce)
     }
 
-    /// Lets clients in by the access secrets of this identity, and by no others.
-    pub(super) fn use_access_secrets(&self, identity: &Identity) -> Result<(), AccessError> {
-        let mut current = self.identity.write();
-        if identity.public_key() != current.public_key() {
-            return Err(AccessError::OtherKey {
-                ours: current.fingerprint(),
-                theirs: identity.fingerprint(),
-            });
-        }
-        let changed = current.clone().with_access_secrets_of(identity);
-        let mut ticket = self.ticket.write();
-        let (addresses, pin) = (ticket.addresses().to_vec(), ticket.server_pin());
-        *ticket = Ticket::from_parts(addresses, pin, Some(changed.access_secret().clone()))?;
-        let keys = super::gate_keys(&changed, &self.config);
-        audit::access_changed(changed.access_secrets().len());
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).set_keys(keys).expect(super::FEWER_KEYS);
-        *current = changed;
-        Ok(())
-    }
-
     /// From here on another policy holds, for those as well that are here already.
     pub(super) fn replace_policy(&self, policy: Arc<dyn Policy>) {
         self.authority.replaced.store(true, Ordering::SeqCst);
@@ -235,7 +212,7 @@ impl ServerCore {
         }
         for opened in session.opened_by_client() {
             let in_force = self.authority.now.read();
-            let action = if opened.receives { Action::Receive } else { Action::Send };
+            let action = opened.action;
             let request = PolicyRequest::Open { channel: &opened.name, action };
             let why = match in_force.policy.check(&subject, &request, SystemTime::now()) {
                 Decision::Deny { why } => why,

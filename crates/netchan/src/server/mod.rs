@@ -1,6 +1,7 @@
 //! `listen_and_serve`, and the server it returns.
 
 mod accept;
+mod access;
 mod audit;
 mod authority;
 mod client;
@@ -19,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use netchan_proto::crypto::{Fingerprint, GateKeeper, GateKey, ServerSettings};
+use netchan_proto::crypto::{Fingerprint, GateKeeper, ServerSettings};
 use netchan_proto::id::{Incarnation, SessionId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -36,13 +37,13 @@ use crate::address::Address;
 use crate::broadcast::Broadcast;
 use crate::codec::Message;
 use crate::config::Config;
-use crate::error::{AccessError, CloseReason, HostError, ListenError, SessionEnd};
+use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
 use crate::handshake::random;
 use crate::hub::{Access, Cast, Engine, HostedInfo, Hub};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
-use crate::policy::{Policy, PolicyError, PolicySource, TicketHolders};
+use crate::policy::{Policy, PolicySource, TicketHolders};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{CloseReport, Events, Publisher, SessionCore, SessionState};
@@ -77,7 +78,7 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
             (Arc::new(policy) as Arc<dyn Policy>, Some(watched))
         }
     };
-    let gate = Arc::new(StdMutex::new(gate_keeper(&identity, &config)));
+    let gate = Arc::new(StdMutex::new(access::gate_keeper(&identity, &config)));
     let settings =
         ServerSettings::new(identity.key().clone(), gate.clone()).map_err(ListenError::Identity)?;
     let listener = config.transports.listen(&address).await?;
@@ -190,38 +191,6 @@ impl Server {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.core.identity.read().clone()
-    }
-
-    /// Goes by the access secrets of this identity from here on: its current one is in [`ticket`](Self::ticket), and all of them
-    /// let clients in. The server's key stays what it is.
-    ///
-    /// Sessions that are here stay, whatever secret they came with; but a connection that is lost, or has served its time, is
-    /// replaced with the secret of its client's ticket. So add a secret, hand the new ticket out
-    /// ([`Session::use_ticket`](crate::Session::use_ticket)), and retire the old one when everybody has it.
-    ///
-    /// # Errors
-    /// [`AccessError`]: the identity has another key, or more secrets than a listener tries.
-    pub fn use_access_secrets(&self, identity: &Identity) -> Result<(), AccessError> {
-        self.core.use_access_secrets(identity)
-    }
-
-    /// Goes by another policy from here on. What it does not allow ends at once, for those as well that are here already.
-    ///
-    /// A policy that was read from a file ([`PolicySource::File`]) takes its place again when that file changes.
-    pub fn set_policy(&self, policy: Arc<dyn Policy>) {
-        audit::policy_replaced(&"the program");
-        self.core.replace_policy(policy);
-    }
-
-    /// Reads the policy's file again now, rather than when it is next seen to have changed. Nothing where there is none.
-    ///
-    /// # Errors
-    /// [`PolicyError`] when it cannot be read; the old policy stays.
-    pub fn reload_policy(&self) -> Result<(), PolicyError> {
-        match &self.core.config.policy {
-            PolicySource::File(path) => self.core.reload_policy(path),
-            _ => Ok(()),
-        }
     }
 
     /// Hosts a channel that clients may receive from, first come, first served.
@@ -488,23 +457,6 @@ impl Server {
             _ = accepting.await;
         }
     }
-}
-
-const FEWER_KEYS: &str = "an identity has fewer access secrets than a gate tries keys";
-
-/// At least one key, and never more than the gate tries: an identity holds no more.
-fn gate_keys(identity: &Identity, config: &Config) -> Vec<GateKey> {
-    let mut keys: Vec<_> = identity.access_secrets().iter().cloned().map(GateKey::Secret).collect();
-    if config.admit_without_secret {
-        keys.push(GateKey::Pin(identity.server_pin()));
-    }
-    keys
-}
-
-fn gate_keeper(identity: &Identity, config: &Config) -> GateKeeper {
-    let window = config.limits.clock_window.map(|window| window.as_secs());
-    let keeper = GateKeeper::new(gate_keys(identity, config), window, config.limits.gates_max);
-    keeper.expect(FEWER_KEYS)
 }
 
 /// Whether a session is a client's that is here: that client may have returned from `dial` before the server has heard its

@@ -25,6 +25,7 @@ mod send_chan;
 mod state;
 mod survey;
 mod traffic;
+mod upper;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -35,7 +36,7 @@ use futures_util::task::AtomicWaker;
 use netchan_proto::crypto::ResumeFrom;
 use netchan_proto::id::{ChannelId, ChannelMap, Epoch, Side};
 use netchan_proto::session::{ClientLinks, Control, ControlLimits, ServerLinks};
-use netchan_proto::wire::{Announce, HEAD_BYTES_MAX, Mode, Open, Purpose};
+use netchan_proto::wire::{HEAD_BYTES_MAX, Mode, Purpose};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -56,45 +57,13 @@ pub use self::state::{Events, SessionEvent, SessionState, SessionStats};
 pub(crate) use self::state::{Lossy, Publisher};
 pub use self::survey::{ChannelInfo, Direction as ChannelDirection};
 use self::traffic::Traffic;
+pub(crate) use self::upper::Upper;
 use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
 use crate::hub::Hub;
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::rate::TokenBucket;
-
-/// What stands above a session: the server, or the client that dialed.
-pub(crate) trait Upper: Send + Sync + 'static {
-    /// Something changes, and subscribers are told: in one step for whoever asks the program above how its sessions do.
-    fn tell(&self, core: &Arc<SessionCore>, event: &SessionEvent, change: &mut dyn FnMut());
-    /// Both ends have the same keys, for the first time.
-    fn confirmed(&self, core: &Arc<SessionCore>);
-    /// The peer opens a channel; it must be accepted or refused, now or later.
-    fn incoming(&self, core: &Arc<SessionCore>, open: Open);
-    /// Whether the peer may have what it opened, now that the program would accept it.
-    fn may_have(&self, core: &Arc<SessionCore>, open: &Open) -> bool {
-        _ = (core, open);
-        true
-    }
-    /// The program has accepted a channel that the peer opened.
-    fn accepted(&self, core: &Arc<SessionCore>) {
-        _ = core;
-    }
-    /// The peer hosts a channel, or hosts it no longer.
-    fn announced(&self, core: &Arc<SessionCore>, announce: Announce);
-    /// The peer gave up a channel that it had opened.
-    fn expired(&self, core: &Arc<SessionCore>, id: ChannelId);
-    /// The link is gone. An error says why the session may not wait for another.
-    fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd>;
-    /// Another link has taken the place of the last.
-    fn resumed(&self, core: &Arc<SessionCore>);
-    /// At a client: the session is lost, and another is to take its place.
-    fn lost(&self, core: &Arc<SessionCore>, end: &SessionEnd);
-    /// The session has ended, and is not to be found any more; called while [`Upper::tell`] says so.
-    fn forgotten(&self, core: &Arc<SessionCore>);
-    /// The session has ended.
-    fn ended(&self, core: &Arc<SessionCore>, end: &SessionEnd);
-}
 
 /// A channel of the session, by the half that is here.
 #[derive(Clone)]

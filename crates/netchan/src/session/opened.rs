@@ -9,7 +9,7 @@ use netchan_proto::wire::{Open, RefuseCode};
 
 use super::{Chan, SessionCore, survey};
 use crate::error::SessionEnd;
-use crate::policy::PolicyPeer;
+use crate::policy::{Action, PolicyPeer};
 
 /// Something that lasts as long as a channel of the peer's, or a link.
 pub(crate) type Hold = Box<dyn Any + Send + Sync>;
@@ -18,8 +18,8 @@ pub(crate) type Hold = Box<dyn Any + Send + Sync>;
 pub(crate) struct PeerChannel {
     pub(crate) id: ChannelId,
     pub(crate) name: Arc<str>,
-    /// The peer sends into it, and this end receives.
-    pub(crate) receives: bool,
+    /// What the peer does with it.
+    pub(crate) action: Action,
     pub(crate) chan: Chan,
 }
 
@@ -81,11 +81,11 @@ impl SessionCore {
             .into_iter()
             .filter(|chan| chan.id().opener() == Side::Client && survey::is_programs(chan))
             .map(|chan| {
-                let (name, receives) = match &chan {
-                    Chan::Send(chan) => (Arc::clone(&chan.name), false),
-                    Chan::Recv(chan) => (Arc::clone(&chan.name), true),
+                let (name, action) = match &chan {
+                    Chan::Send(chan) => (Arc::clone(&chan.name), Action::Receive),
+                    Chan::Recv(chan) => (Arc::clone(&chan.name), Action::Send),
                 };
-                PeerChannel { id: chan.id(), name, receives, chan }
+                PeerChannel { id: chan.id(), name, action, chan }
             })
             .collect();
         // Who came first keeps what there is no longer enough of.

@@ -1,6 +1,7 @@
 //! What the tests of the shell share.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod audit;
 pub mod example;
 pub mod killed;
 #[cfg(unix)]
