@@ -42,7 +42,10 @@ pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) 
             biased;
             _ = closing.wait_for(|closing| *closing) => break,
             Some(_) = handshakes.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                core.doorway.room().await;
+                listener.accept().await
+            } => accepted,
         };
         let pause = match accepted {
             Ok(link) => {
@@ -132,6 +135,7 @@ impl ServerCore {
 }
 
 async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfOpen, places: &Semaphore) {
+    // Whichever way this ends, the link is dropped first and its place is free then.
     let admitted = tokio::select! {
         biased;
         // Counted and written down by whoever drew the lot.

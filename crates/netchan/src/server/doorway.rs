@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::limits::Limits;
 
@@ -25,7 +25,25 @@ pub(super) struct Doorway {
     connections_max: usize,
     /// Connections of sessions.
     connected: Arc<AtomicUsize>,
+    /// Connections that are open, those included that are being sent away.
+    open: Arc<Open>,
     inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Open {
+    count: AtomicUsize,
+    fewer: Notify,
+}
+
+/// Counts an open connection.
+struct Counted(Arc<Open>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.fewer.notify_waiters();
+    }
 }
 
 #[derive(Default)]
@@ -50,15 +68,19 @@ pub(super) struct HalfOpen {
     doorway: Arc<Doorway>,
     id: u64,
     dropped: oneshot::Receiver<()>,
+    /// Dropped last: until then the connection is open.
+    open: Option<Counted>,
 }
 
 /// A connection that belongs to a session.
-#[derive(Debug)]
-pub(crate) struct Connected(Arc<AtomicUsize>);
+pub(crate) struct Connected {
+    connected: Arc<AtomicUsize>,
+    _open: Option<Counted>,
+}
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -70,6 +92,7 @@ impl Doorway {
             exempt: limits.half_open_exempt.iter().copied().map(network).collect(),
             connections_max: limits.connections(),
             connected: Arc::default(),
+            open: Arc::default(),
             inside: Mutex::default(),
         })
     }
@@ -96,7 +119,26 @@ impl Doorway {
         if let Some(entry) = sent_away {
             super::audit::crowded_out(entry.source);
         }
-        HalfOpen { doorway: Arc::clone(self), id, dropped }
+        self.open.count.fetch_add(1, Ordering::SeqCst);
+        let open = Some(Counted(Arc::clone(&self.open)));
+        HalfOpen { doorway: Arc::clone(self), id, dropped, open }
+    }
+
+    /// Waits until those who were sent away have left, as far as there is no room for another.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn room(&self) {
+        loop {
+            let fewer = self.open.fewer.notified();
+            let mut fewer = std::pin::pin!(fewer);
+            fewer.as_mut().enable();
+            // One more may be here than stays: whoever the lot falls on is on the way out then.
+            if self.open.count.load(Ordering::SeqCst) <= self.connections_max {
+                return;
+            }
+            fewer.await;
+        }
     }
 
     /// Sends one away, to have its file descriptor.
@@ -119,9 +161,9 @@ impl HalfOpen {
     }
 
     /// It belongs to a session now.
-    pub(super) fn let_in(self) -> Connected {
+    pub(super) fn let_in(mut self) -> Connected {
         self.doorway.connected.fetch_add(1, Ordering::Relaxed);
-        Connected(Arc::clone(&self.doorway.connected))
+        Connected { connected: Arc::clone(&self.doorway.connected), _open: self.open.take() }
     }
 }
 

@@ -1,0 +1,244 @@
+//! An open port under abuse, in real processes: memory and descriptors stay bounded, and an honest client keeps working, about as
+//! fast as before.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use common::process::{Process, role, say};
+use common::{Anything, within};
+use netchan::{Config, Identity, Receiver, Sender, Session, dial, listen_and_serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// What a server with one client may have in memory, beyond what it had before it was abused.
+const GROWTH_KIB_MAX: u64 = 64 * 1_024;
+
+/// Round trips of which the slowest of a hundred are compared.
+const ROUND_TRIPS: usize = 500;
+
+/// Calm and abuse, in turns.
+const ROUNDS: usize = 7;
+
+/// So many connections of half handshakes in all.
+const HALF_HANDSHAKES: usize = 100_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_process() -> Anything {
+    let (role, with) = role();
+    match role.as_str() {
+        "server" => serve().await,
+        "attacker" => attack(&with).await,
+        _ => Ok(()),
+    }
+}
+
+/// Sends back what it receives.
+async fn serve() -> Anything {
+    let mut config = Config::with_identity(Identity::generate());
+    config.limits.handshake_timeout = Duration::from_secs(2);
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let (there, back) = (server.receiver::<u32>("there", 1)?, server.sender::<u32>("back", 1)?);
+    say(&format!("ticket {}", server.ticket()));
+    while let Some(value) = there.recv().await? {
+        back.send(value).await?;
+    }
+    Ok(())
+}
+
+/// `kind|address|connections`: abuses the port until told to stop by its end.
+async fn attack(with: &str) -> Anything {
+    let mut parts = with.split('|');
+    let kind = parts.next().ok_or("a kind")?.to_owned();
+    let address: SocketAddr = parts.next().ok_or("an address")?.parse()?;
+    let connections: usize = parts.next().ok_or("a number")?.parse()?;
+    let at_once = if kind == "half handshakes" { 64 } else { connections.min(2_000) };
+    let mut visits = JoinSet::new();
+    let started = Instant::now();
+    for n in 0..connections {
+        if visits.len() >= at_once {
+            visits.join_next().await;
+        }
+        visits.spawn(visit(kind.clone(), address, n));
+        // Bounded: some thousands in a second are abuse enough for two processors.
+        if n % 50 == 49 {
+            let due = Duration::from_micros(250 * n as u64);
+            tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+        }
+    }
+    while visits.join_next().await.is_some() {}
+    say("done");
+    Ok(())
+}
+
+async fn visit(kind: String, address: SocketAddr, n: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let noise: Vec<u8> = (0..2_000_usize).map(|at| (at * 131 + n * 7) as u8).collect();
+    match kind.as_str() {
+        // A byte now and then, for as long as the server bears it.
+        "slowloris" => {
+            for byte in noise {
+                stream.write_all(&[byte]).await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        // A whole first flight that fits no key, or half of one.
+        "half handshakes" => {
+            let flight = [&noise[..56], &[22, 3, 1, 4, 0], &noise[..1_024]].concat();
+            let part = if n % 2 == 0 { flight.len() } else { flight.len() / 2 };
+            stream.write_all(&flight[..part]).await?;
+        }
+        // Says nothing, and stays.
+        "flood" => {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0, "a stranger gets zero bytes");
+        }
+        // The longest record that can be announced, and all of it.
+        "huge lengths" => {
+            let mut flight = [&noise[..56], &[22, 3, 1, 0xff, 0xff]].concat();
+            flight.resize(70_000, 0xaa);
+            stream.write_all(&flight).await?;
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
+        }
+        other => panic!("{other}"),
+    }
+    Ok(())
+}
+
+struct Site {
+    server: Process,
+    ticket: String,
+    address: String,
+}
+
+impl Site {
+    /// With so many file descriptors.
+    async fn start(descriptors: usize) -> Self {
+        let limit = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        let mut server = Process::start("server", "", &["sh", "-c", &limit]);
+        let line = within("its ticket", server.line()).await.expect("a server");
+        let ticket = line.strip_prefix("ticket ").expect("a ticket").to_owned();
+        let address = ticket.split(['/', '#']).nth(2).expect("an address").to_owned();
+        Self { server, ticket, address }
+    }
+
+    fn memory_kib(&self) -> u64 {
+        let pid = self.server.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a figure");
+        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    fn descriptors(&self) -> usize {
+        let pid = self.server.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
+    fn attack(&self, kind: &str, connections: usize) -> Process {
+        Process::start("attacker", &format!("{kind}|{}|{connections}", self.address), &[])
+    }
+}
+
+struct Honest {
+    _session: Session,
+    there: Sender<u32>,
+    back: Receiver<u32>,
+}
+
+impl Honest {
+    async fn dial(site: &Site) -> Self {
+        let session = within("dial", dial(&site.ticket, Config::default())).await.unwrap();
+        let there = session.sender::<u32>("there").await.unwrap();
+        let back = session.receiver::<u32>("back").await.unwrap();
+        Self { _session: session, there, back }
+    }
+
+    /// How long the slowest of a hundred round trips take.
+    async fn p99(&self) -> Duration {
+        let mut took = Vec::with_capacity(ROUND_TRIPS);
+        for n in 0..ROUND_TRIPS {
+            let begun = Instant::now();
+            self.there.send(n as u32).await.unwrap();
+            assert_eq!(within("an echo", self.back.recv()).await.unwrap(), Some(n as u32));
+            took.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        took.sort_unstable();
+        took[ROUND_TRIPS * 99 / 100]
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Calm and abuse in turns, so that whatever else this machine does befalls both.
+async fn abused(kind: &str, connections: usize) {
+    let site = Site::start(1_024).await;
+    let honest = Honest::dial(&site).await;
+    honest.p99().await;
+    let before_kib = site.memory_kib();
+    let (mut calm, mut under) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        calm.push(honest.p99().await);
+        let mut attacker = site.attack(kind, connections / ROUNDS);
+        // Up to its end, whatever it takes.
+        tokio::select! {
+            _ = attacker.line() => panic!("it was over before it was looked at"),
+            p99 = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                honest.p99().await
+            } => under.push(p99),
+        }
+        if kind == "half handshakes" {
+            assert_eq!(within("all of them", attacker.line()).await.as_deref(), Some("done"));
+        }
+        // Somebody else gets in.
+        drop(within("a newcomer", dial(&site.ticket, Config::default())).await.unwrap());
+    }
+    let (calm, under) = (median(calm), median(under));
+    let grown = site.memory_kib() - before_kib;
+    println!("{kind}: p99 {calm:?} calm, {under:?} under abuse; {grown} KiB more");
+    assert!(under <= 2 * calm, "{kind}: p99 {calm:?} calm, {under:?} under abuse");
+    assert!(grown < GROWTH_KIB_MAX, "{kind}: {grown} KiB more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slowloris_is_borne() {
+    abused("slowloris", 7 * 1_500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_half_handshakes_are_borne() {
+    abused("half handshakes", HALF_HANDSHAKES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn huge_lengths_are_borne() {
+    abused("huge lengths", 7 * 4_000).await;
+}
+
+/// Many more connections than the server may have descriptors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_beyond_the_descriptors_is_borne() {
+    let site = Site::start(64).await;
+    let honest = Honest::dial(&site).await;
+    let before_kib = site.memory_kib();
+    let mut attacker = site.attack("flood", 10_000);
+    for _ in 0..5 {
+        honest.p99().await;
+        assert!(site.descriptors() <= 64);
+        // Who comes among thousands may meet the lot, and tries again.
+        within("a newcomer", async { while dial(&site.ticket, Config::default()).await.is_err() {} }).await;
+    }
+    assert_eq!(within("all of them", attacker.line()).await.as_deref(), Some("done"));
+    honest.p99().await;
+    drop(within("a newcomer", dial(&site.ticket, Config::default())).await.unwrap());
+    assert!(site.memory_kib() - before_kib < GROWTH_KIB_MAX);
+}
