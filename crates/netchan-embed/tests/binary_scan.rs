@@ -11,6 +11,9 @@ use builds::{Fixture, hexadecimal, key_file, random, ticket};
 use scan::{Forbidden, Found};
 use sha2::{Digest as _, Sha256};
 
+/// What folds most: everything that the program consists of is optimised as one.
+const FAT: [&str; 6] = ["--release", "--", "-C", "opt-level=3", "-C", "lto=fat"];
+
 struct Secrets {
     seed: [u8; 32],
     access: [[u8; 32]; 2],
@@ -67,6 +70,22 @@ fn build(fixture: &Fixture, forbidden: &Forbidden, name: &str, arguments: &[&str
     kept
 }
 
+/// A copy without symbols.
+fn stripped(program: &Path) -> Option<PathBuf> {
+    // Elsewhere symbols are in files of their own.
+    if !cfg!(unix) {
+        return None;
+    }
+    let mut name = program.file_name().expect("a file's name").to_owned();
+    name.push("-stripped");
+    let copy = program.with_file_name(name);
+    fs::copy(program, &copy).expect("a copy");
+    let status =
+        Command::new("strip").arg(&copy).status().expect("the tool `strip`, which linkers come with");
+    assert!(status.success());
+    Some(copy)
+}
+
 #[track_caller]
 fn nothing(found: &[Found]) {
     let first: Vec<_> = found.iter().take(20).map(Found::to_string).collect();
@@ -97,61 +116,59 @@ fn nothing_that_a_build_leaves_behind_holds_a_key_and_naive_embedding_is_found()
         nothing(&forbidden.search("the environment", value.as_encoded_bytes()));
     }
 
-    let strip = ["--", "-C", "strip=symbols"];
-    let fat = ["--release", "--", "-C", "opt-level=3", "-C", "lto=fat"];
     let program = |name, arguments: &[&str]| build(&fixture, &forbidden, name, arguments);
-    let debug = program("debug", &[]);
-    let release = program("release", &["--release"]);
-    let programs = [
-        program("debug-stripped", &strip),
-        program("release-stripped", &[&["--release"], &strip[..]].concat()),
-        program("fat", &fat),
-        program("fat-stripped", &[&fat[..], &strip[1..]].concat()),
-    ];
-    for program in programs.iter().chain([&debug, &release]) {
-        assert_eq!(printed(program), secrets.digests(), "{}", program.display());
-        nothing(&forbidden.search_file(program));
+    let programs = [program("debug", &[]), program("release", &["--release"]), program("fat", &FAT)];
+    for program in programs.iter().cloned().chain(programs.iter().filter_map(|program| stripped(program))) {
+        assert_eq!(printed(&program), secrets.digests(), "{}", program.display());
+        nothing(&forbidden.search_file(&program));
     }
     let (found, bytes) = forbidden.search_tree(&fixture.target);
     nothing(&found);
     assert!(bytes > 1 << 20, "the target directory was searched: {bytes} bytes");
 
-    memory_is_clean(&forbidden, &debug);
-    memory_is_clean(&forbidden, &programs[2]);
-    builds_repeat_only_with_a_seed(&fixture, &forbidden, &secrets, &release);
+    programs.iter().for_each(|program| memory_is_clean(&forbidden, program));
+    builds_repeat_only_with_a_seed(&fixture, &forbidden, &secrets, &programs[0]);
     controls_are_found(&fixture, &forbidden);
 }
 
 /// A seed makes builds alike; without one each differs.
-fn builds_repeat_only_with_a_seed(fixture: &Fixture, forbidden: &Forbidden, secrets: &Secrets, first: &Path) {
+fn builds_repeat_only_with_a_seed(fixture: &Fixture, forbidden: &Forbidden, secrets: &Secrets, debug: &Path) {
     let again = |name, arguments: &[&str]| {
-        assert!(fixture.cargo(&["clean", "--release", "-p", "embed-fixture"]).status.success());
+        for profile in ["dev", "release"] {
+            let output = fixture.cargo(&["clean", "-p", "embed-fixture", "--profile", profile]);
+            assert!(output.status.success());
+        }
         let program = build(fixture, forbidden, name, arguments);
         assert_eq!(printed(&program), secrets.digests());
         fs::read(program).expect("the program")
     };
-    let seeded = ["--release", "--features", "seeded"];
+    let seeded = [&["--features", "seeded"], &FAT[..]].concat();
     let once = again("seeded", &seeded);
-    assert!(once == again("seeded", &seeded), "a seed makes a build reproducible");
+    assert!(once == again("seeded-again", &seeded), "a seed makes a build reproducible");
     nothing(&forbidden.search("the seeded program", &once));
-    let first = fs::read(first).expect("the program");
-    assert!(first != again("release-again", &["--release"]), "every build has masks of its own");
+    let debug = fs::read(debug).expect("the program");
+    assert!(debug != again("debug-again", &[]), "every build has masks of its own");
 }
 
-/// Two deliberately naive embeddings. A scan that misses them proves nothing.
+/// Deliberately naive embeddings: a file that is included, and two static arrays that are combined when the program runs. A scan
+/// that misses them proves nothing.
 fn controls_are_found(fixture: &Fixture, forbidden: &Forbidden) {
-    let found = |name, arguments: &[&str]| {
-        let found = forbidden.search_file(&build(fixture, forbidden, name, arguments));
-        assert!(!found.is_empty(), "the scan does not find {name}");
-        found
-    };
-    found("naive-include-debug", &["--features", "naive-include"]);
-    found("naive-include", &["--release", "--features", "naive-include"]);
-    // The optimiser folds the two arrays, so that the key stands there itself, in pieces.
-    let pieces = found("naive-xor", &["--release", "--features", "naive-xor"]);
-    assert!(pieces.iter().any(|piece| piece.what == "the seed"), "{pieces:?}");
-    let strip = ["--release", "--features", "naive-xor", "--", "-C", "strip=symbols"];
-    found("naive-xor-stripped", &strip);
+    let naive = ["--features", "naive"];
+    let debug = build(fixture, forbidden, "naive-debug", &naive);
+    let optimised = build(fixture, forbidden, "naive", &[&naive, &FAT[..]].concat());
+    for program in [&debug, &optimised] {
+        for program in [Some(program.clone()), stripped(program)].into_iter().flatten() {
+            let found = forbidden.search_file(&program);
+            let has = |what: &str| found.iter().any(|found| found.what == what);
+            assert!(has("the seed in base64"), "the scan misses the included file in {}", program.display());
+            // The optimiser folds the two arrays, so that the key itself stands there, in pieces.
+            assert!(
+                has("the seed") || program == debug || program.ends_with("naive-debug-stripped"),
+                "the scan misses the folded arrays in {}",
+                program.display()
+            );
+        }
+    }
 }
 
 /// After use, no page of the running program holds them, unless it kept a copy.
