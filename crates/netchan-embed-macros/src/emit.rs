@@ -1,8 +1,8 @@
 //! A plan as code.
 //!
-//! What has to survive the optimiser: LLVM folds whatever it can see through, also from one function into another, and a key
-//! that it puts together itself stands in the program as data. So every mask, and the address of every function, passes
-//! through `black_box`; `inline(never)` alone would not do.
+//! It has to survive the optimiser: LLVM folds whatever it sees through, also from one function into another, and a key that it
+//! puts together itself stands in the program as data. So every mask, and the address of every function, passes through
+//! `black_box`, and nothing rests on what `inline(never)` alone happens to stop.
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
@@ -29,17 +29,16 @@ pub(crate) fn emit(runtime: &TokenStream, value: &str, plan: &Plan) -> TokenStre
         quote_spanned! { span => out.swap(#a, #b); }
     });
     let value = format_ident!("{}", value, span = span);
+    let attributes = attributes(span);
     quote_spanned! { span => {
         type Step = fn(&mut [u64; #words]);
         #(#functions)*
-        #[cold]
-        #[inline(never)]
+        #attributes
         fn order(out: &mut [u64; #words]) {
             #(#swaps)*
             let _ = out;
         }
-        #[cold]
-        #[inline(never)]
+        #attributes
         fn fill(out: &mut [u64]) {
             let out = <&mut [u64; #words] as ::core::convert::TryFrom<&mut [u64]>>::try_from(out);
             let ::core::result::Result::Ok(out) = out else { return };
@@ -53,12 +52,21 @@ pub(crate) fn emit(runtime: &TokenStream, value: &str, plan: &Plan) -> TokenStre
     } }
 }
 
-fn function(name: &proc_macro2::Ident, words: &Literal, step: &Step) -> TokenStream {
-    let span = Span::mixed_site();
-    let ops = step.ops.iter().map(|op| statement(op, span));
+/// Lints are for what people write; some look into the code of macros, and strict crates would not build.
+fn attributes(span: Span) -> TokenStream {
     quote_spanned! { span =>
         #[cold]
         #[inline(never)]
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+    }
+}
+
+fn function(name: &proc_macro2::Ident, words: &Literal, step: &Step) -> TokenStream {
+    let span = Span::mixed_site();
+    let attributes = attributes(span);
+    let ops = step.ops.iter().map(|op| statement(op, span));
+    quote_spanned! { span =>
+        #attributes
         fn #name(out: &mut [u64; #words]) {
             #(#ops)*
         }

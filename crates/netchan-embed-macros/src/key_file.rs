@@ -106,7 +106,7 @@ pub(crate) mod tests {
     fn seed_and_every_access_secret_are_read_in_order() {
         for count in [1, 2, ACCESS_SECRETS_MAX] {
             let access: Vec<_> = (0..count).map(|index| [index as u8; 32]).collect();
-            let payload = parse(file_of(&[200; 32], &access).as_bytes()).ok().expect("a good file");
+            let payload = parse(file_of(&[200; 32], &access).as_bytes()).expect("a good file");
             assert_eq!(*payload.bytes, [&[200; 32], access.as_flattened()].concat());
             assert!(payload.is_secret);
         }

@@ -1,9 +1,9 @@
 //! The macros of `netchan-embed`, where they are documented. Use them through that crate: a program's code calls
 //! `netchan_embed::embed_key!`, which hands on its own path before a semicolon.
 //!
-//! Everything happens while the compiler runs: read the file ([`file`]), check its format ([`key_file`],
-//! [`ticket_file`]), split it into masked shares ([`plan`]), write them as functions ([`emit`]). What the file holds goes
-//! nowhere else: not into a constant, a message or a file under `target/`.
+//! Everything happens while the compiler runs: read the file (`file`), check its format (`key_file`, `ticket_file`), split
+//! it into masked shares (`plan`), write them as functions (`emit`). What the file holds goes nowhere else: not into a
+//! constant, a message or a file under `target/`.
 
 mod call;
 mod chance;

@@ -42,9 +42,8 @@
 //! (Cargo stores the path, not the content):
 //!
 //! ```
-//! fn main() {
-//!     println!("cargo::rerun-if-changed=keys/worker.key");
-//! }
+//! // In its `main`:
+//! println!("cargo::rerun-if-changed=keys/worker.key");
 //! ```
 //!
 //! Keep key files out of version control and of what `cargo package` packs.
