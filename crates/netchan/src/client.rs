@@ -23,7 +23,9 @@ use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{CloseReport, Events, SessionCore, SessionEvent, SessionState, SessionStats, Upper};
+use crate::session::{
+    CloseReport, Events, NewLink, SessionCore, SessionEvent, SessionState, SessionStats, Upper,
+};
 use crate::wait::Ticket as Place;
 
 /// Dials the server that a ticket names, trying its addresses in turn. The connection is encrypted and both ends have
@@ -49,17 +51,22 @@ use crate::wait::Ticket as Place;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, DialError> {
-    let dialer = Arc::new(Dialer::new(ticket.into_ticket()?, config));
+    let dialer = Dialer::new(&ticket.into_ticket()?, config);
     let link = dialer.connect(None).await?;
+    Ok(begin(dialer, link))
+}
+
+/// A session on its first link, with the server that `dialer` reaches again when that is lost.
+pub(crate) fn begin(dialer: Dialer, link: NewLink) -> Session {
     let limits = dialer.limits();
     let upper = Arc::new(ClientUpper::default());
     let above: Arc<dyn Upper> = upper.clone();
-    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(dialer));
+    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(Arc::new(dialer)));
     core.add_handle();
     let session = core.peer().session_id().map(tracing::field::display);
     let span = tracing::info_span!("session", peer = %core.peer(), session);
     tokio::spawn(driver.run().instrument(core.set_span(span)));
-    Ok(Session { core, upper, polling: Mutex::new(None) })
+    Session { core, upper, polling: Mutex::new(None) }
 }
 
 #[derive(Default)]

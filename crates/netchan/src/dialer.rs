@@ -1,10 +1,11 @@
-//! Reaching the server that a ticket names: for a new session, or to go on with one.
+//! Reaching a server, that of a ticket or of a known host: for a new session, or to go on with one.
 
 use std::io;
 use std::time::Duration;
 
 use netchan_proto::crypto::{
-    ClientHandshake, ClientSettings, HandshakeError, Hello, RefusalCode, ResumeFrom,
+    AccessSecret, ClientHandshake, ClientSettings, Fingerprint, HandshakeError, Hello, RefusalCode,
+    ResumeFrom, ServerPin, ServerTrust,
 };
 use netchan_proto::session::close_code;
 use tokio::time::Instant;
@@ -60,55 +61,114 @@ impl IntoTicket for &String {
 /// What a timeout counts as that is meant to be none.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// A ticket, and all that is needed to use it more than once.
+/// Where a server is, which it is, and all that is needed to reach it more than once.
 pub(crate) struct Dialer {
-    ticket: Ticket,
+    addresses: Vec<Address>,
+    /// Which server is accepted, in the order to try. More than one while a known host changes its key.
+    servers: Vec<ServerTrust>,
+    access_secret: Option<AccessSecret>,
     identity: Identity,
     config: Config,
 }
 
 impl Dialer {
-    pub(crate) fn new(ticket: Ticket, config: Config) -> Self {
+    /// Of the server that a ticket names.
+    pub(crate) fn new(ticket: &Ticket, config: Config) -> Self {
+        let servers = vec![ServerTrust::Pinned(ticket.server_pin())];
+        Self::of(ticket.addresses().to_vec(), servers, ticket.access_secret().cloned(), config)
+    }
+
+    /// Of a server that has one of these keys.
+    pub(crate) fn pinned(
+        address: Address,
+        keys: &[Fingerprint],
+        access_secret: Option<AccessSecret>,
+        config: Config,
+    ) -> Self {
+        let servers = keys.iter().map(|key| ServerTrust::Pinned(ServerPin::from(*key))).collect();
+        Self::of(vec![address], servers, access_secret, config)
+    }
+
+    /// Of a server whose key is not known yet, for one link: what has its key then is [`Dialer::insisting_on`].
+    pub(crate) fn first_use(address: Address, access_secret: AccessSecret, config: Config) -> Self {
+        Self::of(vec![address], vec![ServerTrust::FirstUse], Some(access_secret), config)
+    }
+
+    fn of(
+        addresses: Vec<Address>,
+        servers: Vec<ServerTrust>,
+        access_secret: Option<AccessSecret>,
+        config: Config,
+    ) -> Self {
         let identity = config.identity.clone().unwrap_or_else(Identity::generate);
-        Self { ticket, identity, config }
+        Self { addresses, servers, access_secret, identity, config }
+    }
+
+    /// The same, for the server with this key and no other from here on.
+    pub(crate) fn insisting_on(mut self, key: Fingerprint) -> Self {
+        self.servers = vec![ServerTrust::Pinned(key.into())];
+        self
     }
 
     pub(crate) fn limits(&self) -> SessionLimits {
         self.config.session_limits()
     }
 
-    /// Tries the ticket's addresses in turn.
+    /// Tries the addresses in turn.
     pub(crate) async fn connect(&self, resume: Option<ResumeFrom>) -> Result<NewLink, DialError> {
         let mut attempts = Vec::new();
         let mut answered = None;
-        for address in self.ticket.addresses() {
+        for address in &self.addresses {
+            match self.connect_to(address, resume.as_ref()).await {
+                Ok(link) => return Ok(link),
+                Err(Failed::Unreachable(error)) => attempts.push((address.clone(), error)),
+                Err(Failed::Answered(error @ DialError::Refused { .. })) => return Err(error),
+                // Another address of the ticket may lead to the right server.
+                Err(Failed::Answered(error)) => _ = answered.get_or_insert(error),
+            }
+        }
+        Err(answered.unwrap_or(DialError::Unreachable { attempts }))
+    }
+
+    /// Tries one address, anew for each server that it may be and that the last attempt has not ruled out.
+    async fn connect_to(&self, address: &Address, resume: Option<&ResumeFrom>) -> Result<NewLink, Failed> {
+        let mut servers = self.servers.iter().copied().peekable();
+        while let Some(server) = servers.next() {
             let deadline = Instant::now() + self.config.handshake_timeout.min(TIMEOUT_MAX);
             let late = |_| {
                 let why = format!("no connection within {:?}", self.config.handshake_timeout);
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             };
             let connecting = self.config.transports.connect(address);
-            let link = match tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late) {
-                Ok(link) => link,
-                Err(error) => {
-                    attempts.push((address.clone(), error));
-                    continue;
-                }
-            };
-            match self.join(link, address, resume.clone(), deadline).await {
+            let link = tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late);
+            let link = link.map_err(Failed::Unreachable)?;
+            match self.join(link, address, server, resume.cloned(), deadline).await {
                 Ok(link) => return Ok(link),
-                Err(error @ DialError::Refused { .. }) => return Err(error),
-                // Another address of the ticket may lead to the right server.
-                Err(error) => _ = answered.get_or_insert(error),
+                Err(error) if self.may_be_another(&error) && servers.peek().is_some() => {}
+                Err(error) => return Err(Failed::Answered(error)),
             }
         }
-        Err(answered.unwrap_or(DialError::Unreachable { attempts }))
+        // There is always one server at least.
+        Err(Failed::Answered(DialError::ClosedWithoutAnswering { address: address.clone() }))
+    }
+
+    /// Whether the server at hand may be another of those that are accepted.
+    fn may_be_another(&self, error: &DialError) -> bool {
+        match error {
+            DialError::Handshake { error: HandshakeError::WrongPin { shown }, .. } => {
+                self.servers.contains(&ServerTrust::Pinned((*shown).into()))
+            }
+            // The gate is made of the pin then, and stays shut for another.
+            DialError::ClosedWithoutAnswering { .. } => self.access_secret.is_none(),
+            _ => false,
+        }
     }
 
     async fn join(
         &self,
         link: Box<dyn Link>,
         address: &Address,
+        server: ServerTrust,
         resume: Option<ResumeFrom>,
         deadline: Instant,
     ) -> Result<NewLink, DialError> {
@@ -121,14 +181,21 @@ impl Dialer {
         };
         let settings = ClientSettings {
             key: self.identity.key().clone(),
-            server_pin: self.ticket.server_pin(),
-            secret: self.ticket.access_secret().cloned(),
+            server,
+            secret: self.access_secret.clone(),
             hello,
             resume,
         };
+        let late =
+            || DialError::Timeout { address: address.clone(), deadline: self.config.handshake_timeout };
         let failed = |failure| match failure {
-            HandshakeFailure::Timeout(_) => {
-                DialError::Timeout { address: address.clone(), deadline: self.config.handshake_timeout }
+            HandshakeFailure::Timeout(_) => late(),
+            HandshakeFailure::Protocol(HandshakeError::Refused { code, reason })
+                if server == ServerTrust::FirstUse =>
+            {
+                // Escaped and marked: nothing shows yet that it was the server who said so.
+                let reason = format!("{reason:?} (its key is not known yet: anybody could have answered so)");
+                DialError::Refused { address: address.clone(), code, reason }
             }
             failure => explain(address, failure),
         };
@@ -140,8 +207,22 @@ impl Dialer {
         let Joined { established, link, early } =
             handshake::run(&mut client, link, left, nobody).await.map_err(failed)?;
         let peer_bytes_max = established.accepted.message_bytes_max;
-        Ok(NewLink::new(established, link, &early, peer_address, peer_bytes_max))
+        let mut link = NewLink::new(established, link, &early, peer_address, peer_bytes_max);
+        if server == ServerTrust::FirstUse {
+            // A pinned server has proven itself by now. This one does so by its confirmation, which takes the secret
+            // (`KEY-6`); it gets nothing more before, and nobody is told its key.
+            let confirmed =
+                tokio::time::timeout_at(deadline, link.await_confirm()).await.map_err(|_| late())?;
+            confirmed.map_err(|reason| DialError::Unconfirmed { address: address.clone(), reason })?;
+        }
+        Ok(link)
     }
+}
+
+/// Why one address led to no link.
+enum Failed {
+    Unreachable(io::Error),
+    Answered(DialError),
 }
 
 impl Relink for Dialer {

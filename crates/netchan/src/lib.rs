@@ -41,6 +41,7 @@ mod error;
 mod handshake;
 mod hub;
 pub mod identity;
+pub mod known_hosts;
 mod offer;
 mod opening;
 mod options;
@@ -68,6 +69,7 @@ pub use error::{
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;
+pub use known_hosts::{FirstUse, KnownHosts};
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;
 pub use offer::{Offer, OfferKind};
