@@ -104,7 +104,8 @@ pub enum HandshakeError {
     },
     /// Trust on first use was asked for without an access secret. Nothing was sent.
     #[error(
-        "trust on first use needs an access secret: without one anybody on the way could pose as the server; give the          secret, or pin the server's key"
+        "trust on first use needs an access secret: without one anybody on the way could pose as the server; give the \
+         secret, or pin the server's key"
     )]
     FirstUseWithoutSecret,
     /// Trust on first use was asked for to go on with a session, whose server is known. Nothing was sent.

@@ -75,7 +75,9 @@ pub enum DialError {
     KnownHosts(#[from] KnownHostsError),
     /// At first use of a server: it did not show that it knows the access secret. Nothing was remembered.
     #[error(
-        "whoever answers at {address} did not show that it knows the access secret, so its key was not remembered          ({reason}). Either the secret is wrong or out of date, or this is not your server but somebody who poses as it;          compare the secret, or ask the server's operator for its fingerprint"
+        "whoever answers at {address} did not show that it knows the access secret, so its key was not remembered \
+         ({reason}). Either the secret is wrong or out of date, or this is not your server but somebody who poses as it; \
+         compare the secret, or ask the server's operator for its fingerprint"
     )]
     Unconfirmed {
         /// Where.
@@ -85,7 +87,8 @@ pub enum DialError {
     },
     /// At first use of a server: it is what it should be, but its key could not be remembered. The session was closed.
     #[error(
-        "{address} has the key {fingerprint} and knows the access secret, but that could not be remembered, so the session          was closed: {error}"
+        "{address} has the key {fingerprint} and knows the access secret, but that could not be remembered, so the session \
+         was closed: {error}"
     )]
     NotRemembered {
         /// The server's address.
