@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod example;
+pub mod hosts;
 pub mod killed;
 #[cfg(unix)]
 pub mod process;
