@@ -5,7 +5,8 @@ mod crypto_common;
 use crypto_common::*;
 use netchan_proto::crypto::hello::VERSION;
 use netchan_proto::crypto::{
-    Accepted, Handshake, HandshakeError, LinkKeys, Peek, RefusalCode, ResumeFrom, SealBuf, confirm_matches,
+    Accepted, Handshake, HandshakeError, LinkKeys, Peek, RefusalCode, ResumeFrom, SealBuf, ServerTrust,
+    confirm_matches,
 };
 use netchan_proto::id::{ChannelId, Direction, Epoch, SessionId};
 use netchan_proto::limits::{RECORD_BYTES_MAX, UNAUTHENTICATED_BYTES_MAX};
@@ -96,9 +97,10 @@ fn hs_6_bytes_after_the_last_message_are_left_alone() {
 fn hs_3_a_server_with_another_key_is_refused_by_the_client_in_silence() {
     let world = World::new();
     let mut settings = world.client();
-    settings.server_pin = key(77).pin();
+    settings.server = ServerTrust::Pinned(key(77).pin());
     let (mut client, mut server) = (start(&settings), world.server());
-    assert_eq!(pump(&mut client, &mut server, usize::MAX), Err(HandshakeError::WrongPin));
+    let shown = world.server_key.fingerprint();
+    assert_eq!(pump(&mut client, &mut server, usize::MAX), Err(HandshakeError::WrongPin { shown }));
     assert!(client.poll_output().is_none() && client.is_over());
     assert_eq!(feed(&mut client, &[1], NOW), Ok(0));
 }

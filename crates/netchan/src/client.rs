@@ -24,7 +24,7 @@ use crate::peer::Peer;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{
-    CloseReport, Events, Relink, SessionCore, SessionEvent, SessionState, SessionStats, Upper,
+    CloseReport, Events, NewLink, Relink, SessionCore, SessionEvent, SessionState, SessionStats, Upper,
 };
 use crate::ticket::TicketError;
 use crate::wait::Ticket as Place;
@@ -52,18 +52,24 @@ use crate::wait::Ticket as Place;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub async fn dial(ticket: impl IntoTicket, config: Config) -> Result<Session, DialError> {
-    let dialer = Arc::new(Dialer::new(ticket.into_ticket()?, config));
+    let dialer = Dialer::new(&ticket.into_ticket()?, config);
     let link = dialer.connect(None).await?;
+    Ok(begin(dialer, link))
+}
+
+/// A session on its first link, with the server that `dialer` reaches again when that is lost.
+pub(crate) fn begin(dialer: Dialer, link: NewLink) -> Session {
     let limits = dialer.limits();
     let upper = Arc::new(ClientUpper::default());
     let above: Arc<dyn Upper> = upper.clone();
+    let dialer = Arc::new(dialer);
     let relink: Arc<dyn Relink> = dialer.clone();
     let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(relink));
     core.add_handle();
     let session = core.peer().session_id().map(tracing::field::display);
     let span = tracing::info_span!("session", peer = %core.peer(), session);
     tokio::spawn(driver.run().instrument(core.set_span(span)));
-    Ok(Session { core, upper, dialer, polling: Mutex::new(None) })
+    Session { core, upper, dialer, polling: Mutex::new(None) }
 }
 
 #[derive(Default)]
@@ -316,7 +322,7 @@ impl Session {
     /// # Errors
     /// [`TicketError`] when the text is not a ticket, or it is another server's; the old one stays in use.
     pub fn use_ticket(&self, ticket: impl IntoTicket) -> Result<(), TicketError> {
-        self.dialer.use_ticket(ticket.into_ticket()?)
+        self.dialer.use_ticket(&ticket.into_ticket()?)
     }
 
     /// Who the server is.

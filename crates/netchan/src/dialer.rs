@@ -1,10 +1,11 @@
-//! Reaching the server that a ticket names: for a new session, or to go on with one.
+//! Reaching a server, that of a ticket or of a known host: for a new session, or to go on with one.
 
 use std::io;
 use std::time::Duration;
 
 use netchan_proto::crypto::{
-    ClientHandshake, ClientSettings, HandshakeError, Hello, RefusalCode, ResumeFrom,
+    AccessSecret, ClientHandshake, ClientSettings, Fingerprint, HandshakeError, Hello, RefusalCode,
+    ResumeFrom, ServerPin, ServerTrust,
 };
 use netchan_proto::session::close_code;
 use parking_lot::RwLock;
@@ -15,7 +16,7 @@ use crate::address::Address;
 use crate::config::{Config, SessionLimits};
 use crate::error::{CloseReason, DialError, SessionEnd};
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
-use crate::identity::{Fingerprint, Identity};
+use crate::identity::Identity;
 use crate::session::{NewLink, NoLink, Relink};
 use crate::ticket::{Ticket, TicketError};
 use crate::transport::{BoxFuture, Link};
@@ -62,26 +63,85 @@ impl IntoTicket for &String {
 /// What a timeout counts as that is meant to be none.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// A ticket, and all that is needed to use it more than once.
+/// A server, and all that is needed to reach it more than once.
 pub(crate) struct Dialer {
-    ticket: RwLock<Ticket>,
+    target: RwLock<Target>,
     identity: Identity,
     config: Config,
 }
 
+/// Where a server is, and which it is.
+#[derive(Clone)]
+struct Target {
+    addresses: Vec<Address>,
+    /// Which server is accepted, in the order to try. More than one while a known host changes its key.
+    servers: Vec<ServerTrust>,
+    access_secret: Option<AccessSecret>,
+}
+
+impl Target {
+    /// Whether the server at hand may be another of those that are accepted.
+    fn may_be_another(&self, error: &DialError) -> bool {
+        match error {
+            DialError::Handshake { error: HandshakeError::WrongPin { shown }, .. } => {
+                self.servers.contains(&ServerTrust::Pinned((*shown).into()))
+            }
+            // The gate is made of the pin then, and stays shut for another.
+            DialError::ClosedWithoutAnswering { .. } => self.access_secret.is_none(),
+            _ => false,
+        }
+    }
+}
+
 impl Dialer {
-    pub(crate) fn new(ticket: Ticket, config: Config) -> Self {
-        let identity = config.identity.clone().unwrap_or_else(Identity::generate);
-        Self { ticket: RwLock::new(ticket), identity, config }
+    /// Of the server that a ticket names.
+    pub(crate) fn new(ticket: &Ticket, config: Config) -> Self {
+        let servers = vec![ServerTrust::Pinned(ticket.server_pin())];
+        Self::of(ticket.addresses().to_vec(), servers, ticket.access_secret().cloned(), config)
     }
 
-    /// From the next attempt on.
-    pub(crate) fn use_ticket(&self, ticket: Ticket) -> Result<(), TicketError> {
-        let mut current = self.ticket.write();
-        if ticket.server_pin() != current.server_pin() {
+    /// Of a server that has one of these keys.
+    pub(crate) fn pinned(
+        address: Address,
+        keys: &[Fingerprint],
+        access_secret: Option<AccessSecret>,
+        config: Config,
+    ) -> Self {
+        let servers = keys.iter().map(|key| ServerTrust::Pinned(ServerPin::from(*key))).collect();
+        Self::of(vec![address], servers, access_secret, config)
+    }
+
+    /// Of a server whose key is not known yet, for one link: what has its key then is [`Dialer::insisting_on`].
+    pub(crate) fn first_use(address: Address, access_secret: AccessSecret, config: Config) -> Self {
+        Self::of(vec![address], vec![ServerTrust::FirstUse], Some(access_secret), config)
+    }
+
+    fn of(
+        addresses: Vec<Address>,
+        servers: Vec<ServerTrust>,
+        access_secret: Option<AccessSecret>,
+        config: Config,
+    ) -> Self {
+        let identity = config.identity.clone().unwrap_or_else(Identity::generate);
+        let target = Target { addresses, servers, access_secret };
+        Self { target: RwLock::new(target), identity, config }
+    }
+
+    /// The same, for the server with this key and no other from here on.
+    pub(crate) fn insisting_on(mut self, key: Fingerprint) -> Self {
+        self.target.get_mut().servers = vec![ServerTrust::Pinned(key.into())];
+        self
+    }
+
+    /// From the next attempt on, goes by another ticket of the same server.
+    pub(crate) fn use_ticket(&self, ticket: &Ticket) -> Result<(), TicketError> {
+        let mut target = self.target.write();
+        let server = ServerTrust::Pinned(ticket.server_pin());
+        if !target.servers.contains(&server) {
             return Err(TicketError::OtherServer);
         }
-        *current = ticket;
+        let (addresses, access_secret) = (ticket.addresses().to_vec(), ticket.access_secret().cloned());
+        *target = Target { addresses, servers: vec![server], access_secret };
         Ok(())
     }
 
@@ -89,40 +149,58 @@ impl Dialer {
         self.config.session_limits()
     }
 
-    /// Tries the ticket's addresses in turn.
+    /// Tries the addresses in turn.
     pub(crate) async fn connect(&self, resume: Option<ResumeFrom>) -> Result<NewLink, DialError> {
         let mut attempts = Vec::new();
         let mut answered = None;
-        let ticket = self.ticket.read().clone();
-        for address in ticket.addresses() {
+        let target = self.target.read().clone();
+        for address in &target.addresses {
+            match self.connect_to(&target, address, resume.as_ref()).await {
+                Ok(link) => return Ok(link),
+                Err(Failed::Unreachable(error)) => attempts.push((address.clone(), error)),
+                Err(Failed::Answered(error @ DialError::Refused { .. })) => return Err(error),
+                // Another address of the ticket may lead to the right server.
+                Err(Failed::Answered(error)) => _ = answered.get_or_insert(error),
+            }
+        }
+        Err(answered.unwrap_or(DialError::Unreachable { attempts }))
+    }
+
+    /// Tries one address, anew for each server that it may be and that the last attempt has not ruled out.
+    async fn connect_to(
+        &self,
+        target: &Target,
+        address: &Address,
+        resume: Option<&ResumeFrom>,
+    ) -> Result<NewLink, Failed> {
+        let mut servers = target.servers.iter().copied().peekable();
+        while let Some(server) = servers.next() {
             let deadline = Instant::now() + self.config.limits.handshake_timeout.min(TIMEOUT_MAX);
             let late = |_| {
                 let why = format!("no connection within {:?}", self.config.limits.handshake_timeout);
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             };
             let connecting = self.config.transports.connect(address);
-            let link = match tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late) {
-                Ok(link) => link,
-                Err(error) => {
-                    attempts.push((address.clone(), error));
-                    continue;
-                }
-            };
-            match self.join(link, &ticket, address, resume.clone(), deadline).await {
+            let link = tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(late);
+            let link = link.map_err(Failed::Unreachable)?;
+            match self
+                .join(link, address, (server, target.access_secret.clone()), resume.cloned(), deadline)
+                .await
+            {
                 Ok(link) => return Ok(link),
-                Err(error @ DialError::Refused { .. }) => return Err(error),
-                // Another address of the ticket may lead to the right server.
-                Err(error) => _ = answered.get_or_insert(error),
+                Err(error) if target.may_be_another(&error) && servers.peek().is_some() => {}
+                Err(error) => return Err(Failed::Answered(error)),
             }
         }
-        Err(answered.unwrap_or(DialError::Unreachable { attempts }))
+        // There is always one server at least.
+        Err(Failed::Answered(DialError::ClosedWithoutAnswering { address: address.clone() }))
     }
 
     async fn join(
         &self,
         link: Box<dyn Link>,
-        ticket: &Ticket,
         address: &Address,
+        (server, secret): (ServerTrust, Option<AccessSecret>),
         resume: Option<ResumeFrom>,
         deadline: Instant,
     ) -> Result<NewLink, DialError> {
@@ -133,18 +211,25 @@ impl Dialer {
             message_bytes_max: self.limits().message_bytes_max as u64,
             resume: None,
         };
-        let settings = ClientSettings {
-            key: self.identity.key().clone(),
-            server_pin: ticket.server_pin(),
-            secret: ticket.access_secret().cloned(),
-            hello,
-            resume,
+        let settings = ClientSettings { key: self.identity.key().clone(), server, secret, hello, resume };
+        let late = || DialError::Timeout {
+            address: address.clone(),
+            deadline: self.config.limits.handshake_timeout,
         };
         let failed = |failure| match failure {
-            HandshakeFailure::Timeout(_) => DialError::Timeout {
-                address: address.clone(),
-                deadline: self.config.limits.handshake_timeout,
-            },
+            HandshakeFailure::Timeout(_) => late(),
+            HandshakeFailure::Protocol(HandshakeError::Refused { code, reason })
+                if server == ServerTrust::FirstUse =>
+            {
+                // Escaped and marked: nothing shows yet that it was the server who said so.
+                let reason = format!("{reason:?} (its key is not known yet: anybody could have answered so)");
+                DialError::Refused {
+                    address: address.clone(),
+                    key: self.identity.fingerprint(),
+                    code,
+                    reason,
+                }
+            }
             failure => explain(address, self.identity.fingerprint(), failure),
         };
         let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
@@ -157,8 +242,22 @@ impl Dialer {
                 .await
                 .map_err(failed)?;
         let peer_bytes_max = established.accepted.message_bytes_max;
-        Ok(NewLink::new(established, link, &early, peer_address, peer_bytes_max))
+        let mut link = NewLink::new(established, link, &early, peer_address, peer_bytes_max);
+        if server == ServerTrust::FirstUse {
+            // A pinned server has proven itself by now. This one does so by its confirmation, which takes the secret
+            // (`KEY-6`); it gets nothing more before, and nobody is told its key.
+            let confirmed =
+                tokio::time::timeout_at(deadline, link.await_confirm()).await.map_err(|_| late())?;
+            confirmed.map_err(|reason| DialError::Unconfirmed { address: address.clone(), reason })?;
+        }
+        Ok(link)
     }
+}
+
+/// Why one address led to no link.
+enum Failed {
+    Unreachable(io::Error),
+    Answered(DialError),
 }
 
 impl Relink for Dialer {

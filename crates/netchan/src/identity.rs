@@ -1,5 +1,7 @@
 //! Who a program is: a key pair and, for servers, the secret that lets ticket holders in.
 
+#[cfg(unix)]
+pub mod agent;
 mod error;
 mod file;
 

@@ -41,6 +41,7 @@ mod error;
 mod handshake;
 mod hub;
 pub mod identity;
+pub mod known_hosts;
 mod limits;
 mod offer;
 mod opening;
@@ -71,6 +72,7 @@ pub use error::{
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;
+pub use known_hosts::{FirstUse, KnownHosts};
 pub use limits::Limits;
 pub use netchan_proto::crypto::{Fingerprint, RefusalCode, RekeyLimits};
 pub use netchan_proto::id::SessionId;

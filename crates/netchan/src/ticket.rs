@@ -86,6 +86,27 @@ impl Ticket {
         Ok(ticket)
     }
 
+    /// A ticket for the server whose key has this fingerprint, as its operator reads it out.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_parts`](Self::from_parts).
+    ///
+    /// ```
+    /// use netchan::Ticket;
+    ///
+    /// let fingerprint = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU".parse()?;
+    /// let ticket = Ticket::pinned(vec!["server.example.org:9876".parse()?], fingerprint, None)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pinned(
+        addresses: Vec<Address>,
+        fingerprint: Fingerprint,
+        access_secret: Option<AccessSecret>,
+    ) -> Result<Self, TicketError> {
+        Self::from_parts(addresses, fingerprint.into(), access_secret)
+    }
+
     /// The same ticket for other addresses, such as those of a proxy in front of the server.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use common::{Anything, eventually, within};
 use netchan::{Config, RefusalCode, Server, SessionEvent, SessionState, dial, listen_and_serve};
 use netchan_proto::crypto::{
     ClientHandshake, ClientSettings, Established, Handshake, HandshakeError, Hello, LocalKey, ResumeFrom,
-    SealBuf,
+    SealBuf, ServerTrust,
 };
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::ClientLinks;
@@ -35,7 +35,7 @@ async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result<Raw
     aws_lc_rs::rand::fill(&mut salt).unwrap();
     let settings = ClientSettings {
         key: LocalKey::from_seed([key; 32]).unwrap(),
-        server_pin: server.ticket().server_pin(),
+        server: ServerTrust::Pinned(server.ticket().server_pin()),
         secret: server.ticket().access_secret().cloned(),
         hello: Hello {
             version: 1,

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::hello::RefusalCode;
+use super::secret::Fingerprint;
 use crate::id::ChannelId;
 
 /// A signer could not sign: a hardware key that was pulled out, an agent that went away. Our own side's fault.
@@ -96,8 +97,20 @@ pub enum HandshakeError {
     #[error("the handshake takes more bytes than allowed")]
     InputLimit,
     /// The server's key is not the pinned one.
-    #[error("the server's key is not the one in the ticket")]
-    WrongPin,
+    #[error("the server showed the key {shown}, which is not the one it is to have")]
+    WrongPin {
+        /// What it showed, and has not proven to hold: anybody can show a public key.
+        shown: Fingerprint,
+    },
+    /// Trust on first use was asked for without an access secret. Nothing was sent.
+    #[error(
+        "trust on first use needs an access secret: without one anybody on the way could pose as the server; give the \
+         secret, or pin the server's key"
+    )]
+    FirstUseWithoutSecret,
+    /// Trust on first use was asked for to go on with a session, whose server is known. Nothing was sent.
+    #[error("a session goes on with the server that it was begun with: pin that server's key")]
+    FirstUseResumes,
     /// TLS failed.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),

@@ -33,4 +33,4 @@ pub use hello::{Accepted, Hello, RefusalCode, Resume, Welcome};
 pub use identity::{LocalKey, Signer};
 pub use record::{Opener, Peek, RekeyLimits, SealBuf, Sealer};
 pub use schedule::{Chain, ChannelKeys, LinkKeys, confirm_matches};
-pub use secret::{AccessSecret, Fingerprint, ResumeSecret, ServerPin, TrafficSecret};
+pub use secret::{AccessSecret, Fingerprint, ResumeSecret, ServerPin, ServerTrust, TrafficSecret};

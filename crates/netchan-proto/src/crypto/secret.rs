@@ -126,6 +126,30 @@ impl ServerPin {
     }
 }
 
+/// Which server a client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTrust {
+    /// The one with this key.
+    Pinned(ServerPin),
+    /// Any that proves a key and knows the client's access secret: trust on first use.
+    ///
+    /// The secret is mixed into the link's keys (`KEY-3`), so whoever does not know it cannot make the CONFIRM; but every
+    /// holder of the secret can pose as the server. Until the server's CONFIRM has come and fits (`KEY-6`), nothing shows that
+    /// it knows the secret: what it says is to be believed no sooner, and its key is to be remembered no sooner.
+    FirstUse,
+}
+
+impl ServerTrust {
+    /// Whether a server with this key may be the one, in constant time.
+    #[must_use]
+    pub fn admits(&self, spki: &[u8]) -> bool {
+        match self {
+            Self::Pinned(pin) => pin.matches(spki),
+            Self::FirstUse => true,
+        }
+    }
+}
+
 impl fmt::Debug for ServerPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerPin({})", Fingerprint(self.0))

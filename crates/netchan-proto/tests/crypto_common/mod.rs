@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use netchan_proto::crypto::{
     Accepted, AccessSecret, Aead, ClientHandshake, ClientSettings, Established, GateKeeper, GateKey,
-    Handshake, HandshakeError, Hello, LocalKey, ServerHandshake, ServerSettings,
+    Handshake, HandshakeError, Hello, LocalKey, ServerHandshake, ServerSettings, ServerTrust,
 };
 use netchan_proto::id::{Epoch, Incarnation, SessionId};
 
@@ -51,7 +51,7 @@ impl World {
     pub fn client(&self) -> ClientSettings {
         ClientSettings {
             key: key(17),
-            server_pin: self.server_key.pin(),
+            server: ServerTrust::Pinned(self.server_key.pin()),
             secret: Some(AccessSecret::new([7; 32])),
             hello: hello(),
             resume: None,

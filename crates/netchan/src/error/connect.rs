@@ -8,6 +8,7 @@ use netchan_proto::crypto::{HandshakeError, RefusalCode};
 use super::Fault;
 use crate::address::{Address, AddressError};
 use crate::identity::Fingerprint;
+use crate::known_hosts::KnownHostsError;
 use crate::policy::PolicyError;
 use crate::ticket::{AdvertiseError, TicketError};
 
@@ -72,6 +73,34 @@ pub enum DialError {
         /// Why.
         error: io::Error,
     },
+    /// The host is not known, its key has changed, or the file of known hosts cannot be used. The error says what to try.
+    #[error(transparent)]
+    KnownHosts(#[from] KnownHostsError),
+    /// At first use of a server: it did not show that it knows the access secret. Nothing was remembered.
+    #[error(
+        "whoever answers at {address} did not show that it knows the access secret, so its key was not remembered \
+         ({reason}). Either the secret is wrong or out of date, or this is not your server but somebody who poses as it; \
+         compare the secret, or ask the server's operator for its fingerprint"
+    )]
+    Unconfirmed {
+        /// Where.
+        address: Address,
+        /// What happened instead.
+        reason: String,
+    },
+    /// At first use of a server: it is what it should be, but its key could not be remembered. The session was closed.
+    #[error(
+        "{address} has the key {fingerprint} and knows the access secret, but that could not be remembered, so the session \
+         was closed: {error}"
+    )]
+    NotRemembered {
+        /// The server's address.
+        address: Address,
+        /// Its key.
+        fingerprint: Fingerprint,
+        /// Why the file could not be written.
+        error: Box<KnownHostsError>,
+    },
 }
 
 impl DialError {
@@ -79,8 +108,11 @@ impl DialError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Ticket(_) | Self::ClosedWithoutAnswering { .. } => Fault::Caller,
-            Self::Refused { .. } | Self::Handshake { .. } => Fault::Peer,
+            Self::Ticket(_) | Self::ClosedWithoutAnswering { .. } | Self::NotRemembered { .. } => {
+                Fault::Caller
+            }
+            Self::KnownHosts(error) => error.fault(),
+            Self::Refused { .. } | Self::Handshake { .. } | Self::Unconfirmed { .. } => Fault::Peer,
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Link { .. } => Fault::Network,
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct NewLink {
     pub(super) cipher: &'static str,
     /// The longest message the peer takes.
     pub(super) peer_bytes_max: usize,
-    /// The peer has confirmed it before it became the session's (`SESS-16`).
+    /// The peer has confirmed it before it became the session's (`SESS-16`, and at first use of a server).
     pub(super) confirmed: bool,
     /// The peer came in with an access secret.
     pub(crate) has_access_secret: bool,
@@ -89,6 +89,7 @@ impl NewLink {
         self.secret.clone()
     }
 
+    /// Who is at the other end.
     pub(crate) const fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -114,7 +115,7 @@ impl NewLink {
         while !self.half.await_confirm(self.control.peer_confirm()).map_err(|fault| fault.to_string())? {
             let bytes = self.reader.read(self.half.space()).await.map_err(|error| error.to_string())?;
             if bytes == 0 {
-                return Err("the client closed it".to_owned());
+                return Err("the other end closed it".to_owned());
             }
             self.half.filled(bytes);
         }

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod example;
+pub mod hosts;
 pub mod killed;
 #[cfg(unix)]
 pub mod process;

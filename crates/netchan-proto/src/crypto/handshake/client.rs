@@ -10,7 +10,7 @@ use crate::crypto::gate::{GateKey, make_gate};
 use crate::crypto::hello::{Accepted, Hello, RefusalCode, Resume, Welcome};
 use crate::crypto::identity::{LocalKey, SPKI_BYTES};
 use crate::crypto::schedule::{Hash, LinkKeys, RootSecret, Transcript};
-use crate::crypto::secret::{AccessSecret, Fingerprint, ResumeSecret, ServerPin};
+use crate::crypto::secret::{AccessSecret, Fingerprint, ResumeSecret, ServerTrust};
 use crate::id::{Epoch, SessionId, Side};
 use crate::limits::CLIENT_HELLO_BYTES_MAX;
 
@@ -19,8 +19,8 @@ use crate::limits::CLIENT_HELLO_BYTES_MAX;
 pub struct ClientSettings {
     /// Who we are.
     pub key: LocalKey,
-    /// The only server key we accept.
-    pub server_pin: ServerPin,
+    /// Which server we accept.
+    pub server: ServerTrust,
     /// The ticket's secret; without one the gate is made from the pin.
     pub secret: Option<AccessSecret>,
     /// What we say. Its `resume` is filled in from [`resume`](Self::resume), because the proof needs the TLS connection.
@@ -80,19 +80,24 @@ impl ClientHandshake {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Tls`] when rustls cannot start, which is our side's fault.
+    /// [`HandshakeError::FirstUseWithoutSecret`] and [`HandshakeError::FirstUseResumes`], before anything is made to be
+    /// sent; [`HandshakeError::Tls`] when rustls cannot start, which is our side's fault.
     pub fn new(settings: ClientSettings, unix_seconds: u64, salt: [u8; 16]) -> Result<Self, HandshakeError> {
-        let config = tls::client_config(&settings.key, settings.server_pin)?;
+        let key = match (&settings.secret, settings.server) {
+            (_, ServerTrust::FirstUse) if settings.resume.is_some() => {
+                return Err(HandshakeError::FirstUseResumes);
+            }
+            (Some(secret), _) => GateKey::Secret(secret.clone()),
+            (None, ServerTrust::Pinned(pin)) => GateKey::Pin(pin),
+            (None, ServerTrust::FirstUse) => return Err(HandshakeError::FirstUseWithoutSecret),
+        };
+        let config = tls::client_config(&settings.key, settings.server)?;
         let connection = rustls::ClientConnection::new(config, tls::server_name()?)?;
         let mut pipe = Pipe::new(connection.into(), RecordReader::new());
         let client_hello = pipe.output();
         if client_hello.len() > CLIENT_HELLO_BYTES_MAX {
             return Err(HandshakeError::RecordLength(client_hello.len()));
         }
-        let key = match &settings.secret {
-            Some(secret) => GateKey::Secret(secret.clone()),
-            None => GateKey::Pin(settings.server_pin),
-        };
         let gate = make_gate(&key, unix_seconds, salt, &client_hello);
         let opening = opening_hash(&gate, &client_hello);
         let output = [&gate[..], &client_hello].concat();

@@ -2,11 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 
-use rustls::{CertificateError, Connection, Error, HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 use zeroize::Zeroizing;
 
 use super::input::{Expected, RecordReader};
-use super::{ALPN, ResumeExporter};
+use super::{ALPN, ResumeExporter, tls};
 use crate::crypto::error::HandshakeError;
 use crate::crypto::identity::{SPKI_BYTES, ed25519_spki};
 use crate::crypto::secret::SECRET_BYTES;
@@ -51,12 +51,7 @@ impl Pipe {
                 return Err(HandshakeError::UnexpectedRecord);
             }
         }
-        let state = self.tls.process_new_packets().map_err(|error| match error {
-            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
-                HandshakeError::WrongPin
-            }
-            error => HandshakeError::Tls(error),
-        })?;
+        let state = self.tls.process_new_packets().map_err(tls::explain)?;
         // A second ClientHello would come without a gate; resumption would skip the client's signature.
         if self.tls.handshake_kind().is_some_and(|kind| kind != HandshakeKind::Full) {
             return Err(HandshakeError::Negotiation);

@@ -12,6 +12,7 @@ use crate::crypto::error::{GateReject, HandshakeError};
 use crate::crypto::gate::{Gate, GateMatch};
 use crate::crypto::hello::{Hello, RefusalCode, Welcome};
 use crate::crypto::identity::LocalKey;
+use crate::crypto::secret::{AccessSecret, ServerTrust};
 use crate::limits::GATE_BYTES;
 
 fn key(seed: u8) -> LocalKey {
@@ -41,11 +42,18 @@ fn feed(tls: &mut Connection, mut bytes: &[u8]) {
 fn client_and_rogue(
     change: impl FnOnce(&mut ServerConfig),
 ) -> Result<(ClientHandshake, Connection), HandshakeError> {
+    let server = ServerTrust::Pinned(key(1).pin());
+    let settings = ClientSettings { key: key(2), server, secret: None, hello: hello(), resume: None };
+    start_with_rogue(settings, change)
+}
+
+fn start_with_rogue(
+    settings: ClientSettings,
+    change: impl FnOnce(&mut ServerConfig),
+) -> Result<(ClientHandshake, Connection), HandshakeError> {
     let mut config = (*tls::server_config(&key(1))?).clone();
     change(&mut config);
     let mut rogue = Connection::from(rustls::ServerConnection::new(Arc::new(config))?);
-    let (server_pin, key) = (key(1).pin(), key(2));
-    let settings = ClientSettings { key, server_pin, secret: None, hello: hello(), resume: None };
     let mut client = ClientHandshake::new(settings, 0, [0; 16])?;
     feed(&mut rogue, &client.poll_output().expect("gate and ClientHello")[GATE_BYTES..]);
     client.handle_input(&drain(&mut rogue))?;
@@ -86,6 +94,26 @@ fn hs_5_a_server_that_names_no_protocol_is_refused() {
     assert_eq!(error, HandshakeError::Negotiation);
 }
 
+/// Key 1's name is shown, key 3 signs.
+fn forging_server(config: &mut ServerConfig) {
+    let mut certified = (*key(1).certified()).clone();
+    certified.key = Arc::clone(&key(3).certified().key);
+    let resolver = rustls::server::AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified));
+    config.cert_resolver = Arc::new(resolver);
+}
+
+#[test]
+fn hs_3_a_server_must_prove_the_key_it_shows_at_first_use_too() {
+    let pinned = (ServerTrust::Pinned(key(1).pin()), None);
+    let first_use = (ServerTrust::FirstUse, Some(AccessSecret::new([7; 32])));
+    for (server, secret) in [pinned, first_use] {
+        let settings = ClientSettings { key: key(2), server, secret, hello: hello(), resume: None };
+        start_with_rogue(settings.clone(), |_| {}).expect("an honest server");
+        let error = start_with_rogue(settings, forging_server).expect_err("a forger");
+        assert!(matches!(error, HandshakeError::Tls(_)), "{error:?}");
+    }
+}
+
 struct Open;
 
 impl Gate for Open {
@@ -101,7 +129,8 @@ fn server_hears(
 ) -> (Result<usize, HandshakeError>, ServerHandshake) {
     let settings = ServerSettings::new(key(1), Arc::new(Open)).expect("settings");
     let mut server = ServerHandshake::new(&settings);
-    let mut config = (*tls::client_config(&key(2), key(1).pin()).expect("settings")).clone();
+    let mut config =
+        (*tls::client_config(&key(2), ServerTrust::Pinned(key(1).pin())).expect("settings")).clone();
     change(&mut config);
     let name = tls::server_name().expect("a name");
     let mut rogue = Connection::from(rustls::ClientConnection::new(Arc::new(config), name).expect("starts"));

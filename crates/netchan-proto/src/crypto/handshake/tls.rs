@@ -13,26 +13,27 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, ServerConfig, SignatureScheme,
 };
 
 use super::ALPN;
+use crate::crypto::error::HandshakeError;
 use crate::crypto::identity::{LocalKey, ed25519_spki};
-use crate::crypto::secret::ServerPin;
+use crate::crypto::secret::{Fingerprint, ServerTrust};
 
-/// Required by rustls and never sent: there is no SNI, and the pin is what names the server.
+/// Required by rustls and never sent: there is no SNI, and the key is what names the server.
 pub(super) fn server_name() -> Result<ServerName<'static>, Error> {
     ServerName::try_from("netchan.invalid").map_err(|_| Error::General("server name".into()))
 }
 
-/// A client that accepts one server key (`HS-3`).
-pub(super) fn client_config(key: &LocalKey, pin: ServerPin) -> Result<Arc<ClientConfig>, Error> {
+/// A client that accepts the server it trusts (`HS-3`).
+pub(super) fn client_config(key: &LocalKey, trust: ServerTrust) -> Result<Arc<ClientConfig>, Error> {
     let (provider, algorithms) = provider()?;
     let mut config = ClientConfig::builder_with_details(provider, Arc::new(NoClock))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedServer { pin, algorithms }))
+        .with_custom_certificate_verifier(Arc::new(TrustedServer { trust, algorithms }))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -104,13 +105,28 @@ fn verify_signature(
 
 const TLS12_IS_OFF: Error = Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered);
 
+/// What the verifier says through rustls of a key that is not the pinned one.
+#[derive(Debug, thiserror::Error)]
+#[error("the key {0} is not the pinned one")]
+struct WrongKey(Fingerprint);
+
+/// What a failure inside rustls means here.
+pub(super) fn explain(error: Error) -> HandshakeError {
+    if let Error::InvalidCertificate(CertificateError::Other(other)) = &error
+        && let Some(WrongKey(shown)) = other.0.downcast_ref()
+    {
+        return HandshakeError::WrongPin { shown: *shown };
+    }
+    HandshakeError::Tls(error)
+}
+
 #[derive(Debug)]
-struct PinnedServer {
-    pin: ServerPin,
+struct TrustedServer {
+    trust: ServerTrust,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for PinnedServer {
+impl ServerCertVerifier for TrustedServer {
     fn verify_server_cert(
         &self,
         key: &CertificateDer<'_>,
@@ -120,8 +136,9 @@ impl ServerCertVerifier for PinnedServer {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         check_encoding(key, rest)?;
-        if !self.pin.matches(key) {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+        if !self.trust.admits(key) {
+            let wrong = WrongKey(Fingerprint::of_spki(key));
+            return Err(CertificateError::Other(OtherError(Arc::new(wrong))).into());
         }
         Ok(ServerCertVerified::assertion())
     }
