@@ -22,7 +22,7 @@ const SECRET_BYTES: usize = 32;
 const CHECK_BYTES: usize = 8;
 
 /// Each costs code, and a rotation needs two.
-const ACCESS_SECRETS_MAX: usize = 32;
+const ACCESS_SECRETS_MAX: usize = 15;
 
 /// Seed and access secrets, one after the other.
 pub(crate) fn parse(file: &[u8]) -> Result<Payload, String> {

@@ -2,6 +2,7 @@
 
 #[cfg(unix)]
 pub mod agent;
+mod embedded;
 mod error;
 mod file;
 
@@ -187,9 +188,7 @@ impl Identity {
     /// The Ed25519 public key.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
-        let (_, public_key) =
-            self.key.spki().split_last_chunk().expect("an SPKI ends with the 32 bytes of the key");
-        *public_key
+        public_key_of(&self.key)
     }
 
     /// The name of the public key, printed like SSH's: `SHA256:…`.
@@ -248,6 +247,11 @@ impl Secrets {
             access_secrets: self.access.clone(),
         }
     }
+}
+
+fn public_key_of(key: &LocalKey) -> [u8; 32] {
+    let (_, public_key) = key.spki().split_last_chunk().expect("an SPKI ends with the 32 bytes of the key");
+    *public_key
 }
 
 fn key_of(seed: &[u8; 32]) -> LocalKey {

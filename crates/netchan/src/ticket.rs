@@ -4,6 +4,7 @@ mod advertise;
 mod text;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -216,6 +217,22 @@ pub enum TicketError {
     /// It pins another server's key than the ticket that it would replace.
     #[error("this ticket is another server's: it pins another key; dial that server with it instead")]
     OtherServer,
+    /// A file holds no ticket that can be used.
+    #[error("the ticket in {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// There is no ticket anywhere that a program looks for one.
+    #[error("no ticket was found: {}{variable} is not set, and none is embedded; the server prints its ticket, and so does: netchan ticket", .file.as_ref().map(|file| format!("there is no file {}, ", file.display())).unwrap_or_default())]
+    Nowhere {
+        /// The file that was looked for.
+        file: Option<PathBuf>,
+        /// The environment variable.
+        variable: String,
+    },
     /// It has no address.
     #[error("a ticket needs an address; give at least one, for example server.example.org:9876")]
     NoAddress,

@@ -146,3 +146,26 @@ async fn one_select_serves_everything() -> Anything {
     assert!(served.iter().any(|line| line == "THREE"), "{served:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn programs_that_carry_their_keys_need_no_files() -> Anything {
+    // In a directory with nothing in it, and nothing in the environment.
+    let nothing = tempfile::tempdir()?;
+    let run = |name: &str| -> Result<Child, Box<dyn std::error::Error>> {
+        let mut command = Command::new(example(name)?);
+        command.env_clear().current_dir(nothing.path()).stdout(Stdio::piped()).kill_on_drop(true);
+        Ok(command.spawn()?)
+    };
+    let mut server = run("embedded_server")?;
+    let mut lines = BufReader::new(server.stdout.take().ok_or("a pipe")?).lines();
+    assert_eq!(within("it serves", lines.next_line()).await?.as_deref(), Some("serving"));
+    let mut worker = run("embedded_worker")?;
+    for n in 1..=10_u64 {
+        let line = within("a result", lines.next_line()).await?;
+        assert_eq!(line, Some(format!("{n} squared is {}", n * n)));
+    }
+    assert!(within("the worker's end", worker.wait()).await?.success());
+    assert!(within("the server's end", server.wait()).await?.success());
+    assert_eq!(std::fs::read_dir(nothing.path())?.count(), 0);
+    Ok(())
+}

@@ -82,6 +82,14 @@ pub enum IdentityError {
         "an identity has at most {ACCESS_SECRETS_MAX} access secrets; retire the old ones first (netchan rotate --retire)"
     )]
     TooManyAccessSecrets,
+    /// There is no identity anywhere that a program looks for one.
+    #[error("no identity was found: {}{variable} is not set, and none is embedded; make one with: netchan keygen FILE", .file.as_ref().map(|file| format!("there is no file {}, ", file.display())).unwrap_or_default())]
+    Nowhere {
+        /// The file that was looked for.
+        file: Option<PathBuf>,
+        /// The environment variable.
+        variable: String,
+    },
     /// The system refused.
     #[error("cannot {action} the identity at {}: {source}; check the permissions of the file and its directory, and \
              the space left", path.display())]
