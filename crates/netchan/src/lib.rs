@@ -46,6 +46,7 @@ mod opening;
 mod options;
 mod patience;
 mod peer;
+pub mod policy;
 mod receiver;
 mod reentry;
 mod sender;
