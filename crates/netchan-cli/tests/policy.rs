@@ -73,7 +73,7 @@ fn the_deciding_rule_is_named() {
     assert_eq!(code, Some(0));
     assert!(out.starts_with("denied: worker-8 may not receive from \"jobs.deploy\"\n  rule 3 ("), "{out}");
     assert!(
-        out.contains("policy.toml:40) denies it:\n    [[rule]]\n    who = \"group:night-shift\"\n"),
+        out.contains("policy.toml:39) denies it:\n    [[rule]]\n    who = \"group:night-shift\"\n"),
         "{out}"
     );
 
@@ -89,7 +89,7 @@ fn the_deciding_rule_is_named() {
     let [send, recv] = &found["explanations"].as_array().expect("a list")[..] else { panic!("{found}") };
     assert_eq!((&send["allowed"], &send["decided_by"]), (&false.into(), &Value::Null));
     assert_eq!((&recv["action"], &recv["decided_by"]["number"]), (&"recv".into(), &3.into()));
-    assert_eq!(recv["decided_by"]["line"], 40);
+    assert_eq!(recv["decided_by"]["line"], 39);
 }
 
 #[test]
