@@ -1,8 +1,9 @@
-//! The netchan command: the main job as a demonstration, and benchmarks beside their limits.
+//! The netchan command: the main job as a demonstration, benchmarks beside their limits, and tools for policies.
 
 mod bench;
 mod child;
 mod demo;
+mod policy;
 mod text;
 
 use std::error::Error;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure netchan beside its limits: plain TCP, TLS, and a channel inside one process.
     Bench(bench::Options),
+    /// Check a policy file, or explain what it decides.
+    Policy(policy::Options),
     /// A worker of `demo`; takes its orders from standard input.
     #[command(hide = true)]
     DemoWorker,
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         match command {
             Command::Demo(options) => demo::run(options).await,
             Command::Bench(options) => bench::run(options).await,
+            Command::Policy(options) => policy::run(&options),
             Command::DemoWorker => demo::worker::run().await.map(|()| true),
             Command::BenchPeer => bench::peer::run().await.map(|()| true),
             Command::BenchIdle => bench::idle::end().await.map(|()| true),

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::error::PolicyError;
 use super::link::{Linked, Peer, Rule, Who, link};
+use super::nesting::too_deep;
 use super::read::Reader;
 use super::source::{Problems, Source};
 use super::{Decision, OpenBound, Policy, PolicyPeer, PolicyRequest};
@@ -92,6 +93,11 @@ impl PolicyFile {
             problems.add(0, || {
                 "there is nothing here; a policy that denies everything has at least a comment".to_owned()
             });
+            return Err(problems.into_error());
+        }
+        if let Some(at) = too_deep(text) {
+            problems
+                .add(at, || "nested deeper than any policy; look for a bracket that is missing".to_owned());
             return Err(problems.into_error());
         }
         let root = match DeTable::parse(text) {

@@ -62,6 +62,7 @@ mod error;
 mod explain;
 mod file;
 mod link;
+mod nesting;
 mod origin;
 mod pattern;
 mod read;
