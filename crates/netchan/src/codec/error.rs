@@ -60,7 +60,8 @@ pub enum DecodeError {
     },
     /// The value nests deeper than allowed.
     #[error(
-        "the message nests more than {depth_max} levels deep; send flatter values, or raise the depth limit"
+        "the message nests more than {depth_max} levels deep; send flatter values, or raise \
+         Limits::decode_depth_max where it is received"
     )]
     TooDeep {
         /// The limit.
@@ -69,7 +70,7 @@ pub enum DecodeError {
     /// The value claims more elements than its bytes can hold.
     #[error(
         "the message claims more than {elements_max} elements, beyond what its bytes can hold; send fewer elements \
-         without content, or raise the limit for them"
+         without content, or raise Limits::decode_empty_elements_max there"
     )]
     TooManyElements {
         /// The limit: one for each byte, and the allowance for elements without bytes.

@@ -1,0 +1,265 @@
+//! Every ceiling of `Limits`: what is over it is refused, both ends are told which it was, and the rest goes on.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::proxy::{Fault, Proxy};
+use common::{Anything, audit, eventually, memory, within};
+use netchan::{
+    Config, DialError, Identity, OpenError, RecvError, RefusalCode, Server, SessionEvent, dial,
+    listen_and_serve,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn with(change: impl FnOnce(&mut netchan::Limits)) -> Config {
+    let mut config = Config::default();
+    change(&mut config.limits);
+    config
+}
+
+async fn raw(server: &Server) -> TcpStream {
+    let (host, port) = server.addresses()[0].host_port().unwrap();
+    TcpStream::connect((host, port)).await.unwrap()
+}
+
+/// Whether the other end has hung up.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    match tokio::time::timeout(Duration::from_millis(1), stream.read(&mut byte)).await {
+        Ok(Ok(0) | Err(_)) => true,
+        Ok(Ok(_)) => panic!("a stranger gets zero bytes"),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn opens_per_second() -> Anything {
+    let server = listen_and_serve(memory(), with(|limits| limits.opens_per_second = 5)).await?;
+    let _values = server.channel::<u32>("values", 8)?;
+    let session = dial(server.ticket(), Config::default()).await?;
+    let mut refused = None;
+    for _ in 0..20 {
+        refused = session.sender::<u32>("values").await.err().or(refused);
+    }
+    let refused = refused.ok_or("twenty are not five")?;
+    let told = refused.to_string();
+    assert!(matches!(refused, OpenError::LimitReached { .. }), "{told}");
+    assert!(told.contains("5 channels") && told.contains("Limits::opens_per_second"), "{told}");
+    within("a second later", async {
+        while session.sender::<u32>("values").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn offers_total_max() -> Anything {
+    let server = listen_and_serve(memory(), with(|limits| limits.offers_total_max = 2)).await?;
+    let (one, two) =
+        (dial(server.ticket(), Config::default()).await?, dial(server.ticket(), Config::default()).await?);
+    // Nobody accepts them.
+    let waiting: Vec<_> = [&one, &two].map(|session| session.sender::<u32>("waits")).into_iter().collect();
+    let (a, b, third) = tokio::join!(
+        async { tokio::time::timeout(Duration::from_millis(500), waiting.into_iter().next().unwrap()).await },
+        async { tokio::time::timeout(Duration::from_millis(500), two.sender::<u32>("waits-too")).await },
+        async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            one.sender::<u32>("one-too-many").await
+        },
+    );
+    assert!(a.is_err() && b.is_err());
+    let told = third.unwrap_err().to_string();
+    assert!(told.contains("Limits::offers_total_max"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_max_leaves_room_to_be_told() -> Anything {
+    audit::listen();
+    let server = listen_and_serve("127.0.0.1:0", with(|limits| limits.connections_max = Some(8))).await?;
+    let mut sessions = Vec::new();
+    for _ in 0..7 {
+        sessions.push(dial(server.ticket(), Config::default()).await?);
+    }
+    let identity = Identity::generate();
+    let full = dial(server.ticket(), Config::with_identity(identity.clone())).await.unwrap_err();
+    let told = full.to_string();
+    assert!(matches!(full, DialError::Refused { code: RefusalCode::TooManySessions, .. }), "{told}");
+    assert!(told.contains("Limits::sessions_max"), "{told}");
+    let key = identity.fingerprint().to_string();
+    assert!(audit::says(&["refused", &key, "Limits::sessions_max"]), "{}", audit::all());
+    // Strangers find no more room than that either, and leave it.
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(raw(&server).await);
+    }
+    drop(sessions.pop());
+    within("a place comes free", async {
+        while dial(server.ticket(), Config::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn half_open_max_and_per_address() -> Anything {
+    audit::listen();
+    let config = with(|limits| {
+        limits.half_open_max = 20;
+        limits.half_open_per_address_max = 5;
+        limits.handshake_timeout = Duration::from_secs(60);
+    });
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        strangers.push(raw(&server).await);
+    }
+    within("all but five are sent away", async {
+        loop {
+            let mut here = 0;
+            for stranger in &mut strangers {
+                here += usize::from(!is_closed(stranger).await);
+            }
+            if here == 5 {
+                break;
+            }
+        }
+    })
+    .await;
+    // Whoever is quick gets in all the same, mostly at once.
+    within("an honest client", async { while dial(server.ticket(), Config::default()).await.is_err() {} })
+        .await;
+    assert!(audit::says(&["crowded out", "127.0.0.1", "half_open_per_address_max"]), "{}", audit::all());
+    Ok(())
+}
+
+#[tokio::test]
+async fn handshakes_max_makes_others_wait() -> Anything {
+    let server = listen_and_serve("127.0.0.1:0", with(|limits| limits.handshakes_max = 1)).await?;
+    let server = Arc::new(server);
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let ticket = server.ticket();
+        dials.spawn(async move { dial(ticket, Config::default()).await });
+    }
+    while let Some(dialed) = within("each", dials.join_next()).await {
+        dialed??;
+    }
+    Ok(())
+}
+
+/// The deadline is for all of the handshake: a byte now and then does not move it.
+#[tokio::test]
+async fn handshake_timeout_is_for_all_of_it() -> Anything {
+    let config = with(|limits| limits.handshake_timeout = Duration::from_millis(300));
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let mut stranger = raw(&server).await;
+    let begun = std::time::Instant::now();
+    within("it is sent away", async {
+        while !is_closed(&mut stranger).await {
+            _ = stranger.write_all(&[1]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    Ok(())
+}
+
+#[tokio::test]
+async fn gates_max_fails_closed() -> Anything {
+    audit::listen();
+    let server = listen_and_serve("127.0.0.1:0", with(|limits| limits.gates_max = 2)).await?;
+    let (_one, _two) =
+        (dial(server.ticket(), Config::default()).await?, dial(server.ticket(), Config::default()).await?);
+    let shut = dial(server.ticket(), Config::default()).await.unwrap_err();
+    assert!(matches!(shut, DialError::ClosedWithoutAnswering { .. }), "{shut}");
+    eventually("the audit says why", || audit::says(&["turned away", "Limits::gates_max"])).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn write_stall_max() -> Anything {
+    // More than the sockets between them hold, so that it is the link which takes no more.
+    let wide = |limits: &mut netchan::Limits| {
+        (limits.window_bytes, limits.window_bytes_max) = (256 << 20, 256 << 20)
+    };
+    let mut config = with(|limits| limits.write_stall_max = Duration::from_millis(500));
+    wide(&mut config.limits);
+    config.keepalive_idle = Duration::from_millis(100);
+    config.keepalive_dead = Duration::from_secs(60);
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
+    let values = server.sender::<Vec<u8>>("values", 1_000)?;
+    let mut patient = with(|limits| wide(limits));
+    patient.keepalive_dead = Duration::from_secs(60);
+    let session = dial(proxy.ticket(&server), patient).await?;
+    let options = netchan::ChannelOptions::default().prefetch(1_000);
+    let receiver = session.receiver_with::<Vec<u8>>("values", options).await?;
+    values.send(vec![0; 8]).await?;
+    within("the first", receiver.recv()).await?;
+    let mut events = server.events();
+    // Nobody reads what the server writes from here on.
+    proxy.stall();
+    let send = async {
+        for n in 0..500_u32 {
+            values.send(n.to_be_bytes().repeat(64 * 1_024)).await?;
+        }
+        Ok::<_, netchan::SendError<Vec<u8>>>(())
+    };
+    let watch = within("the stall", async {
+        loop {
+            if let Some(SessionEvent::Suspended { reason }) = events.recv().await.map(|event| event.event) {
+                break reason;
+            }
+        }
+    });
+    let reason = tokio::select! {
+        reason = watch => reason,
+        sent = async { send.await.ok(); std::future::pending::<String>().await } => sent,
+    };
+    assert!(reason.contains("Limits::write_stall_max"), "{reason}");
+    // The session is not lost for that.
+    proxy.resume();
+    proxy.cut_now();
+    assert!(within("goes on", receiver.recv()).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn decode_depth_and_empty_elements() -> Anything {
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    enum Nested {
+        Leaf,
+        Deeper(Box<Nested>),
+    }
+    let deep = (0..40).fold(Nested::Leaf, |nested, _| Nested::Deeper(Box::new(nested)));
+    let config = with(|limits| {
+        limits.decode_depth_max = 20;
+        limits.decode_empty_elements_max = 10;
+    });
+    let server = listen_and_serve(memory(), config.clone()).await?;
+    let (nested, units) = (server.receiver::<Nested>("nested", 8)?, server.receiver::<Vec<()>>("units", 8)?);
+    let session = dial(server.ticket(), Config::default()).await?;
+    let sender = session.sender::<Nested>("nested").await?;
+    sender.send(deep).await?;
+    sender.send(Nested::Leaf).await?;
+    let refused = within("too deep", nested.recv()).await.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, RecvError::Decode { .. }) && refused.to_string().contains("20"), "{refused}");
+    assert!(matches!(within("the next", nested.recv()).await?, Some(Nested::Leaf)), "receiving goes on");
+    session.sender::<Vec<()>>("units").await?.send(vec![(); 100]).await?;
+    let refused = within("too many", units.recv()).await.unwrap_err();
+    assert!(
+        matches!(refused, RecvError::Decode { .. })
+            && refused.to_string().contains("decode_empty_elements_max"),
+        "{refused}"
+    );
+    Ok(())
+}
