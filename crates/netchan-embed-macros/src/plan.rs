@@ -1,4 +1,4 @@
-//! How a payload is taken apart: which mask goes into which function, in which order the functions run.
+//! How a payload is taken apart (`STORE-4`): which mask goes into which function, in which order the functions run.
 //!
 //! Invariant: after all steps in order, and then all swaps, the words are the payload's. A word's masks but the last are random
 //! and independent, and each is combined by an operation that can be undone, so any of them short of all say nothing about it.

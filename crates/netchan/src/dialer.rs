@@ -244,7 +244,7 @@ impl Dialer {
         let peer_bytes_max = established.accepted.message_bytes_max;
         let mut link = NewLink::new(established, link, &early, peer_address, peer_bytes_max);
         if server == ServerTrust::FirstUse {
-            // A pinned server has proven itself by now. This one does so by its confirmation, which takes the secret
+            // `HS-15`: a pinned server has proven itself by now. This one does so by its confirmation, which takes the secret
             // (`KEY-6`); it gets nothing more before, and nobody is told its key.
             let confirmed =
                 tokio::time::timeout_at(deadline, link.await_confirm()).await.map_err(|_| late())?;

@@ -68,7 +68,7 @@ pub(crate) fn has_aes_hardware() -> bool {
     return false;
 }
 
-/// Runs a handshake to its end, within one deadline for all of it. At a server it waits at the gate until it has one of `places`.
+/// Runs a handshake to its end, within one deadline for all of it (`PORT-1`). At a server it waits at the gate until it has one of `places`.
 pub(crate) async fn run(
     handshake: &mut dyn Handshake,
     link: Box<dyn Link>,
@@ -123,7 +123,7 @@ async fn exchange(
             continue;
         }
         if handshake.awaits_gate() {
-            // A stranger has it for as long as a few hashes take.
+            // `PORT-4`: a stranger has it for as long as a few hashes take.
             place = Some(places.acquire().await.map_err(|_| HandshakeError::NotNow)?);
             handshake.check_gate(unix_seconds())?;
             at_our_key = true;

@@ -272,6 +272,7 @@ impl KnownHosts {
         self.0.contents.lock().of(address).to_vec()
     }
 
+    /// `STORE-7`
     fn unknown(&self, address: &Address) -> KnownHostsError {
         KnownHostsError::UnknownHost { address: address.clone(), path: self.path().to_owned() }
     }

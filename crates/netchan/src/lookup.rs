@@ -1,4 +1,4 @@
-//! Where a program has its identity and its ticket from: what is nearest to whoever runs it comes first.
+//! Where a program has its identity and its ticket from: what is nearest to whoever runs it comes first (`STORE-6`).
 
 use std::ffi::OsString;
 use std::fs;

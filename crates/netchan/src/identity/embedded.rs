@@ -8,7 +8,7 @@ use netchan_embed::EmbeddedKey;
 
 use super::{AccessSecret, Identity, LocalKey, SignError, Signer, key_of};
 
-/// Puts the private key together for each signature and forgets it again: a process that carries its key has it in memory for
+/// Puts the private key together for each signature and forgets it again (`STORE-5`): a process that carries its key has it in memory for
 /// some microseconds of each handshake.
 struct EmbeddedSigner {
     key: EmbeddedKey,

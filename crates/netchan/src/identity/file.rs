@@ -79,6 +79,7 @@ fn io_error(path: &Path, action: &'static str, source: io::Error) -> IdentityErr
     IdentityError::Io { path: path.to_owned(), action, source }
 }
 
+/// `STORE-1`
 #[cfg(unix)]
 fn check_mode(path: &Path, file: &File) -> Result<(), IdentityError> {
     use std::os::unix::fs::PermissionsExt as _;

@@ -83,7 +83,7 @@ fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// A file descriptor kept for the moment when there are no others: with it a connection that waits in the kernel's queue can be
+/// A file descriptor kept for the moment when there are no others (`PORT-5`): with it a connection that waits in the kernel's queue can be
 /// taken and closed, so that its client hears at once that there is no room.
 struct Reserve(Option<std::fs::File>);
 
@@ -200,12 +200,14 @@ async fn shake_hands(
 }
 
 fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str) -> Verdict {
+    // It has proven its key, so it is told which limit it is (`PORT-6`).
     let refuse = |code, reason: String| {
         audit::refused(hello.fingerprint, address, &reason);
         Verdict::Refuse(code, reason)
     };
     let subject = PolicyPeer::new(hello.fingerprint, hello.has_secret);
     let request = if hello.hello.resume.is_some() { PolicyRequest::Resume } else { PolicyRequest::Connect };
+    // First of all, whatever else would be said (`POL-10`); and who was put out stays out (`POL-13`).
     if let Decision::Deny { why } = core.may_come(&subject, &request) {
         audit::refused(hello.fingerprint, address, &why);
         return Verdict::Refuse(RefusalCode::Denied, DENIED.to_owned());

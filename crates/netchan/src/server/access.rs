@@ -46,7 +46,7 @@ impl Server {
 }
 
 impl ServerCore {
-    /// Lets clients in by the access secrets of this identity, and by no others.
+    /// Lets clients in by the access secrets of this identity, and by no others (`STORE-2`, `STORE-3`).
     pub(super) fn use_access_secrets(&self, identity: &Identity) -> Result<(), AccessError> {
         let mut current = self.identity.write();
         if identity.public_key() != current.public_key() {

@@ -106,12 +106,12 @@ fn action_of(open: &Open) -> Action {
 }
 
 impl ServerCore {
-    /// Whether a client may have a session, or go on with one.
+    /// Whether a client may have a session, or go on with one (`POL-9`).
     pub(super) fn may_come(&self, peer: &PolicyPeer, request: &PolicyRequest<'_>) -> Decision {
         self.authority.check(peer, request)
     }
 
-    /// Judges an open, and calls `serve` if it is allowed. Otherwise refuses it.
+    /// Judges an open, and calls `serve` if it is allowed. Otherwise refuses it (`POL-9`, `POL-10`).
     pub(super) fn judge_open(&self, session: &Arc<SessionCore>, open: &Open, serve: impl FnOnce()) {
         let in_force = self.authority.now.read_recursive();
         let (peer, action, channel) = (session.peer(), action_of(open), open.name.as_str());
@@ -181,7 +181,7 @@ impl ServerCore {
         self.enforce_policy();
     }
 
-    /// Ends what is allowed no more, and tells clients what they may use.
+    /// Ends what is allowed no more, and tells clients what they may use (`POL-11`).
     pub(super) fn enforce_policy(&self) {
         for session in self.sessions() {
             self.enforce_on(&session);

@@ -1,4 +1,4 @@
-//! Connections that are not let in yet: how many there may be, and which go when there are too many.
+//! Connections that are not let in yet: how many there may be, and which go when there are too many (`PORT-2`).
 //!
 //! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many come, some are dropped by lot among
 //! all that are here, the newcomer included. An honest client is here for milliseconds and a stranger that holds on for seconds,
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::limits::Limits;
 
-/// Whose connections are counted together: an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
+/// Whose connections are counted together (`PORT-3`): an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
 type Source = IpAddr;
 
 /// The doorway of one server.

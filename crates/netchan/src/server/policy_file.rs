@@ -51,7 +51,7 @@ impl Watched {
         Ok((Self { path, read: looks.clone(), last: looks }, policy))
     }
 
-    /// Whether the file has changed, and changes no more.
+    /// Whether the file has changed, and changes no more (`POL-12`).
     fn is_due(&mut self) -> bool {
         let looks = look(&self.path);
         let settled = looks == self.last;

@@ -58,7 +58,7 @@ impl SessionCore {
         drop(holds);
     }
 
-    /// An OPEN of the peer's that the session takes: more come in a second than may, and the rest is refused.
+    /// An OPEN of the peer's that the session takes (`PORT-7`): more come in a second than may, and the rest is refused.
     pub(super) fn incoming(self: &Arc<Self>, open: Open) {
         let taken = self.opens.lock().take(self.started.elapsed());
         let Err(wait) = taken else { return self.upper.incoming(self, open) };

@@ -167,6 +167,7 @@ impl<'de> Deserializer<'de> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<T, DecodeError> {
+        // `PORT-9`
         let Some(left) = self.depth.checked_sub(1) else { return Err(self.exceed(Overrun::Depth)) };
         self.depth = left;
         let value = read(self);

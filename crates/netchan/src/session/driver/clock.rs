@@ -70,6 +70,7 @@ impl Driver {
             if silent >= limits.keepalive_dead {
                 return Err(self.gone(format!("nothing was heard of the other end for {silent:.1?}"), false));
             }
+            // `PORT-8`
             if let Some(stalled) = self.core.stalled_for()
                 && stalled >= limits.write_stall_max
             {
