@@ -43,8 +43,9 @@ pub struct Limits {
     /// Handshakes under way whose gate has been opened. Default 256: each takes some hundred microseconds of one core and some 30
     /// KiB; others wait, within their own deadline.
     pub handshakes_max: usize,
-    /// Connections a server takes from the system in a second, on average. Default 10,000, several times what two cores can bring
-    /// through a handshake: beyond it, connections wait in the kernel's queue, and leave the processor to the sessions.
+    /// Connections a server takes from the system in a second, on average. Default 4,000, more than two cores can bring through a
+    /// handshake: each costs some ten microseconds even if it is a stranger's, and beyond this they wait in the kernel's queue and
+    /// leave the processor to the sessions.
     pub accepts_per_second: u32,
     /// Connections of a server, half-open ones included. Default: what the process may have of file descriptors, less a reserve of a
     /// quarter, 256 at most, for everything else that it does.
@@ -91,7 +92,7 @@ impl Default for Limits {
             half_open_per_address_max: 256,
             half_open_exempt: Vec::new(),
             handshakes_max: 256,
-            accepts_per_second: 10_000,
+            accepts_per_second: 4_000,
             connections_max: None,
             sessions_max: 16_384,
             suspended_per_identity_max: 1_024,
