@@ -24,8 +24,9 @@ use crate::transport::{Link, Listener};
 const BACK_OFF_MIN: Duration = Duration::from_millis(5);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// Connections taken at once after a pause, as part of a second's.
-const BURST_SHARE: u32 = 20;
+/// Connections taken at once after a pause, as part of a second's: four milliseconds' worth, so that a flood leaves gaps in which
+/// sessions have their turn.
+const BURST_SHARE: u32 = 250;
 
 /// Accepts until the server closes. Dropping the listener frees its port.
 pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) {
@@ -58,7 +59,7 @@ pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) 
             Err(error) => {
                 tracing::warn!(%error, "cannot accept; trying again");
                 if is_out_of_descriptors(&error) {
-                    core.doorway.make_room();
+                    core.doorway.be_content();
                     reserve.shed(&mut *listener).await;
                 }
                 let pause = back_off;

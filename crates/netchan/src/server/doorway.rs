@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -17,12 +18,20 @@ use crate::limits::Limits;
 /// Whose connections are counted together (`PORT-3`): an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
 type Source = IpAddr;
 
+/// How long a server is content with fewer connections, before it sees whether there are descriptors for more.
+const CONTENT_FOR: Duration = Duration::from_secs(10);
+
+/// Descriptors that it leaves free then: one for whoever comes, one for the reserve.
+const SPARE: usize = 2;
+
 /// The doorway of one server.
 pub(super) struct Doorway {
     half_open_max: usize,
     per_source_max: usize,
     exempt: Vec<Source>,
     connections_max: usize,
+    /// Fewer, for a while: so many as there were when there were no descriptors for more.
+    fewer: Mutex<Option<(usize, Instant)>>,
     /// Connections of sessions.
     connected: Arc<AtomicUsize>,
     /// Connections that are open, those included that are being sent away.
@@ -91,6 +100,7 @@ impl Doorway {
             per_source_max: limits.half_open_per_address_max.max(1),
             exempt: limits.half_open_exempt.iter().copied().map(network).collect(),
             connections_max: limits.connections(),
+            fewer: Mutex::default(),
             connected: Arc::default(),
             open: Arc::default(),
             inside: Mutex::default(),
@@ -101,7 +111,7 @@ impl Doorway {
     pub(super) fn enter(self: &Arc<Self>, address: &str) -> HalfOpen {
         let source = source_of(address).filter(|source| !self.exempt.contains(source));
         // What sessions have is not to be had by strangers.
-        let room = self.connections_max.saturating_sub(self.connected.load(Ordering::Relaxed));
+        let room = self.connections_max().saturating_sub(self.connected.load(Ordering::Relaxed));
         let max = self.half_open_max.min(room).max(1);
         let (hold, dropped) = oneshot::channel();
         let mut inside = self.inside.lock();
@@ -134,20 +144,35 @@ impl Doorway {
             let mut fewer = std::pin::pin!(fewer);
             fewer.as_mut().enable();
             // One more may be here than stays: whoever the lot falls on is on the way out then.
-            if self.open.count.load(Ordering::SeqCst) <= self.connections_max {
+            if self.open.count.load(Ordering::SeqCst) <= self.connections_max() {
                 return;
             }
             fewer.await;
         }
     }
 
-    /// Sends one away, to have its file descriptor.
-    pub(super) fn make_room(&self) {
+    /// There are no descriptors for more than are here: for a while no more come than that, less some. Others of the process
+    /// may have them, so the bound is not known beforehand.
+    pub(super) fn be_content(&self) {
+        let open = self.open.count.load(Ordering::SeqCst);
+        *self.fewer.lock() = Some((open.saturating_sub(SPARE).max(1), Instant::now()));
         let mut inside = self.inside.lock();
-        let lot = inside.draw(None);
-        let entry = lot.and_then(|lot| inside.remove(lot));
+        let away: Vec<_> =
+            (0..SPARE).filter_map(|_| inside.draw(None).and_then(|lot| inside.remove(lot))).collect();
         drop(inside);
-        drop(entry);
+        drop(away);
+    }
+
+    fn connections_max(&self) -> usize {
+        let mut fewer = self.fewer.lock();
+        match *fewer {
+            Some((_, since)) if since.elapsed() >= CONTENT_FOR => {
+                *fewer = None;
+                self.connections_max
+            }
+            Some((open, _)) => open.min(self.connections_max),
+            None => self.connections_max,
+        }
     }
 }
 
@@ -253,11 +278,12 @@ mod tests {
     use super::*;
 
     fn doorway(half_open_max: usize, per_address: usize) -> Arc<Doorway> {
-        let mut limits = Limits::default();
-        limits.half_open_max = half_open_max;
-        limits.half_open_per_address_max = per_address;
-        limits.half_open_exempt = vec!["10.9.9.9".parse().unwrap()];
-        Doorway::new(&limits)
+        Doorway::new(&Limits {
+            half_open_max,
+            half_open_per_address_max: per_address,
+            half_open_exempt: vec!["10.9.9.9".parse().unwrap()],
+            ..Limits::default()
+        })
     }
 
     fn is_away(visitor: &mut HalfOpen) -> bool {
@@ -300,9 +326,7 @@ mod tests {
 
     #[test]
     fn sessions_leave_no_room_to_strangers() {
-        let mut limits = Limits::default();
-        limits.connections_max = Some(8);
-        let doorway = Doorway::new(&limits);
+        let doorway = Doorway::new(&Limits { connections_max: Some(8), ..Limits::default() });
         let inside: Vec<_> = (0..7).map(|_| doorway.enter("unix").let_in()).collect();
         let visitors: Vec<_> = (0..20).map(|_| doorway.enter("unix")).collect();
         assert_eq!(doorway.inside.lock().entries.len(), 1);
