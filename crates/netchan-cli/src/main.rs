@@ -1,8 +1,11 @@
-//! The netchan command: the main job as a demonstration, and benchmarks beside their limits.
+//! The netchan command: the main job as a demonstration, benchmarks beside their limits, and tools for keys, tickets and whatever
+//! keeps two ends apart.
 
 mod bench;
 mod child;
 mod demo;
+mod doctor;
+mod keys;
 mod text;
 
 use std::error::Error;
@@ -33,6 +36,16 @@ enum Command {
     Demo(demo::Options),
     /// Measure netchan beside its limits: plain TCP, TLS, and a channel inside one process.
     Bench(bench::Options),
+    /// Make an identity file: a key, and the access secret of the tickets of a server that has it.
+    Keygen(keys::Keygen),
+    /// Print the fingerprint of an identity file, and no secret.
+    Id(keys::Id),
+    /// Renew the access secret in a server's identity file.
+    Rotate(keys::Rotate),
+    /// Print a ticket of a server, or write it to a file.
+    Ticket(keys::Issue),
+    /// Find out why a client and its server do not come together.
+    Doctor(doctor::Options),
     /// A worker of `demo`; takes its orders from standard input.
     #[command(hide = true)]
     DemoWorker,
@@ -55,6 +68,11 @@ fn main() -> ExitCode {
         match command {
             Command::Demo(options) => demo::run(options).await,
             Command::Bench(options) => bench::run(options).await,
+            Command::Keygen(options) => keys::keygen(&options),
+            Command::Id(options) => keys::id(&options),
+            Command::Rotate(options) => keys::rotate(&options),
+            Command::Ticket(options) => keys::ticket(&options),
+            Command::Doctor(options) => doctor::run(options).await,
             Command::DemoWorker => demo::worker::run().await.map(|()| true),
             Command::BenchPeer => bench::peer::run().await.map(|()| true),
             Command::BenchIdle => bench::idle::end().await.map(|()| true),
