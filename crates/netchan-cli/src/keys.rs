@@ -32,7 +32,6 @@ pub(crate) struct Id {
     json: bool,
 }
 
-/// Without --retire and --at-once: a fresh access secret for new tickets, while older tickets stay good.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Rotate {
     /// The server's identity file
@@ -71,9 +70,12 @@ pub(crate) struct Issue {
 pub(crate) fn keygen(options: &Keygen) -> Result<bool, Failure> {
     let file = &options.file;
     let identity = Identity::generate();
-    identity.save(file).map_err(|error| match fs::symlink_metadata(file) {
-        Ok(_) => format!("nothing was made: {error}"),
-        Err(_) => error.to_string(),
+    identity.save(file).map_err(|error| match (fs::symlink_metadata(file), fs::metadata(file)) {
+        (Err(_), _) => error.to_string(),
+        (Ok(_), Ok(_)) => format!("nothing was made: {error}"),
+        (Ok(_), Err(_)) => {
+            format!("nothing was made: {} is a link that leads nowhere; give another path", file.display())
+        }
     })?;
     let path = quoted(file);
     let next = [

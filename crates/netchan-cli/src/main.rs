@@ -40,7 +40,7 @@ enum Command {
     Keygen(keys::Keygen),
     /// Print the fingerprint of an identity file, and no secret.
     Id(keys::Id),
-    /// Renew the access secret in a server's identity file.
+    /// Add a fresh access secret to a server's identity file, for new tickets, while older ones stay good; or leave only the newest.
     Rotate(keys::Rotate),
     /// Print a ticket of a server, or write it to a file.
     Ticket(keys::Issue),

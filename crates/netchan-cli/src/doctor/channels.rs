@@ -122,7 +122,6 @@ fn judge(opened: Result<(), OpenError>, channel: Option<&Channel>, action: Actio
         Ok(()) => return Check::ok(NAME, "the program there takes it"),
         Err(error) => error,
     };
-    let at_server = || format!("the server's side knows: {}", asking.at_server);
     match &error {
         // Types are compared behind the policy.
         OpenError::TypeMismatch { theirs, .. } => match channel {
@@ -136,9 +135,9 @@ fn judge(opened: Result<(), OpenError>, channel: Option<&Channel>, action: Actio
             .advise("the other direction, if the channel is hosted there; it is right if the program there takes it as it comes"),
         },
         OpenError::Denied { .. } => {
-            Check::failed(NAME, format!("denied to the key {}, whether there is such a channel or not", asking.fingerprint))
-                .advise("ask whoever runs the server for access")
-                .advise(at_server())
+            let seen = format!("denied to the key {}, whether there is such a channel or not", asking.fingerprint);
+            let check = Check::failed(NAME, seen).advise("ask whoever runs the server for access");
+            asking.at_server.iter().fold(check, |check, advice| check.advise(advice))
         }
         OpenError::NotAvailable { .. } => Check::failed(
             NAME,

@@ -104,19 +104,26 @@ pub(super) fn pinned(ticket: &Ticket) -> String {
 }
 
 /// What to run at the server. The ticket is a secret, and stays out of it.
-fn at_server(options: &Options, ticket: &Ticket, identity: &Identity) -> String {
-    let mut command = "netchan doctor --server --identity IDENTITY-FILE --policy POLICY-FILE".to_owned();
+fn at_server(options: &Options, ticket: &Ticket, identity: &Identity) -> Vec<String> {
+    let mut command = "netchan doctor --server --identity FILE --policy FILE".to_owned();
     if options.identity.is_some() {
         command += &format!(" --peer {}", identity.fingerprint());
         if let Some(channel) = &options.channel {
             command += &format!(" --channel {}", quoted(channel.as_ref()));
         }
     }
-    let port = ticket.addresses().iter().find_map(Address::host_port).map_or(9_876, |(_, port)| port);
-    format!(
-        "run there {command} - with the server's files, and give it this ticket on standard input; with --listen 0.0.0.0:{port}, \
-         in the server's place, it says why it turns each visitor away"
-    )
+    let listen = match ticket.addresses().first() {
+        Some(address) if address.host_port().is_none() => quoted(address.to_string().as_ref()),
+        Some(address) => format!("0.0.0.0:{}", address.host_port().map_or(0, |(_, port)| port)),
+        None => String::new(),
+    };
+    vec![
+        format!("at the server, with its own files, and this ticket on standard input: {command} -"),
+        format!(
+            "in the server's place, which names why each visitor is turned away: netchan doctor --server --identity FILE --policy \
+             FILE --listen {listen}"
+        ),
+    ]
 }
 
 /// Goes the steps to one address as far as they lead. With the session, how long a few round trips took.

@@ -69,8 +69,8 @@ impl Steps {
 pub(super) struct Asking {
     pub(super) fingerprint: String,
     pub(super) has_secret: bool,
-    /// What names the cause at the server.
-    pub(super) at_server: String,
+    /// What names the cause: what to try at the server.
+    pub(super) at_server: Vec<String>,
     pub(super) clock: String,
 }
 
@@ -156,7 +156,7 @@ fn silence(steps: &mut Steps, error: &DialError, asking: &Asking) {
 }
 
 fn at_server(steps: &mut Steps, asking: &Asking) {
-    steps.advise(format!("the server's side knows: {}", asking.at_server));
+    asking.at_server.iter().for_each(|advice| steps.advise(advice));
 }
 
 /// The server let this client through as far as its answer.
@@ -260,7 +260,7 @@ mod tests {
         let asking = Asking {
             fingerprint: Identity::generate().fingerprint().to_string(),
             has_secret,
-            at_server: "there".to_owned(),
+            at_server: vec!["there".to_owned()],
             clock: "now".to_owned(),
         };
         let mut steps = Steps::to(&address());
@@ -310,11 +310,15 @@ mod tests {
         let closed = DialError::ClosedWithoutAnswering { address: address() };
         let late = DialError::Timeout { address: address(), deadline: std::time::Duration::from_secs(5) };
         let tls = answered(b"\x16\x03\x03");
+        // Sent whatever the server's key is, and only if it is the right one.
+        let [unchecked, checked] = [6, 300].map(|replied_bytes| Seen { replied_bytes, ..tls.clone() });
         for (error, seen, expected) in [
             (&closed, &Seen::default(), "++!????"),
             (&late, &Seen::default(), "++!????"),
             (&late, &tls, "+++???!"),
             (&closed, &tls, "+++???!"),
+            (&closed, &unchecked, "+++???!"),
+            (&closed, &checked, "++++??!"),
             (&handshake(HandshakeError::Truncated), &tls, "+++???!"),
             (&handshake(HandshakeError::Negotiation), &tls, "+++?!??"),
             (&handshake(HandshakeError::RecordType(83)), &answered(b"SSH-2.0-x"), "++!????"),

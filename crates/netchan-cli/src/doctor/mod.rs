@@ -22,16 +22,22 @@ use netchan::ticket::{TICKET_CHARS_MAX, TicketError};
 
 use crate::Failure;
 
-/// Without --server, this is a client: it dials each address of the ticket in turn, says how far it comes, sets up a session and
-/// ends it again. A program that has its session in the name of the same --identity may be sent away by that, if the server lets
-/// one session of a key take the place of another.
-///
-/// With --server, this looks at what the server goes by, and names what a client cannot know: which access secret a ticket has,
-/// and which rule of the policy decides. With --listen, it takes the server's place for a while and says why each visitor is
-/// turned away.
-///
-/// Exit code 0: everything is in order. 1: something failed, or is not known.
+const LONG_HELP: &str = "\
+Without --server, this is a client: it dials each address of the ticket in turn, says how far it comes, sets up a session and ends it
+again. Where the server lets one session of a key take the place of another, that sends a program away that has its session in the
+name of the same --identity.
+
+With --server, this looks at what the server goes by, and names what a client cannot know: which access secret a ticket has, and which
+rule of the policy decides. With --listen, it takes the server's place for a while and says why it turns each visitor away.
+
+  netchan doctor --ticket-file TICKET --identity WORKER.identity --channel jobs
+  netchan doctor --server --identity SERVER.identity --policy POLICY.toml - < TICKET
+  netchan doctor --server --identity SERVER.identity --policy POLICY.toml --listen 0.0.0.0:9876
+
+Exit code 0: everything is in order. 1: something failed, or is not known.";
+
 #[derive(Args, Clone)]
+#[command(after_long_help = LONG_HELP)]
 pub(crate) struct Options {
     /// The ticket, which is a secret: others on this machine see what stands here, so rather give - and write it to standard
     /// input, or use --ticket-file

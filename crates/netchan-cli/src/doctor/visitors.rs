@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
 
-use netchan::{Config, Identity, PolicySource, listen_and_serve};
+use netchan::{Config, Identity, ListenError, PolicySource, listen_and_serve};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::field::{Field, Visit};
@@ -128,7 +128,12 @@ pub(super) async fn receive(options: &Options, address: &str, identity: Identity
         Ok(server) => server,
         Err(error) => {
             let check = Check::failed("listen", error.to_string()).of(address);
-            return report.add(check.advise("stop the server first: this listens in its place"));
+            let is_taken = matches!(error, ListenError::Listen(_));
+            return report.add(if is_taken {
+                check.advise("stop the server first: this listens in its place")
+            } else {
+                check
+            });
         }
     };
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
