@@ -1,8 +1,11 @@
-//! The netchan command: the main job as a demonstration, benchmarks beside their limits, and tools for policies.
+//! The netchan command: the main job as a demonstration, benchmarks beside their limits, and tools for policies, keys, tickets and
+//! whatever keeps two ends apart.
 
 mod bench;
 mod child;
 mod demo;
+mod doctor;
+mod keys;
 mod policy;
 mod text;
 
@@ -36,6 +39,16 @@ enum Command {
     Bench(bench::Options),
     /// Check a policy file, or explain what it decides.
     Policy(policy::Options),
+    /// Make an identity file: a key, and the access secret of the tickets of a server that has it.
+    Keygen(keys::Keygen),
+    /// Print the fingerprint of an identity file, and no secret.
+    Id(keys::Id),
+    /// Add a fresh access secret to a server's identity file, for new tickets, while older ones stay good; or leave only the newest.
+    Rotate(keys::Rotate),
+    /// Print a ticket of a server, or write it to a file.
+    Ticket(keys::Issue),
+    /// Find out why a client and its server do not come together.
+    Doctor(doctor::Options),
     /// A worker of `demo`; takes its orders from standard input.
     #[command(hide = true)]
     DemoWorker,
@@ -59,6 +72,11 @@ fn main() -> ExitCode {
             Command::Demo(options) => demo::run(options).await,
             Command::Bench(options) => bench::run(options).await,
             Command::Policy(options) => policy::run(&options),
+            Command::Keygen(options) => keys::keygen(&options),
+            Command::Id(options) => keys::id(&options),
+            Command::Rotate(options) => keys::rotate(&options),
+            Command::Ticket(options) => keys::ticket(&options),
+            Command::Doctor(options) => doctor::run(options).await,
             Command::DemoWorker => demo::worker::run().await.map(|()| true),
             Command::BenchPeer => bench::peer::run().await.map(|()| true),
             Command::BenchIdle => bench::idle::end().await.map(|()| true),

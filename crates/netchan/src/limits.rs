@@ -150,9 +150,10 @@ const DESCRIPTORS_UNKNOWN: usize = 1_024;
 const DESCRIPTORS_RESERVE_MAX: usize = 256;
 
 impl Limits {
-    /// Connections there may be at once.
+    /// Connections that a server of this process may have at once: [`connections_max`](Self::connections_max), as far as file
+    /// descriptors go (the soft limit, `ulimit -n`).
     #[must_use]
-    pub(crate) fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         let descriptors = descriptors_max();
         let room = descriptors - (descriptors / 4).min(DESCRIPTORS_RESERVE_MAX);
         // Asked for or not: beyond the descriptors there are none.
@@ -163,9 +164,10 @@ impl Limits {
         DecodeLimits { depth_max: self.decode_depth_max, empty_elements_max: self.decode_empty_elements_max }
     }
 
-    /// Sessions there may be at once, so that there is room for a connection that is told of it.
+    /// Sessions that a server of this process may have at once: [`sessions_max`](Self::sessions_max), and fewer than
+    /// [`connections`](Self::connections) by an eighth, so that there is room for one that is told of it.
     #[must_use]
-    pub(crate) fn sessions(&self) -> usize {
+    pub fn sessions(&self) -> usize {
         let connections = self.connections();
         self.sessions_max.min(connections - (connections / 8).max(1))
     }

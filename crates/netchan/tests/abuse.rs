@@ -101,7 +101,7 @@ async fn visit(kind: String, address: SocketAddr, n: usize) -> std::io::Result<(
         }
         // A whole first flight that fits no key, or half of one.
         "half handshakes" => {
-            let part = if n % 2 == 0 { 1_024 } else { 512 };
+            let part = if n.is_multiple_of(2) { 1_024 } else { 512 };
             stream.write_all(&[&noise[n % 100..][..56], &[22, 3, 1, 4, 0], &noise[..part]].concat()).await?;
         }
         // Says nothing, and stays.

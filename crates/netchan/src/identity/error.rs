@@ -10,7 +10,7 @@ use super::{ACCESS_SECRETS_MAX, Fingerprint};
 #[non_exhaustive]
 pub enum IdentityError {
     /// There is no such file.
-    #[error("there is no identity at {}; check the path, or make one with Identity::load_or_generate", path.display())]
+    #[error("there is no identity at {}; check the path, or make one with netchan keygen or Identity::load_or_generate", path.display())]
     Missing {
         /// The path of the file.
         path: PathBuf,
