@@ -130,7 +130,7 @@ pub(crate) mod tests {
             (changed(&two, &three), "does not match"),
             (changed("check ", "chek "), "the check line"),
             (good.clone() + "more\n", "more after"),
-            (file_of(&[1; 32], &[[2; 32]; ACCESS_SECRETS_MAX + 1]), "more than 32 access secrets"),
+            (file_of(&[1; 32], &[[2; 32]; ACCESS_SECRETS_MAX + 1]), "more than 15 access secrets"),
         ] {
             let error = error_of(&text);
             assert!(error.contains(reason), "{error}");
