@@ -15,6 +15,8 @@ pub mod gate;
 pub mod handshake;
 pub mod hello;
 pub mod identity;
+#[cfg(test)]
+mod link_vectors;
 pub mod record;
 pub mod schedule;
 pub mod secret;
