@@ -143,7 +143,9 @@ fn drop_record(flight: &mut Vec<u8>, records: &[std::ops::Range<usize>], nth: us
 fn swap(flight: &mut Vec<u8>, records: &[std::ops::Range<usize>], nth: usize) -> bool {
     let Some(next) = records.get(nth + 1) else { return false };
     let is_meaningless = flight[next.clone()] == CHANGE_CIPHER_SPEC;
-    flight[records[nth].start..next.end].rotate_left(records[nth].len());
+    let moved: Vec<u8> = flight.drain(records[nth].clone()).collect();
+    let to = records[nth].start + next.len();
+    flight.splice(to..to, moved);
     !is_meaningless
 }
 

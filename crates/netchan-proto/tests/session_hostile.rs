@@ -3,9 +3,9 @@
 mod support;
 
 use netchan_proto::channel::CloseReason;
-use netchan_proto::crypto::{LinkKeys, SealBuf, Sealer};
+use netchan_proto::crypto::{LinkKeys, RekeyLimits, SealBuf, Sealer};
 use netchan_proto::id::{ChannelId, Direction, Side};
-use netchan_proto::limits::{RECORD_BYTES_MAX, WRITE_BUFFER_BYTES};
+use netchan_proto::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES, WRITE_BUFFER_BYTES};
 use netchan_proto::session::{Fault, Host, LinkControlKeys, ReadHalf};
 use netchan_proto::wire::{Body, Close, DataHeader, Frame, Mode, OpenFlow, Pos, Recall, WindowUpdate, Yield};
 use proptest::prelude::*;
@@ -84,9 +84,18 @@ impl Script {
     }
 
     fn record(&mut self, channel: u32, body: &[u8], trailer: &[u8]) -> Result<(), Fault> {
+        let sealed = self.seal(channel, body, trailer);
+        self.deliver(sealed)
+    }
+
+    fn seal(&mut self, channel: u32, body: &[u8], trailer: &[u8]) -> Vec<u8> {
         self.sealer.seal(ChannelId(channel), body, trailer, 0, &mut self.buf).expect("it seals");
-        let mut sealed = self.buf.filled().to_vec();
+        let sealed = self.buf.filled().to_vec();
         self.buf.consume(sealed.len());
+        sealed
+    }
+
+    fn deliver(&mut self, mut sealed: Vec<u8>) -> Result<(), Fault> {
         while !sealed.is_empty() {
             let space = self.read.space();
             let len = space.len().min(sealed.len());
@@ -269,6 +278,57 @@ fn keys_of_refused_channels_are_erased() {
     // A record under an erased key is one that nobody sealed.
     let sealed = script.record(1_001, &[1, 7], &[0; 9]);
     assert!(matches!(sealed, Err(Fault::Link(_))), "{sealed:?}");
+}
+
+/// What an honest end would notice of a record: what it is told, what it has received, what it has to say.
+fn notices(server: &Endpoint) -> (usize, u64, bool, usize) {
+    let control = server.control.borrow();
+    let received = server.receivers.borrow()[&ChannelId(1)].received();
+    (server.events.borrow().len(), received, control.has_output(), control.backlog_frames())
+}
+
+#[test]
+fn rec_11_every_flipped_bit_of_a_header_and_every_replay_is_silence() {
+    let items = |first_seq| {
+        let header = DataHeader { first_seq, ack_now: true, redelivered: false, body: Body::Items };
+        [&[2, 7, 7], header.trailer().as_slice()].concat()
+    };
+    // On either kind of channel, in the first key epoch and in the one after, short and long.
+    type Make = fn(&mut Script, &[u8]) -> Vec<u8>;
+    let records: [Make; 4] = [
+        |script, _| script.seal(0, &Frame::Ping { nonce: 7 }.to_vec(), &[]),
+        |script, items| script.seal(1, items, &[]),
+        |script, items| {
+            script.sealer.set_rekey_limits(RekeyLimits { records: 1, ..RekeyLimits::default() });
+            script.record(1, items, &[]).expect("in its place");
+            // Received before, and so nothing but a record of another epoch.
+            script.seal(1, items, &[])
+        },
+        |script, _| script.seal(0, &Frame::Ping { nonce: 7 }.to_vec().repeat(300), &[]),
+    ];
+    for make in records {
+        for bit in 0..RECORD_HEADER_BYTES * 8 {
+            let mut script = Script::joined();
+            let mut record = make(&mut script, &items(0));
+            let before = notices(&script.server);
+            record[bit / 8] ^= 1 << (bit % 8);
+            match script.deliver(record) {
+                Err(Fault::Link(_)) => {}
+                // Longer than it was, and so not complete.
+                Ok(()) => assert!(bit < 24, "bit {bit} is not noticed"),
+                Err(Fault::Peer(violation)) => {
+                    panic!("bit {bit} is taken for the peer's fault: {violation:?}")
+                }
+            }
+            assert_eq!(notices(&script.server), before, "bit {bit}");
+        }
+        let mut script = Script::joined();
+        let record = make(&mut script, &items(0));
+        script.deliver(record.clone()).expect("in its place");
+        let before = notices(&script.server);
+        assert!(matches!(script.deliver(record), Err(Fault::Link(_))), "a replay is read");
+        assert_eq!(notices(&script.server), before);
+    }
 }
 
 proptest! {

@@ -21,6 +21,8 @@ pub mod record;
 pub mod schedule;
 pub mod secret;
 #[cfg(test)]
+mod uniqueness_tests;
+#[cfg(test)]
 mod vectors;
 
 pub use cipher::Aead;
