@@ -74,7 +74,7 @@ fn the_stub_goes_through_the_same_motions() {
         assert_eq!(ours.keys.own_confirm, theirs.keys.peer_confirm);
         assert_eq!(ours.accepted, theirs.accepted);
         assert!(client.is_over() && server.is_over());
-        assert_eq!(feed(&mut client, b"left over", NOW), Ok(0));
+        assert_eq!(feed(&mut client, b"left over"), Ok(0));
     }
     let (mut client, mut server) = stubs(b"seed", None);
     assert_eq!(client.handle_end(), HandshakeError::NoAnswer);

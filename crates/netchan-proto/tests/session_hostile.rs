@@ -3,10 +3,10 @@
 mod support;
 
 use netchan_proto::channel::CloseReason;
-use netchan_proto::crypto::{LinkKeys, SealBuf, Sealer};
+use netchan_proto::crypto::{LinkKeys, Opener, Peek, RekeyLimits, SealBuf, Sealer};
 use netchan_proto::id::{ChannelId, Direction, Side};
-use netchan_proto::limits::{RECORD_BYTES_MAX, WRITE_BUFFER_BYTES};
-use netchan_proto::session::{Fault, Host, LinkControlKeys, ReadHalf};
+use netchan_proto::limits::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES, WRITE_BUFFER_BYTES};
+use netchan_proto::session::{Fault, Host, LinkControlKeys, ReadHalf, WriteHalf};
 use netchan_proto::wire::{Body, Close, DataHeader, Frame, Mode, OpenFlow, Pos, Recall, WindowUpdate, Yield};
 use proptest::prelude::*;
 use rand::Rng;
@@ -22,7 +22,9 @@ const SEED: &[u8] = b"hostile";
 struct Script {
     server: Endpoint,
     read: ReadHalf,
+    write: WriteHalf,
     sealer: Sealer,
+    opener: Opener,
     chain: netchan_proto::crypto::Chain,
     buf: SealBuf,
     confirm: [u8; 48],
@@ -31,12 +33,13 @@ struct Script {
 impl Script {
     fn new() -> Self {
         let server = Endpoint::new(Side::Server);
-        let (control, _, opener) = LinkControlKeys::split(LinkKeys::stub(Side::Server, SEED, 0));
+        let (control, sealer, opener) = LinkControlKeys::split(LinkKeys::stub(Side::Server, SEED, 0));
         server.control.borrow_mut().attach(control);
+        let (read, write) = (ReadHalf::new(opener, &[]), WriteHalf::new(sealer));
         let client = LinkKeys::stub(Side::Client, SEED, 0);
         let buf = SealBuf::new(WRITE_BUFFER_BYTES);
-        let (sealer, chain, confirm) = (client.sealer, client.own_chain, client.own_confirm);
-        Self { server, read: ReadHalf::new(opener, &[]), sealer, chain, buf, confirm }
+        let LinkKeys { sealer, opener, own_chain: chain, own_confirm: confirm, .. } = client;
+        Self { server, read, write, sealer, opener, chain, buf, confirm }
     }
 
     /// Confirmed, with channel 1 toward the server (capacity 2) and channel 3 from it (capacity 2, one value on its way).
@@ -59,8 +62,24 @@ impl Script {
         let keys = self.chain.step(&open.to_vec());
         if flow == OpenFlow::OpenerSends {
             let _ = self.sealer.add_channel(ChannelId(id), keys.secret(Direction::FromClient));
+        } else {
+            let _ = self.opener.add_channel(ChannelId(id), keys.secret(Direction::FromServer));
         }
         self.say(&open)
+    }
+
+    /// Reads what the server has to say. Says of which channels there was a record.
+    fn hear(&mut self) -> Vec<ChannelId> {
+        self.server.mark_ready();
+        self.write.fill(&self.server, 0).expect("the server seals");
+        let mut heard = Vec::new();
+        while let Ok(Peek::Record { record_len, plaintext_len, .. }) = self.opener.peek(self.write.output()) {
+            let record = &self.write.output()[..record_len];
+            heard.push(self.opener.open(record, &mut vec![0; plaintext_len]).expect("keys of both ends"));
+            self.write.consume(record_len);
+        }
+        assert!(self.write.output().is_empty(), "the server has said what is no record");
+        heard
     }
 
     fn say(&mut self, frame: &Frame) -> Result<(), Fault> {
@@ -84,9 +103,18 @@ impl Script {
     }
 
     fn record(&mut self, channel: u32, body: &[u8], trailer: &[u8]) -> Result<(), Fault> {
+        let sealed = self.seal(channel, body, trailer);
+        self.deliver(sealed)
+    }
+
+    fn seal(&mut self, channel: u32, body: &[u8], trailer: &[u8]) -> Vec<u8> {
         self.sealer.seal(ChannelId(channel), body, trailer, 0, &mut self.buf).expect("it seals");
-        let mut sealed = self.buf.filled().to_vec();
+        let sealed = self.buf.filled().to_vec();
         self.buf.consume(sealed.len());
+        sealed
+    }
+
+    fn deliver(&mut self, mut sealed: Vec<u8>) -> Result<(), Fault> {
         while !sealed.is_empty() {
             let space = self.read.space();
             let len = space.len().min(sealed.len());
@@ -140,6 +168,21 @@ fn sess_4_wrong_and_changed_opens() {
     lower.open(9, OpenFlow::OpenerSends).expect("ids may be skipped");
     lower.open(5, OpenFlow::OpenerSends).expect("an old id is answered, not opened");
     assert_eq!(lower.server.control.borrow().channel_count(), 3);
+}
+
+#[test]
+fn sess_4_an_open_said_twice_on_one_link_changes_no_key() {
+    let mut script = Script::joined();
+    // Before anything was said on the channels.
+    script.open(1, OpenFlow::OpenerSends).expect("as before");
+    script.open(3, OpenFlow::OpenerReceives).expect("as before");
+    assert!(script.hear().contains(&ChannelId(3)), "the value that was on its way");
+    script.data(0, &[&value(0, 20)]).expect("under the key of the first OPEN");
+    // And after.
+    script.open(3, OpenFlow::OpenerReceives).expect("as before");
+    let push = script.server.with_send(ChannelId(3), |half| half.push(|item| item.extend(&value(1, 20))));
+    push.expect("a half").expect("credit");
+    assert!(script.hear().contains(&ChannelId(3)));
 }
 
 #[test]
@@ -269,6 +312,57 @@ fn keys_of_refused_channels_are_erased() {
     // A record under an erased key is one that nobody sealed.
     let sealed = script.record(1_001, &[1, 7], &[0; 9]);
     assert!(matches!(sealed, Err(Fault::Link(_))), "{sealed:?}");
+}
+
+/// What an honest end would notice of a record: what it is told, what it has received, what it has to say.
+fn notices(server: &Endpoint) -> (usize, u64, bool, usize) {
+    let control = server.control.borrow();
+    let received = server.receivers.borrow()[&ChannelId(1)].received();
+    (server.events.borrow().len(), received, control.has_output(), control.backlog_frames())
+}
+
+#[test]
+fn rec_11_every_flipped_bit_of_a_header_and_every_replay_is_silence() {
+    let items = |first_seq| {
+        let header = DataHeader { first_seq, ack_now: true, redelivered: false, body: Body::Items };
+        [&[2, 7, 7], header.trailer().as_slice()].concat()
+    };
+    // On either kind of channel, in the first key epoch and in the one after, short and long.
+    type Make = fn(&mut Script, &[u8]) -> Vec<u8>;
+    let records: [Make; 4] = [
+        |script, _| script.seal(0, &Frame::Ping { nonce: 7 }.to_vec(), &[]),
+        |script, items| script.seal(1, items, &[]),
+        |script, items| {
+            script.sealer.set_rekey_limits(RekeyLimits { records: 1, ..RekeyLimits::default() });
+            script.record(1, items, &[]).expect("in its place");
+            // Received before, and so nothing but a record of another epoch.
+            script.seal(1, items, &[])
+        },
+        |script, _| script.seal(0, &Frame::Ping { nonce: 7 }.to_vec().repeat(300), &[]),
+    ];
+    for make in records {
+        for bit in 0..RECORD_HEADER_BYTES * 8 {
+            let mut script = Script::joined();
+            let mut record = make(&mut script, &items(0));
+            let before = notices(&script.server);
+            record[bit / 8] ^= 1 << (bit % 8);
+            match script.deliver(record) {
+                Err(Fault::Link(_)) => {}
+                // Longer than it was, and so not complete.
+                Ok(()) => assert!(bit < 24, "bit {bit} is not noticed"),
+                Err(Fault::Peer(violation)) => {
+                    panic!("bit {bit} is taken for the peer's fault: {violation:?}")
+                }
+            }
+            assert_eq!(notices(&script.server), before, "bit {bit}");
+        }
+        let mut script = Script::joined();
+        let record = make(&mut script, &items(0));
+        script.deliver(record.clone()).expect("in its place");
+        let before = notices(&script.server);
+        assert!(matches!(script.deliver(record), Err(Fault::Link(_))), "a replay is read");
+        assert_eq!(notices(&script.server), before);
+    }
 }
 
 proptest! {

@@ -2,8 +2,8 @@
 
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{
-    Accept, Announce, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Purpose, Reader, Recall,
-    Refuse, RefuseCode, WindowUpdate, Yield,
+    Accept, Announce, Ask, Body, Close, DataHeader, Frame, Handed, Mode, Open, OpenFlow, Outcome, Pos,
+    Purpose, Reader, Recall, Refuse, RefuseCode, Told, Verdict, WindowUpdate, Yield,
 };
 
 const VECTORS: &str = include_str!("../vectors/frames.txt");
@@ -102,7 +102,11 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn frozen() -> Vec<(&'static str, Vec<u8>)> {
-    let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines_of(VECTORS)
+}
+
+fn lines_of(file: &'static str) -> Vec<(&'static str, Vec<u8>)> {
+    let lines = file.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| line.split_once(' ').map(|(name, bytes)| (name, unhex(bytes))).expect("name and hex"))
         .collect()
@@ -128,5 +132,70 @@ fn wire_2_frozen_bytes_read_as_what_they_were() {
         let (_, trailer) = frozen.iter().find(|(frozen, _)| *frozen == name).expect(name);
         let record = [&[7; 10][..], trailer].concat();
         assert_eq!(DataHeader::split(&record), Ok((header, 10)), "{name}");
+    }
+}
+
+const VALUES: &str = include_str!("../vectors/data.txt");
+
+/// Data records, whole, and what the channels of deliveries and broadcasts carry.
+fn values() -> Vec<(&'static str, Vec<u8>)> {
+    let record = |body: &[u8], header: DataHeader| [body, header.trailer().as_slice()].concat();
+    let plain = DataHeader { first_seq: 300, ack_now: false, redelivered: false, body: Body::Items };
+    let part = |offset| DataHeader { body: Body::Fragment { total: 20, offset }, ..plain };
+    let of_several = [&[0, 1, b'a', 0x82, 1][..], &[0x55; 130]].concat();
+    let flagged = DataHeader { first_seq: u64::MAX, ack_now: true, redelivered: true, ..plain };
+    let nothing = DataHeader { body: Body::Fragment { total: 0, offset: 0 }, redelivered: true, ..plain };
+    let write = |act: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        act(&mut out);
+        out
+    };
+    let ask = |token, ask: Ask<'_>| write(&|out| ask.write(token, out));
+    let outcome = |outcome: Outcome| write(&|out| outcome.write(out));
+    let verdict = |token, verdict| outcome(Outcome::Answer { token, verdict });
+    let handed = |attempts, redelivered| {
+        write(&|out| {
+            Handed { attempts, redelivered }.write(out);
+            out.extend_from_slice(b"a task");
+        })
+    };
+    let told = |told: Told<'_>| write(&|out| told.write(out));
+    let result = Ask::AckWith { number: 2, results: ChannelId(70_000), value: b"a result" };
+    vec![
+        ("record-of-several", record(&of_several, plain)),
+        ("record-flags", record(&[3, 7, 8, 9], flagged)),
+        ("record-part-first", record(&[1; 8], part(0))),
+        ("record-part-last", record(&[2; 12], DataHeader { ack_now: true, ..part(8) })),
+        ("record-part-empty", record(&[], nothing)),
+        ("ask-done", ask(0, Ask::Ack { number: 300 })),
+        ("ask-back", ask(1_000, Ask::Nack { number: 1, delay_millis: 0 })),
+        ("ask-extend", ask(u64::MAX, Ask::Extend { number: u64::MAX, millis: 60_000 })),
+        ("ask-result", ask(1, result)),
+        ("outcome-done", verdict(9, Verdict::Done)),
+        ("outcome-fenced", verdict(300, Verdict::Fenced)),
+        ("outcome-closed", verdict(1, Verdict::ResultsClosed)),
+        ("outcome-none", verdict(1, Verdict::NoResults)),
+        ("outcome-was-fenced", outcome(Outcome::Fenced { number: 1 << 40 })),
+        ("delivery-first", handed(0, false)),
+        ("delivery-again", handed(u32::MAX, true)),
+        ("broadcast-value", told(Told::Value(b"a setting"))),
+        ("broadcast-lost", told(Told::Lagged(70_000))),
+    ]
+}
+
+#[test]
+fn wire_20_del_10_to_12_and_cast_8_bytes_are_frozen() {
+    let now = values();
+    let lines: Vec<_> = now.iter().map(|(name, bytes)| format!("{name} {}", hex(bytes))).collect();
+    assert_eq!(now, lines_of(VALUES), "the wire now says:\n{}", lines.join("\n"));
+    for (name, bytes) in &now {
+        let reads = match name.split_once('-').expect("a kind").0 {
+            "record" => DataHeader::split(bytes).is_ok(),
+            "ask" => Ask::read(bytes).is_ok(),
+            "outcome" => Outcome::read(bytes).is_ok(),
+            "delivery" => Handed::split(bytes).is_ok_and(|(_, value)| value == b"a task"),
+            _ => Told::read(bytes).is_ok(),
+        };
+        assert!(reads, "{name}");
     }
 }

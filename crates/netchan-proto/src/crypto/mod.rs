@@ -15,9 +15,13 @@ pub mod gate;
 pub mod handshake;
 pub mod hello;
 pub mod identity;
+#[cfg(test)]
+mod link_vectors;
 pub mod record;
 pub mod schedule;
 pub mod secret;
+#[cfg(test)]
+mod uniqueness_tests;
 #[cfg(test)]
 mod vectors;
 

@@ -1,4 +1,4 @@
-//! The frozen vectors in `vectors/`: recomputed here, and read by `tools/verify_vectors.py`, which shares no code with us.
+//! The frozen vectors in `vectors/`: recomputed here, and read by `vectors/verify.py`, which shares no code with us.
 //!
 //! After a deliberate change of the protocol: `cargo test -p netchan-proto freeze_vectors -- --ignored`.
 
@@ -10,17 +10,19 @@ use zeroize::Zeroizing;
 
 use super::cipher::{Aead, HeaderMask};
 use super::gate::{GateKey, make_gate};
+use super::hello::{Accepted, Hello, RefusalCode, Resume, Welcome};
+use super::link_vectors::links;
 use super::record::{RekeyLimits, SealBuf, Sealer};
 use super::schedule::{ChannelKeys, LinkKeys, RootSecret, Transcript, expand, hash, prk};
 use super::secret::{AccessSecret, ResumeSecret, ServerPin, TrafficSecret};
-use crate::id::{ChannelId, Direction, Side};
+use crate::id::{ChannelId, Direction, Epoch, Incarnation, SessionId, Side};
 
 /// Lines of `name = hex`.
 #[derive(Default)]
-struct Lines(String);
+pub(super) struct Lines(pub(super) String);
 
 impl Lines {
-    fn put(&mut self, name: &str, bytes: &[u8]) {
+    pub(super) fn put(&mut self, name: &str, bytes: &[u8]) {
         let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("strings take all");
             hex
@@ -29,7 +31,7 @@ impl Lines {
     }
 }
 
-fn bytes<const N: usize>(start: u8) -> [u8; N] {
+pub(super) fn bytes<const N: usize>(start: u8) -> [u8; N] {
     std::array::from_fn(|i| start.wrapping_add(i as u8))
 }
 
@@ -135,10 +137,100 @@ fn records() -> String {
     lines.0
 }
 
-fn all() -> [(PathBuf, String); 3] {
-    [("gate", gate()), ("schedule", schedule()), ("records", records())].map(|(name, lines)| {
-        (PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name).with_extension("txt"), lines)
-    })
+/// A header as it is before it is masked.
+fn header(len: u32, channel: ChannelId, flags: u8) -> [u8; 8] {
+    let ([_, a, b, c], [d, e, f, g]) = (len.to_be_bytes(), channel.0.to_be_bytes());
+    [a, b, c, d, e, f, g, flags]
+}
+
+fn header_mask() -> String {
+    let mut lines = Lines::default();
+    let counting = bytes::<16>(0x00);
+    // The first four bytes of a sample are ChaCha20's counter.
+    let high = [0xff, 0xff, 0xff, 0x7f, 0x80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    let cases = [
+        ("control", [0; 16], header(16, ChannelId::CONTROL, 0)),
+        ("first", counting, header(1_000, ChannelId(1), 0)),
+        ("longest", [0xff; 16], header(65_552, ChannelId(u32::MAX), 1)),
+        ("phase", high, header(24, ChannelId(0x0102_0304), 1)),
+    ];
+    for (name, aead, key) in [("aes", Aead::Aes256Gcm, 0x11), ("chacha", Aead::ChaCha20Poly1305, 0x51)] {
+        let key = bytes(key);
+        let mask = HeaderMask::new(aead, &key);
+        lines.put(&format!("{name}.key"), &key);
+        for (case, sample, plain) in cases {
+            let mut masked = plain;
+            mask.apply(&mut masked, &sample);
+            lines.put(&format!("{name}.{case}.sample"), &sample);
+            lines.put(&format!("{name}.{case}.plain"), &plain);
+            lines.put(&format!("{name}.{case}.masked"), &masked);
+        }
+    }
+    lines.0
+}
+
+fn hello() -> String {
+    let mut lines = Lines::default();
+    let plain = Hello {
+        version: 1,
+        agent: "netchan/0.1.0".into(),
+        aes_hardware: true,
+        message_bytes_max: 1 << 26,
+        resume: None,
+    };
+    let resume = Resume { session_id: SessionId(bytes(0x01)), last_epoch: Epoch(7), proof: bytes(0xa0) };
+    let hellos = [
+        ("hello-new", plain.clone()),
+        ("hello-without-aes", Hello { aes_hardware: false, agent: String::new(), ..plain.clone() }),
+        ("hello-resume", Hello { agent: "é".into(), resume: Some(resume), ..plain.clone() }),
+        ("hello-other-version", Hello { version: 0x0203, message_bytes_max: u64::MAX, ..plain }),
+    ];
+    for (name, hello) in hellos {
+        lines.put(name, &hello.encode().expect("short texts"));
+    }
+    let accepted = Accepted {
+        session_id: SessionId(bytes(0x01)),
+        incarnation: Incarnation(0x0102_0304_0506_0708),
+        epoch: Epoch(0),
+        aead: Aead::Aes256Gcm,
+        resumed: false,
+        message_bytes_max: 1 << 26,
+        channels_max: 65_536,
+        agent: "netchan/0.1.0".into(),
+    };
+    let resumed =
+        Accepted { epoch: Epoch(8), aead: Aead::ChaCha20Poly1305, resumed: true, ..accepted.clone() };
+    let refused = |code, reason: &str| Welcome::Refused { code, reason: reason.into() };
+    let welcomes = [
+        ("welcome-aes", Welcome::Accepted(accepted)),
+        ("welcome-chacha-resumed", Welcome::Accepted(resumed)),
+        ("refused-version", refused(RefusalCode::VersionUnsupported, "version 1")),
+        ("refused-denied", refused(RefusalCode::Denied, "why")),
+        ("refused-too-many-sessions", refused(RefusalCode::TooManySessions, "")),
+        ("refused-shutting-down", refused(RefusalCode::ShuttingDown, "")),
+        ("refused-session-unknown", refused(RefusalCode::SessionUnknown, "")),
+        ("refused-too-many-suspended", refused(RefusalCode::TooManySuspended, "")),
+        ("refused-already-connected", refused(RefusalCode::AlreadyConnected, "")),
+        ("refused-session-ended", refused(RefusalCode::SessionEnded, "")),
+        ("refused-later", refused(RefusalCode::Other(0x1234), &"é".repeat(100))),
+    ];
+    for (name, welcome) in welcomes {
+        lines.put(name, &welcome.encode().expect("short texts"));
+    }
+    lines.0
+}
+
+fn all() -> Vec<(PathBuf, String)> {
+    let files = [
+        ("gate", gate()),
+        ("schedule", schedule()),
+        ("header_mask", header_mask()),
+        ("records", records()),
+        ("hello", hello()),
+        ("links", links()),
+    ];
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors");
+    files.map(|(name, lines)| (directory.join(name).with_extension("txt"), lines)).into()
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Bytes on the wire: varints and frames, encode and decode, nothing else.
 
+mod broadcast;
 mod data;
 mod delivery;
 mod frame;
 mod opening;
 mod reader;
 
+pub use broadcast::Told;
 pub use data::{
     Body, DataHeader, FRAGMENT_TRAILER_BYTES, ITEMS_TRAILER_BYTES, Trailer, count_items, split_item,
 };

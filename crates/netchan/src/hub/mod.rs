@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use self::cast::{Cast, CastNext, Inlet, LAGGED, Subscription, VALUE};
+pub(crate) use self::cast::{Cast, CastNext, Inlet, Subscription, VALUE};
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
 pub(crate) use self::holder::Holder;

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use netchan_proto::hosted::ReceiverKey;
-use netchan_proto::wire::{Reader, WireError};
+use netchan_proto::wire::Told;
 use parking_lot::Mutex;
 
 use self::op::{RecvOp, Taken};
 use crate::codec::{Codec, DecodeError, Payload};
 use crate::error::{CloseReason, RecvError, RecvTimeoutError, TryRecvError};
-use crate::hub::{Cast, Engine, Hub, LAGGED, VALUE};
+use crate::hub::{Cast, Engine, Hub};
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
@@ -396,17 +396,12 @@ impl<T: 'static> Shared<T> {
 
     /// What a broadcast sends says what it is (`CAST-8`).
     fn decode_cast(&self, payload: Payload<'_>) -> Result<T, RecvError> {
-        let mut reader = Reader::new(payload.as_slice());
-        match reader.u8() {
-            Ok(VALUE) => self.decode(match payload {
+        match Told::read(payload.as_slice()) {
+            Ok(Told::Value(_)) => self.decode(match payload {
                 Payload::Owned(bytes) => Payload::Owned(bytes.slice(1..)),
                 Payload::Slice(bytes) => Payload::Slice(&bytes[1..]),
             }),
-            Ok(LAGGED) => match reader.varint() {
-                Ok(lost) => Err(RecvError::Lagged(lost)),
-                Err(error) => Err(self.undecodable(DecodeError::codec(error))),
-            },
-            Ok(_) => Err(self.undecodable(DecodeError::codec(WireError::Invalid("broadcast")))),
+            Ok(Told::Lagged(lost)) => Err(RecvError::Lagged(lost)),
             Err(error) => Err(self.undecodable(DecodeError::codec(error))),
         }
     }

@@ -7,8 +7,9 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-/// Which records may come next. TLS leaves the legacy version unauthenticated, so it is pinned here: no byte is malleable.
-#[derive(Debug)]
+/// Which records may come next. What rustls does not authenticate of a record that it decrypts, its type and its legacy
+/// version, is pinned here (`HS-6`, `HS-7`): no bit can be changed unnoticed.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     kinds: &'static [u8],
     version: [u8; 2],
@@ -18,9 +19,11 @@ impl Expected {
     /// The ClientHello, behind the gate.
     pub(super) const CLIENT_HELLO: Self = Self { kinds: &[HANDSHAKE], version: [3, 1] };
 
-    /// The rest of the TLS handshake. Plaintext alerts are not in it: anyone could have written them.
-    pub(super) const FLIGHT: Self =
-        Self { kinds: &[CHANGE_CIPHER_SPEC, HANDSHAKE, APPLICATION_DATA], version: [3, 3] };
+    /// The ServerHello, the last record in the clear.
+    pub(super) const SERVER_HELLO: Self = Self { kinds: &[HANDSHAKE], version: [3, 3] };
+
+    /// The rest of the TLS handshake, which is encrypted. Plaintext alerts are not in it: anyone could have written them.
+    pub(super) const FLIGHT: Self = Self { kinds: &[CHANGE_CIPHER_SPEC, APPLICATION_DATA], version: [3, 3] };
 
     /// Hello or Welcome.
     pub(super) const MESSAGE: Self = Self { kinds: &[APPLICATION_DATA], version: [3, 3] };

@@ -23,11 +23,18 @@ pub(super) struct Negotiated {
 pub(super) struct Pipe {
     tls: Connection,
     reader: RecordReader,
+    /// Which record of the handshake comes next.
+    expected: Expected,
 }
 
 impl Pipe {
     pub(super) fn new(tls: Connection, reader: RecordReader) -> Self {
-        Self { tls, reader }
+        let expected = match tls {
+            Connection::Client(_) => Expected::SERVER_HELLO,
+            // What comes before was fed by itself.
+            Connection::Server(_) => Expected::FLIGHT,
+        };
+        Self { tls, reader, expected }
     }
 
     pub(super) fn is_untouched(&self) -> bool {
@@ -36,9 +43,10 @@ impl Pipe {
 
     /// Takes at most one record of the TLS handshake; `true` once the handshake is complete, `None` for want of input.
     pub(super) fn handle_handshake(&mut self, input: &mut &[u8]) -> Result<Option<bool>, HandshakeError> {
-        let Some(record) = self.reader.take_record(&Expected::FLIGHT, input)? else {
+        let Some(record) = self.reader.take_record(&self.expected, input)? else {
             return Ok(None);
         };
+        self.expected = Expected::FLIGHT;
         self.feed(&record)?;
         Ok(Some(!self.tls.is_handshaking()))
     }

@@ -40,9 +40,9 @@ pub struct Sealer {
     rekeys: u64,
     limits: RekeyLimits,
     channels: ChannelMap<SealChannel>,
-    /// Every key (by its traffic secret) and nonce used, for the test that none repeats.
+    /// Every key (by its traffic secret) and nonce used, and for which channel: for the tests that none repeats.
     #[cfg(test)]
-    pub(super) used: Vec<([u8; 48], [u8; 12])>,
+    pub(in crate::crypto) used: Vec<(ChannelId, [u8; 48], [u8; 12])>,
 }
 
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Sealer {
         let cipher =
             state.cipher.get_or_insert_with(|| Box::new(RecordCipher::new(self.aead, &state.secret)));
         #[cfg(test)]
-        self.used.push((*state.secret.0, cipher.nonce_bytes(self.sequence)));
+        self.used.push((channel, *state.secret.0, cipher.nonce_bytes(self.sequence)));
 
         let mut head = header(plaintext_bytes + TAG_BYTES, channel, state.phase);
         let (head_out, sealed) = record.split_at_mut(RECORD_HEADER_BYTES);

@@ -132,9 +132,9 @@ fn rec_5_no_key_and_nonce_repeat_in_100_000_records_with_rekeys() {
         assert_eq!(u64::from_be_bytes(plaintext), number);
         out.consume(out.len());
     }
-    let distinct: HashSet<_> = sealer.used.iter().collect();
+    let distinct: HashSet<_> = sealer.used.iter().map(|(_, key, nonce)| (key, nonce)).collect();
     assert_eq!(distinct.len(), 100_000);
-    let keys: HashSet<_> = sealer.used.iter().map(|(key, _)| key).collect();
+    let keys: HashSet<_> = sealer.used.iter().map(|(_, key, _)| key).collect();
     assert!(keys.len() > 2_600 && sealer.rekeys() == keys.len() as u64 - 4, "{} keys", keys.len());
     assert_eq!(sealer.rekeys(), opener.rekeys());
 }

@@ -69,7 +69,8 @@ impl Control {
             if entry.open != open {
                 return Err(Violation("open repeated with other contents"));
             }
-            entry.keys = Some(keys);
+            // Said twice on one link, it changes nothing; on another, its keys are new (`SESS-4`).
+            entry.keys.get_or_insert(keys);
             if let State::Live(accept) = &entry.state {
                 self.outbox.push_back(Frame::Accept(accept.clone()));
             }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use netchan_proto::hosted::{Broadcast, BroadcastLimits, Next, NotSent, ReceiverKey, WhenSlow};
-use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode};
+use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode, Told};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -27,10 +27,7 @@ use crate::transport::BoxFuture;
 use crate::wait::{Ticket, WaitQueue};
 
 /// Stands before each value, so that what is no value can be told (`CAST-8`).
-pub(crate) const VALUE: u8 = 0;
-
-/// Stands before the number of values that were lost.
-pub(crate) const LAGGED: u8 = 1;
+pub(crate) const VALUE: u8 = Told::VALUE;
 
 pub(crate) struct Cast {
     this: Weak<Self>,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use netchan_proto::channel::{CloseReason as ProtoReason, PushError};
 use netchan_proto::hosted::{Broadcast, Next, NotSent, ReceiverKey};
 use netchan_proto::session::close_code;
-use netchan_proto::wire::{varint_len, write_varint};
+use netchan_proto::wire::Told;
 
 use super::ends::Inlet;
-use super::{Cast, CastState, LAGGED};
+use super::{Cast, CastState};
 use crate::error::CloseReason;
 use crate::session::SendChan;
 
@@ -113,9 +113,8 @@ fn serve_one(
 
 /// Says how many values were lost (`CAST-8`).
 fn marker(lost: u64) -> Vec<u8> {
-    let mut marker = Vec::with_capacity(1 + varint_len(lost));
-    marker.push(LAGGED);
-    write_varint(&mut marker, lost);
+    let mut marker = Vec::new();
+    Told::Lagged(lost).write(&mut marker);
     marker
 }
 

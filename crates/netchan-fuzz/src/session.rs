@@ -1,0 +1,301 @@
+//! A session at whose other end sits somebody with the right keys who says anything: it goes on, or ends by a fault, and
+//! what it keeps for the peer stays bounded.
+
+mod shell;
+
+use netchan_proto::crypto::{Chain, LinkKeys, Opener, Peek, SealBuf, Sealer};
+use netchan_proto::id::{ChannelId, Direction, Side};
+use netchan_proto::limits::WRITE_BUFFER_BYTES;
+use netchan_proto::session::{Fault, LinkControlKeys, ReadHalf, WriteHalf};
+use netchan_proto::wire::{
+    Accept, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Purpose, Reader, Recall, WindowUpdate,
+    Yield, write_varint,
+};
+
+use self::shell::Shell;
+use crate::script::Script;
+
+const SEED: &[u8] = b"session";
+
+/// Steps of one run: enough for several channels to be opened, used, cut and closed.
+const STEPS_MAX: usize = 120;
+
+/// Bytes of one record that a step says.
+const SAID_BYTES_MAX: usize = 200;
+
+/// The peer may open a few more channels than it may have.
+const IDS: u8 = 12;
+
+/// The hostile end of one link.
+struct Peer {
+    sealer: Sealer,
+    opener: Opener,
+    own_chain: Chain,
+    server_chain: Chain,
+    confirm: [u8; 48],
+    out: SealBuf,
+}
+
+/// The honest end of the same link.
+struct Link {
+    read: ReadHalf,
+    write: WriteHalf,
+}
+
+struct Game {
+    shell: Shell,
+    link: Link,
+    peer: Peer,
+    links: u32,
+    now_millis: u64,
+}
+
+/// Every byte is a choice of what either end does next.
+///
+/// # Panics
+/// When the honest end panics, or keeps more than its limits allow.
+pub fn session(data: &[u8]) {
+    let mut script = Script::new(data);
+    let mut game = Game::new();
+    for _ in 0..STEPS_MAX {
+        if script.is_empty() || game.step(&mut script).is_err() {
+            return;
+        }
+        game.shell.check();
+    }
+}
+
+fn links(epoch: u32, shell: &Shell) -> (Link, Peer) {
+    let (control, sealer, opener) = LinkControlKeys::split(LinkKeys::stub(Side::Server, SEED, epoch));
+    shell.attach(control);
+    let link = Link { read: ReadHalf::new(opener, &[]), write: WriteHalf::new(sealer) };
+    let keys = LinkKeys::stub(Side::Client, SEED, epoch);
+    let out = SealBuf::new(WRITE_BUFFER_BYTES);
+    let LinkKeys { sealer, opener, own_chain, peer_chain, own_confirm, .. } = keys;
+    (link, Peer { sealer, opener, own_chain, server_chain: peer_chain, confirm: own_confirm, out })
+}
+
+impl Peer {
+    /// Keys of every channel that these frames open, in their order (`KEY-8`).
+    fn note_opens(&mut self, control: &[u8], by: Side) {
+        let mut reader = Reader::new(control);
+        while let Ok(frame) = Frame::read(&mut reader) {
+            let Some(Frame::Open(open)) = &frame else { continue };
+            let chain = if by == Side::Client { &mut self.own_chain } else { &mut self.server_chain };
+            let keys = chain.step(&Frame::Open(open.clone()).to_vec());
+            // Said again, it finds the keys in place.
+            _ = self.sealer.add_channel(open.id, keys.secret(Direction::FromClient));
+            _ = self.opener.add_channel(open.id, keys.secret(Direction::FromServer));
+        }
+    }
+
+    /// What an honest end says can be read.
+    fn hear(&mut self, mut stream: &[u8]) {
+        while !stream.is_empty() {
+            let Ok(Peek::Record { record_len, plaintext_len, .. }) = self.opener.peek(stream) else {
+                panic!("an honest end has sealed something that is no record");
+            };
+            let (record, rest) = stream.split_at(record_len);
+            let mut plaintext = vec![0; plaintext_len];
+            let channel =
+                self.opener.open(record, &mut plaintext).expect("sealed with keys that both ends have");
+            stream = rest;
+            if channel != ChannelId::CONTROL {
+                DataHeader::split(&plaintext).expect("an honest end writes data records");
+                continue;
+            }
+            let mut reader = Reader::new(&plaintext);
+            while !reader.is_empty() {
+                Frame::read(&mut reader).expect("an honest end writes frames");
+            }
+            self.note_opens(&plaintext, Side::Server);
+        }
+    }
+}
+
+impl Game {
+    fn new() -> Self {
+        let shell = Shell::new();
+        let (link, peer) = links(0, &shell);
+        Self { shell, link, peer, links: 1, now_millis: 0 }
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) -> Result<(), Fault> {
+        let action = script.one_of(20);
+        match action {
+            0 => self.say(&Frame::Confirm { mac: self.peer.confirm }),
+            1 | 2 => self.open(script),
+            3 => {
+                let (id, (mode, capacity)) = (id(script), mode(script));
+                self.say(&Frame::Accept(Accept { id, mode, capacity, limit_bytes: script.number() }))
+            }
+            4 => {
+                let len = script.place(SAID_BYTES_MAX);
+                self.record(ChannelId::CONTROL, script.take(len), &[])
+            }
+            5 | 6 => self.items(script),
+            7 => self.fragment(script),
+            8..=11 => {
+                let frame = frame(script);
+                self.say(&frame)
+            }
+            12 => {
+                self.cut();
+                Ok(())
+            }
+            13 => {
+                self.write();
+                Ok(())
+            }
+            _ => {
+                self.shell.act(action - 14, script);
+                Ok(())
+            }
+        }
+    }
+
+    fn say(&mut self, frame: &Frame) -> Result<(), Fault> {
+        self.record(ChannelId::CONTROL, &frame.to_vec(), &[])
+    }
+
+    fn open(&mut self, script: &mut Script<'_>) -> Result<(), Fault> {
+        let id = id(script);
+        let flow = if script.flag() { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends };
+        let purpose = match (script.one_of(6), flow) {
+            (1, OpenFlow::OpenerReceives) => Purpose::Deliveries,
+            (2, OpenFlow::OpenerSends) => Purpose::Acks { of: ChannelId(1) },
+            (3, OpenFlow::OpenerReceives) => Purpose::Outcomes { of: ChannelId(1) },
+            (4, OpenFlow::OpenerReceives) => Purpose::Subscription { when_slow: 1 },
+            _ => Purpose::Values,
+        };
+        let text = |text: &str| text.to_owned();
+        let open = Frame::Open(Open {
+            id,
+            name: text("x"),
+            label: text("bytes"),
+            codec: text("raw"),
+            fingerprint: None,
+            flow,
+            purpose,
+            capacity: u64::from(script.byte()),
+            limit_bytes: script.number(),
+        });
+        self.say(&open)
+    }
+
+    fn items(&mut self, script: &mut Script<'_>) -> Result<(), Fault> {
+        let id = id(script);
+        let mut body = Vec::new();
+        for _ in 0..script.one_of(5) {
+            let len = script.place(40);
+            write_varint(&mut body, len as u64);
+            body.resize(body.len() + len, 7);
+        }
+        body.truncate(SAID_BYTES_MAX);
+        let header = self.header(id, script, Body::Items);
+        self.record(id, &body, header.trailer().as_slice())
+    }
+
+    fn fragment(&mut self, script: &mut Script<'_>) -> Result<(), Fault> {
+        let (id, len) = (id(script), script.place(SAID_BYTES_MAX));
+        let place = Body::Fragment { total: script.number() as u32, offset: script.number() as u32 };
+        let header = self.header(id, script, place);
+        self.record(id, &vec![9; len], header.trailer().as_slice())
+    }
+
+    /// The number that is due, or near it, or any.
+    fn header(&self, id: ChannelId, script: &mut Script<'_>, body: Body) -> DataHeader {
+        let flags = script.byte();
+        let due = self.shell.received(id);
+        let first_seq = match flags >> 4 {
+            0..=11 => due,
+            12 => due.saturating_sub(1),
+            13 => due.saturating_add(1),
+            _ => script.number(),
+        };
+        DataHeader { first_seq, ack_now: flags & 1 != 0, redelivered: flags & 2 != 0, body }
+    }
+
+    /// Seals a record, if the peer has a key for the channel, and lets the honest end read it.
+    fn record(&mut self, channel: ChannelId, body: &[u8], trailer: &[u8]) -> Result<(), Fault> {
+        if channel == ChannelId::CONTROL {
+            self.peer.note_opens(body, Side::Client);
+        }
+        let Peer { sealer, out, .. } = &mut self.peer;
+        if sealer.seal(channel, body, trailer, self.now_millis, out).is_err() {
+            return Ok(());
+        }
+        let mut sealed = out.filled();
+        while !sealed.is_empty() {
+            let space = self.link.read.space();
+            let len = space.len().min(sealed.len());
+            space[..len].copy_from_slice(&sealed[..len]);
+            sealed = &sealed[len..];
+            self.link.read.filled(len);
+            self.link.read.process(&self.shell)?;
+        }
+        out.consume(usize::MAX);
+        self.shell.settle_events();
+        Ok(())
+    }
+
+    /// The honest end writes what it has.
+    fn write(&mut self) {
+        self.now_millis += 1;
+        self.shell.mark_ready();
+        self.link.write.fill(&self.shell, self.now_millis).expect("an honest end can seal");
+        self.peer.hear(self.link.write.output());
+        self.link.write.consume(usize::MAX);
+    }
+
+    /// The link is lost, and another takes its place.
+    fn cut(&mut self) {
+        self.shell.detach();
+        (self.link, self.peer) = links(self.links, &self.shell);
+        self.links += 1;
+    }
+}
+
+/// One of the peer's own channels, or one of the honest end's.
+fn id(script: &mut Script<'_>) -> ChannelId {
+    ChannelId(1 + u32::from(script.one_of(2 * IDS)))
+}
+
+fn mode(script: &mut Script<'_>) -> (Mode, u64) {
+    let capacity = u64::from(script.byte()) + 1;
+    match script.one_of(5) {
+        0 => (Mode::Credit, capacity),
+        1 => (Mode::Rendezvous, 0),
+        2 => (Mode::Lease, capacity),
+        3 => (Mode::Demand, capacity),
+        _ => (Mode::Cast, capacity),
+    }
+}
+
+/// Any frame about a channel, with numbers that may be right.
+fn frame(script: &mut Script<'_>) -> Frame {
+    let (which, id) = (script.one_of(12), id(script));
+    let generation = u32::from(script.one_of(4));
+    let mut n = || script.number();
+    let close = |final_seq, code| Close { id, final_seq, code, reason: "why".to_owned() };
+    match which {
+        0 => {
+            let (received, taken, limit, limit_bytes) = (n(), n(), n(), n());
+            Frame::Window(WindowUpdate { id, generation, received, taken, limit, limit_bytes })
+        }
+        1 => Frame::Want { id, limit: n() },
+        2 => Frame::Poll { id },
+        3 => Frame::Recall(Recall { id, generation, limit: n(), rewind: n() % 2 == 1 }),
+        4 => Frame::Yield(Yield { id, generation, limit: n(), committed: n() }),
+        5 => Frame::Close(close(n(), n() as u16)),
+        6 => Frame::Reset(close(n(), n() as u16)),
+        7 => Frame::Withdraw { id, seq: n() },
+        8 => Frame::Withdrawn { id, seq: n(), withdrawn: n() % 2 == 1 },
+        9 => {
+            let (next_expected, taken, limit, limit_bytes, committed) = (n(), n(), n(), n(), n());
+            Frame::Pos(Pos { id, generation, next_expected, taken, limit, limit_bytes, committed })
+        }
+        10 => Frame::Ping { nonce: n() },
+        _ => Frame::GoAway { code: n() as u16, reason: "bye".to_owned() },
+    }
+}
