@@ -9,13 +9,12 @@ use netchan_proto::crypto::{
 };
 use netchan_proto::session::close_code;
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::config::{Config, SessionLimits};
 use crate::error::{CloseReason, DialError, SessionEnd};
-use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
+use crate::handshake::{self, AGENT, Anywhere, HandshakeFailure, Joined, Verdict};
 use crate::identity::Identity;
 use crate::session::{NewLink, NoLink, Relink};
 use crate::ticket::{Ticket, TicketError};
@@ -238,9 +237,7 @@ impl Dialer {
         let nobody = |_: &_| Verdict::Refuse(RefusalCode::Denied, String::new());
         let left = deadline.saturating_duration_since(Instant::now());
         let Joined { established, link, early } =
-            handshake::run(&mut client, link, left, &Semaphore::const_new(0), nobody)
-                .await
-                .map_err(failed)?;
+            handshake::run(&mut client, link, left, &Anywhere, nobody).await.map_err(failed)?;
         let peer_bytes_max = established.accepted.message_bytes_max;
         let mut link = NewLink::new(established, link, &early, peer_address, peer_bytes_max);
         if server == ServerTrust::FirstUse {

@@ -7,9 +7,9 @@ use netchan_proto::crypto::{
     Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 
-use crate::transport::{Link, LinkReader, LinkWriter};
+use crate::session::Hold;
+use crate::transport::{BoxFuture, Link, LinkReader, LinkWriter};
 
 /// Name and version of this software, for people at the other end.
 pub(crate) const AGENT: &str = concat!("netchan/", env!("CARGO_PKG_VERSION"));
@@ -68,12 +68,27 @@ pub(crate) fn has_aes_hardware() -> bool {
     return false;
 }
 
+/// Where a handshake has leave to do what is costly.
+pub(crate) trait Places: Sync {
+    /// Waits for a place, which is held until what is returned is dropped.
+    fn enter(&self) -> BoxFuture<'_, Hold>;
+}
+
+/// A client's: it does one at a time.
+pub(crate) struct Anywhere;
+
+impl Places for Anywhere {
+    fn enter(&self) -> BoxFuture<'_, Hold> {
+        Box::pin(async { Box::new(()) as Hold })
+    }
+}
+
 /// Runs a handshake to its end, within one deadline for all of it (`PORT-1`). At a server it waits at the gate until it has one of `places`.
 pub(crate) async fn run(
     handshake: &mut dyn Handshake,
     link: Box<dyn Link>,
     deadline: Duration,
-    places: &Semaphore,
+    places: &dyn Places,
     judge: impl FnMut(&PeerHello) -> Verdict + Send,
 ) -> Result<Joined, HandshakeFailure> {
     let (mut reader, mut writer) = link.split();
@@ -87,7 +102,7 @@ async fn exchange(
     handshake: &mut dyn Handshake,
     reader: &mut LinkReader,
     writer: &mut LinkWriter,
-    places: &Semaphore,
+    places: &dyn Places,
     mut judge: impl FnMut(&PeerHello) -> Verdict + Send,
 ) -> Result<(Established, Vec<u8>), HandshakeFailure> {
     let mut input = Vec::new();
@@ -124,7 +139,7 @@ async fn exchange(
         }
         if handshake.awaits_gate() {
             // `PORT-4`: a stranger has it for as long as a few hashes take.
-            place = Some(places.acquire().await.map_err(|_| HandshakeError::NotNow)?);
+            place = Some(places.enter().await);
             handshake.check_gate(unix_seconds())?;
             at_our_key = true;
             continue;

@@ -1,10 +1,11 @@
 //! Where a program has its identity and its ticket from: what is nearest to whoever runs it comes first (`STORE-6`).
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use netchan_embed::{EmbeddedKey, EmbeddedTicket};
+use zeroize::Zeroizing;
 
 use crate::dialer::IntoTicket;
 use crate::identity::{Identity, IdentityError};
@@ -84,7 +85,8 @@ impl IdentityLookup {
         }
         if let Some(path) = &self.file {
             match Identity::load(path) {
-                Err(IdentityError::Missing { .. }) => {}
+                // A link that leads nowhere is there.
+                Err(IdentityError::Missing { .. }) if fs::symlink_metadata(path).is_err() => {}
                 found => return found,
             }
         }
@@ -100,10 +102,10 @@ impl IdentityLookup {
 /// what is embedded. Made by [`Ticket::lookup`].
 ///
 /// What is there and cannot be used is an error. It is never passed over for something further down.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "it finds nothing before find is called"]
 pub struct TicketLookup {
-    given: Option<String>,
+    given: Option<Zeroizing<String>>,
     file: Option<PathBuf>,
     variable: String,
     embedded: Option<EmbeddedTicket>,
@@ -140,7 +142,7 @@ impl Ticket {
 impl TicketLookup {
     /// First of all, if there is one: what the program itself was given, as on its command line.
     pub fn given(mut self, ticket: Option<String>) -> Self {
-        self.given = ticket;
+        self.given = ticket.map(Zeroizing::new);
         self
     }
 
@@ -183,6 +185,18 @@ impl TicketLookup {
     }
 }
 
+/// Without what lets somebody in.
+impl fmt::Debug for TicketLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketLookup")
+            .field("given", &self.given.is_some())
+            .field("file", &self.file)
+            .field("variable", &self.variable)
+            .field("embedded", &self.embedded.is_some())
+            .finish()
+    }
+}
+
 impl IntoTicket for EmbeddedTicket {
     fn into_ticket(self) -> Result<Ticket, TicketError> {
         Ticket::embedded(self)
@@ -198,14 +212,17 @@ fn set(variable: &str) -> Option<OsString> {
 fn read(path: &Path) -> Result<Option<Ticket>, TicketError> {
     let failed = |reason: String| TicketError::File { path: path.to_owned(), reason };
     let metadata = match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // A link that leads nowhere is there.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+            return Ok(None);
+        }
         found => found.map_err(|error| failed(error.to_string()))?,
     };
     // Not read before: a pipe would be waited for, and anything may be long.
     if !metadata.is_file() || metadata.len() > TICKET_CHARS_MAX as u64 + 64 {
         return Err(failed("it is not a file that holds a ticket and nothing else".to_owned()));
     }
-    let text = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
     let ticket: Ticket = text.parse()?;
     #[cfg(unix)]
     {

@@ -33,6 +33,15 @@ impl TokenBucket {
         }
         Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
     }
+
+    /// Takes a token for what has happened already, on credit if there is none; says how long until that is paid.
+    pub(crate) fn owe(&mut self, now: Duration) -> Option<Duration> {
+        if self.take(now).is_ok() {
+            return None;
+        }
+        self.tokens -= 1.0;
+        Some(Duration::from_secs_f64(-self.tokens / self.per_second))
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +59,17 @@ mod tests {
         assert!(bucket.take(wait).is_ok());
         let taken = (0..10_000).filter(|n| bucket.take(wait + MILLI * *n).is_ok()).count();
         assert!((998..=1_001).contains(&taken), "ten seconds at a hundred: {taken}");
+    }
+
+    #[test]
+    fn what_is_owed_is_paid() {
+        let mut bucket = TokenBucket::new(100, 1);
+        let (mut now, mut happened) = (Duration::ZERO, 0);
+        while now < Duration::from_secs(1) {
+            happened += 1;
+            now += bucket.owe(now).unwrap_or_default();
+        }
+        assert!((100..=102).contains(&happened), "{happened}");
     }
 
     #[test]

@@ -263,3 +263,43 @@ async fn decode_depth_and_empty_elements() -> Anything {
     );
     Ok(())
 }
+
+/// Whoever knows the secret opens the gate, and may stop behind it: that keeps nobody else out for long.
+#[tokio::test]
+async fn places_that_stand_still_are_made_free() -> Anything {
+    use netchan_proto::crypto::{ClientHandshake, ClientSettings, Handshake, Hello, ServerTrust};
+    audit::listen();
+    let config = with(|limits| {
+        limits.handshakes_max = 4;
+        limits.handshake_timeout = Duration::from_secs(60);
+    });
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let mut stopped = Vec::new();
+    for n in 0..12 {
+        let settings = ClientSettings {
+            key: Identity::generate().key().clone(),
+            server: ServerTrust::Pinned(server.ticket().server_pin()),
+            secret: server.ticket().access_secret().cloned(),
+            hello: Hello {
+                version: 1,
+                agent: String::new(),
+                aes_hardware: true,
+                message_bytes_max: 1,
+                resume: None,
+            },
+            resume: None,
+        };
+        let mut client = ClientHandshake::new(settings, now, [n; 16])?;
+        let mut stream = raw(&server).await;
+        stream.write_all(&client.poll_output().ok_or("a first flight")?).await?;
+        stopped.push(stream);
+    }
+    // Twelve hold the four places one after the other, and this one is behind them.
+    let mut patient = Config::default();
+    patient.limits.handshake_timeout = Duration::from_secs(30);
+    within("an honest client", async { while dial(server.ticket(), patient.clone()).await.is_err() {} })
+        .await;
+    assert!(audit::says(&["crowded out", "127.0.0.1"]), "{}", audit::all());
+    Ok(())
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use netchan_proto::channel::{CloseReason, PushError};
 use netchan_proto::hosted::ReceiverKey;
+use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use netchan_proto::wire::{Ask, Outcome, Verdict};
 use parking_lot::Mutex;
@@ -45,6 +46,8 @@ pub(crate) struct Holder {
     turn: OneAtATime,
     /// Its link is gone.
     away: AtomicBool,
+    /// Its session, and the channel of its deliveries there.
+    session: OnceLock<(Weak<SessionCore>, ChannelId)>,
 }
 
 /// Results of one holder that wait for places in one channel. A task sees to it while there is one.
@@ -58,6 +61,8 @@ struct Waiting {
     token: u64,
     number: u64,
     value: Bytes,
+    /// What the client sends such results into.
+    chan: Arc<RecvChan>,
 }
 
 impl HubState {
@@ -96,6 +101,7 @@ impl Hub {
             parked_bytes: AtomicU64::new(0),
             turn: OneAtATime::default(),
             away: AtomicBool::new(false),
+            session: OnceLock::new(),
         }))
     }
 
@@ -177,9 +183,18 @@ impl Holder {
         }
     }
 
+    pub(crate) fn set_session(&self, session: &Arc<SessionCore>, id: ChannelId) {
+        _ = self.session.set((Arc::downgrade(session), id));
+    }
+
     /// It is gone: what it had goes to others.
-    fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.hub.remove_receiver(self.key, 0);
+        if let Some((session, id)) = self.session.get()
+            && let Some(session) = session.upgrade()
+        {
+            session.let_go(*id);
+        }
     }
 
     pub(super) fn fenced(&self, number: u64) {
@@ -287,12 +302,12 @@ impl Holder {
                 hub.ask(key, number, |state| state.hosted.extend(key, number, until))
             }
             Ask::AckWith { number, results, value } => {
-                let Some(results) = core.results(results) else {
+                let Some((results, chan)) = core.results(results) else {
                     self.answer(token, Verdict::NoResults);
                     return Some(());
                 };
                 let value = bytes.slice_ref(value);
-                return self.ack_with(core, &results, Waiting { token, number, value });
+                return self.ack_with(core, &results, Waiting { token, number, value, chan });
             }
         };
         if matches!(ask, Ask::Nack { delay_millis: 1.., .. }) {
@@ -383,9 +398,13 @@ impl Holder {
     }
 
     fn acknowledge(&self, core: &Arc<SessionCore>, results: &Arc<Hub>, acquired: &Acquired, result: Waiting) {
-        let Waiting { token, number, value } = result;
+        let Waiting { token, number, value, chan } = result;
         let verdict = match acquired {
             Acquired::Closed(_) => Verdict::ResultsClosed,
+            _ if chan.is_revoked() => {
+                results.release_acquired(acquired);
+                Verdict::NoResults
+            }
             // A channel without places has been refused.
             Acquired::Committed(_) | Acquired::Reserved => {
                 let key = self.key;

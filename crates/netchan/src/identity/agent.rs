@@ -73,7 +73,7 @@ impl SshAgent {
     }
 
     /// The same agent, which may take so long for a request. For a token that waits to be touched, make
-    /// [`Config::handshake_timeout`](crate::Config::handshake_timeout) longer as well.
+    /// [`Limits::handshake_timeout`](crate::Config::handshake_timeout) longer as well.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

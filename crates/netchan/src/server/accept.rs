@@ -6,12 +6,12 @@ use std::time::Duration;
 use netchan_proto::crypto::{Accepted, Aead, PeerHello, RefusalCode, ServerHandshake};
 use netchan_proto::id::{Epoch, SessionId, Side};
 use netchan_proto::session::close_code;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::doorway::HalfOpen;
+use super::doorway::{AtGate, HalfOpen};
+use super::suspended::NotResumable;
 use super::{ServerCore, audit};
 use crate::config::DuplicateSessions;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
@@ -32,7 +32,6 @@ const BURST_SHARE: u32 = 250;
 pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) {
     let limits = &core.config.limits;
     let mut closing = core.closing.subscribe();
-    let places = Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)));
     let mut pace = TokenBucket::new(limits.accepts_per_second, limits.accepts_per_second / BURST_SHARE);
     let mut reserve = Reserve::new();
     let mut back_off = BACK_OFF_MIN;
@@ -51,10 +50,10 @@ pub(super) async fn run(core: Arc<ServerCore>, mut listener: Box<dyn Listener>) 
         let pause = match accepted {
             Ok(link) => {
                 back_off = BACK_OFF_MIN;
-                let (core, places) = (Arc::clone(&core), Arc::clone(&places));
+                let core = Arc::clone(&core);
                 let half_open = core.doorway.enter(&link.peer_address());
-                handshakes.spawn(async move { admit(&core, link, half_open, &places).await });
-                pace.take(started.elapsed()).err()
+                handshakes.spawn(async move { admit(&core, link, half_open).await });
+                pace.owe(started.elapsed())
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept; trying again");
@@ -135,13 +134,14 @@ impl ServerCore {
     }
 }
 
-async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfOpen, places: &Semaphore) {
+async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfOpen) {
+    let at_gate = half_open.at_gate();
     // Whichever way this ends, the link is dropped first and its place is free then.
     let admitted = tokio::select! {
         biased;
         // Counted and written down by whoever drew the lot.
         () = half_open.sent_away() => return,
-        admitted = shake_hands(core, link, places) => admitted,
+        admitted = shake_hands(core, link, &at_gate) => admitted,
     };
     let Some((mut link, resumed)) = admitted else { return };
     link.keep(Box::new(half_open.let_in()));
@@ -157,7 +157,7 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfO
 async fn shake_hands(
     core: &Arc<ServerCore>,
     link: Box<dyn Link>,
-    places: &Semaphore,
+    places: &AtGate,
 ) -> Option<(NewLink, bool)> {
     let address = link.peer_address();
     let mut server = ServerHandshake::new(&core.settings);
@@ -229,7 +229,10 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str) -> Verdict {
     if let Some(resume) = &hello.hello.resume {
         return match core.judge_resume(hello, resume.session_id) {
             Ok((epoch, proof)) => Verdict::Accept(accepted(resume.session_id, epoch), Some(proof)),
-            Err((code, reason)) => refuse(code, reason),
+            Err(NotResumable { code, told, why }) => {
+                audit::refused(hello.fingerprint, address, &why);
+                Verdict::Refuse(code, told)
+            }
         };
     }
     let sessions_max = core.config.limits.sessions();
@@ -273,7 +276,6 @@ fn start(core: &Arc<ServerCore>, link: NewLink) {
         // The server was dropped while this handshake came to its end, and has told its sessions already.
         session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());
     }
-    core.enforce_if_replaced(&session);
 }
 
 /// The client has proven the session's secret. Once it confirms the link too, that takes the place of the last (`SESS-16`);

@@ -60,9 +60,11 @@ impl ServerCore {
         let (addresses, pin) = (ticket.addresses().to_vec(), ticket.server_pin());
         *ticket = Ticket::from_parts(addresses, pin, Some(changed.access_secret().clone()))?;
         let keys = gate_keys(&changed, &self.config);
-        audit::access_changed(changed.access_secrets().len());
         self.gate.lock().unwrap_or_else(PoisonError::into_inner).set_keys(keys).expect(FEWER_KEYS);
+        let secrets = changed.access_secrets().len();
         *current = changed;
+        drop((current, ticket));
+        audit::access_changed(secrets);
         Ok(())
     }
 }

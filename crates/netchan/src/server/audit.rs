@@ -24,32 +24,50 @@ macro_rules! audit {
     };
 }
 
+/// The same of what clients do that are let in, by kind.
+const CLIENTS_PER_SECOND: u32 = 1_000;
+
+/// Lets so many through in a second, and counts the others.
 struct Sampler {
+    per_second: u32,
+    state: Mutex<Option<Sampled>>,
+}
+
+struct Sampled {
     started: Instant,
     bucket: TokenBucket,
     left_out: u64,
 }
 
-static SAMPLER: Mutex<Option<Sampler>> = Mutex::new(None);
+static STRANGERS: Sampler = Sampler::new(STRANGERS_PER_SECOND);
+static REFUSED: Sampler = Sampler::new(CLIENTS_PER_SECOND);
+static OPENED: Sampler = Sampler::new(CLIENTS_PER_SECOND);
+static DENIED: Sampler = Sampler::new(CLIENTS_PER_SECOND);
 
-/// How many were left out since the last that was written down; `None` if this one is left out too.
-fn sampled() -> Option<u64> {
-    let mut sampler = SAMPLER.lock();
-    let sampler = sampler.get_or_insert_with(|| Sampler {
-        started: Instant::now(),
-        bucket: TokenBucket::new(STRANGERS_PER_SECOND, STRANGERS_PER_SECOND),
-        left_out: 0,
-    });
-    if sampler.bucket.take(sampler.started.elapsed()).is_err() {
-        sampler.left_out += 1;
-        return None;
+impl Sampler {
+    const fn new(per_second: u32) -> Self {
+        Self { per_second, state: Mutex::new(None) }
     }
-    Some(std::mem::take(&mut sampler.left_out))
+
+    /// How many were left out since the last that was written down; `None` if this one is left out too.
+    fn sample(&self) -> Option<u64> {
+        let mut state = self.state.lock();
+        let state = state.get_or_insert_with(|| Sampled {
+            started: Instant::now(),
+            bucket: TokenBucket::new(self.per_second, self.per_second),
+            left_out: 0,
+        });
+        if state.bucket.take(state.started.elapsed()).is_err() {
+            state.left_out += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut state.left_out))
+    }
 }
 
 /// A connection that came to nothing, and the client was told nothing.
 pub(super) fn turned_away(address: &str, failure: &HandshakeFailure) {
-    if let Some(left_out) = sampled() {
+    if let Some(left_out) = STRANGERS.sample() {
         let reason = explain(failure);
         audit!(event = "turned away", address, %reason, left_out);
     }
@@ -57,7 +75,7 @@ pub(super) fn turned_away(address: &str, failure: &HandshakeFailure) {
 
 /// A connection was dropped by lot, for want of room.
 pub(super) fn crowded_out(source: Option<IpAddr>) {
-    if let Some(left_out) = sampled() {
+    if let Some(left_out) = STRANGERS.sample() {
         let source = source.map(tracing::field::display);
         audit!(
             event = "crowded out",
@@ -77,17 +95,37 @@ pub(super) fn let_in(peer: &Peer, resumed: bool) {
 
 /// A client that has proven its key was refused. `reason` is the whole truth; it was told less.
 pub(super) fn refused(client: Fingerprint, address: &str, reason: &str) {
-    audit!(event = "refused", %client, address, reason);
+    if let Some(left_out) = REFUSED.sample() {
+        audit!(event = "refused", %client, address, reason, left_out);
+    }
 }
 
 /// A client opens a channel.
 pub(super) fn opened(peer: &Peer, channel: &str, action: Action, reason: &str) {
-    audit!(event = "open allowed", client = key(peer), address = peer.address(), channel, %action, reason);
+    if let Some(left_out) = OPENED.sample() {
+        audit!(event = "open allowed", client = key(peer), address = peer.address(), channel, %action, reason, left_out);
+    }
 }
 
 /// A client may not open a channel.
 pub(super) fn denied(peer: &Peer, channel: &str, action: Action, reason: &str) {
-    audit!(event = "open denied", client = key(peer), address = peer.address(), channel, %action, reason);
+    if let Some(left_out) = DENIED.sample() {
+        audit!(event = "open denied", client = key(peer), address = peer.address(), channel, %action, reason, left_out);
+    }
+}
+
+/// A client opens more than a limit lets it.
+pub(super) fn limited(peer: &Peer, channel: &str, limit: &str) {
+    if let Some(left_out) = DENIED.sample() {
+        audit!(
+            event = "open refused",
+            client = key(peer),
+            address = peer.address(),
+            channel,
+            limit,
+            left_out
+        );
+    }
 }
 
 /// A channel that was open is allowed no more.

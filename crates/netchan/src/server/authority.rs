@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::crypto::Fingerprint;
+use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 use parking_lot::{Mutex, RwLock};
@@ -14,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{ServerCore, audit};
 use crate::hub::Engine;
 use crate::policy::{Action, DENIED, Decision, OpenBound, Policy, PolicyPeer, PolicyRequest};
-use crate::session::{Hold, SessionCore};
+use crate::session::{Granted, Hold, SessionCore};
 
 /// The policy that holds. Whoever judges an open holds the lock until the channel is in its table, so that a new policy
 /// finds it there.
@@ -67,6 +68,9 @@ impl Ledger {
             let mut entries = self.0.lock();
             let count = entries.entry(entry).or_default();
             if *count >= bound.max_open {
+                if *count == 0 {
+                    entries.remove(&entry);
+                }
                 return Err(bound);
             }
             *count += 1;
@@ -98,6 +102,43 @@ impl Authority {
     }
 }
 
+/// Why a channel is not to be had.
+enum Denial {
+    Denied(String),
+    /// The client may know: it may use such channels.
+    Full {
+        rule: String,
+        max_open: usize,
+    },
+}
+
+impl InForce {
+    /// Whether a client may open a channel: why, and where it is counted.
+    fn judge(
+        &self,
+        subject: &PolicyPeer,
+        channel: &str,
+        action: Action,
+    ) -> Result<(String, Option<Hold>), Denial> {
+        let request = PolicyRequest::Open { channel, action };
+        match self.policy.check(subject, &request, SystemTime::now()) {
+            Decision::Deny { why } => Err(Denial::Denied(why)),
+            Decision::Allow { why, bounds } => match self.ledger.enter(subject.fingerprint, &bounds) {
+                Ok(counted) => Ok((why, counted)),
+                Err(bound) => Err(Denial::Full { rule: bound.rule.clone(), max_open: bound.max_open }),
+            },
+        }
+    }
+}
+
+fn full(rule: &str, max_open: usize) -> String {
+    format!("{rule} has max_open {max_open}")
+}
+
+fn denied() -> ProtoReason {
+    ProtoReason { code: close_code::DENIED, reason: DENIED.to_owned() }
+}
+
 fn action_of(open: &Open) -> Action {
     match open.flow {
         OpenFlow::OpenerSends => Action::Send,
@@ -113,37 +154,44 @@ impl ServerCore {
 
     /// Judges an open, and calls `serve` if it is allowed. Otherwise refuses it (`POL-9`, `POL-10`).
     pub(super) fn judge_open(&self, session: &Arc<SessionCore>, open: &Open, serve: impl FnOnce()) {
-        let in_force = self.authority.now.read_recursive();
-        let (peer, action, channel) = (session.peer(), action_of(open), open.name.as_str());
+        let (action, channel) = (action_of(open), open.name.as_str());
         let Some(subject) = session.subject() else { return serve() };
-        let request = PolicyRequest::Open { channel, action };
-        let (why, bounds) = match in_force.policy.check(&subject, &request, SystemTime::now()) {
-            Decision::Allow { why, bounds } => (why, bounds),
-            Decision::Deny { why } => {
-                audit::denied(&peer, channel, action, &why);
-                return session.refuse(open.id, RefuseCode::Denied, DENIED);
-            }
-        };
-        match in_force.ledger.enter(subject.fingerprint, &bounds) {
-            Ok(hold) => {
-                audit::opened(&peer, channel, action, &why);
-                session.keep_with(open.id, hold);
+        let judged = {
+            // Not recursively: whoever opens without end must not keep a new policy waiting.
+            let in_force = self.authority.now.read();
+            in_force.judge(&subject, channel, action).map(|(why, counted)| {
+                session.grant(open.id, channel, action, counted);
                 serve();
+                why
+            })
+        };
+        let peer = session.peer();
+        match judged {
+            Ok(why) => audit::opened(&peer, channel, action, &why),
+            Err(Denial::Denied(why)) => {
+                audit::denied(&peer, channel, action, &why);
+                session.refuse(open.id, RefuseCode::Denied, DENIED);
             }
-            Err(bound) => {
-                audit::denied(
-                    &peer,
-                    channel,
-                    action,
-                    &format!("{} has max_open {}", bound.rule, bound.max_open),
-                );
+            Err(Denial::Full { rule, max_open }) => {
+                audit::denied(&peer, channel, action, &full(&rule, max_open));
                 let reason = format!(
-                    "the server's policy lets this key have {} such channels open at once; close one first",
-                    bound.max_open
+                    "the server's policy lets this key have {max_open} such channels open at once; close one first"
                 );
                 session.refuse(open.id, RefuseCode::LimitReached, reason);
             }
         }
+    }
+
+    /// What a client opened a moment too early, and is hosted now: served if it may still have it.
+    pub(super) fn serve_late(&self, session: &Arc<SessionCore>, open: &Open, serve: impl FnOnce()) {
+        // As in `judge_open`, which may be what calls this.
+        let in_force = self.authority.now.read_recursive();
+        if self.allows(session, open) {
+            return serve();
+        }
+        drop(in_force);
+        self.deny_late(session, open);
+        session.refuse(open.id, RefuseCode::Denied, DENIED);
     }
 
     /// Whether a client may still have what it opened and the program is about to accept.
@@ -151,6 +199,11 @@ impl ServerCore {
         let Some(subject) = session.subject() else { return true };
         let request = PolicyRequest::Open { channel: &open.name, action: action_of(open) };
         self.authority.check(&subject, &request).is_allowed()
+    }
+
+    /// Writes down that what waited was denied after all.
+    pub(super) fn deny_late(&self, session: &Arc<SessionCore>, open: &Open) {
+        audit::denied(&session.peer(), &open.name, action_of(open), "the policy has changed while it waited");
     }
 
     /// What a client is told of a hosted channel: what the server lets everybody do there, as far as the policy lets this one.
@@ -177,69 +230,85 @@ impl ServerCore {
     /// From here on another policy holds, for those as well that are here already.
     pub(super) fn replace_policy(&self, policy: Arc<dyn Policy>) {
         self.authority.replaced.store(true, Ordering::SeqCst);
-        *self.authority.now.write() = InForce { policy, ledger: Arc::default() };
+        let next = InForce { policy, ledger: Arc::default() };
+        let before = std::mem::replace(&mut *self.authority.now.write(), next);
+        // A program's own may do anything when it is dropped: not under the lock.
+        drop(before);
         self.enforce_policy();
     }
 
-    /// Ends what is allowed no more, and tells clients what they may use (`POL-11`).
-    pub(super) fn enforce_policy(&self) {
-        for session in self.sessions() {
-            self.enforce_on(&session);
+    /// Decisions have changed by the passing of time alone.
+    pub(super) fn enforce_changes_of_time(&self) {
+        self.authority.replaced.store(true, Ordering::SeqCst);
+        // Whoever was judged a moment ago is in place when this returns.
+        drop(self.authority.now.write());
+        self.enforce_policy();
+    }
+
+    /// Ends what is allowed no more, and tells clients what they may use (`POL-11`). Those who must go are first.
+    fn enforce_policy(&self) {
+        let mut sessions = self.sessions();
+        sessions.retain(|session| self.enforce_on(session));
+        sessions.iter().for_each(|session| self.announce_all(session));
+    }
+
+    /// For a session that was judged a while ago, or comes with other rights.
+    pub(super) fn enforce_again(&self, session: &Arc<SessionCore>, other_rights: bool) {
+        if (other_rights || self.authority.replaced.load(Ordering::SeqCst)) && self.enforce_on(session) {
+            self.announce_all(session);
         }
     }
 
-    /// For what was judged a while ago: the policy may be another by now.
-    pub(super) fn enforce_if_replaced(&self, session: &Arc<SessionCore>) {
-        if self.authority.replaced.load(Ordering::SeqCst) {
-            self.enforce_on(session);
+    /// For a channel that was judged a while ago.
+    pub(super) fn enforce_on_channel(&self, session: &Arc<SessionCore>, id: ChannelId) {
+        if self.authority.replaced.load(Ordering::SeqCst)
+            && let (Some(subject), Some(granted)) = (session.subject(), session.grant_of(id))
+        {
+            self.judge_again(session, &subject, &granted);
         }
     }
 
-    /// The same for one session. Whoever was judged under an earlier policy is judged again.
-    pub(super) fn enforce_on(&self, session: &Arc<SessionCore>) {
-        let (Some(subject), peer) = (session.subject(), session.peer()) else { return };
-        let reason = || ProtoReason { code: close_code::DENIED, reason: DENIED.to_owned() };
-        if let Decision::Deny { why } = self.authority.check(&subject, &PolicyRequest::Resume) {
+    /// Judges a session again, and everything that it has opened. Says whether it stays.
+    fn enforce_on(&self, session: &Arc<SessionCore>) -> bool {
+        let Some(subject) = session.subject() else { return true };
+        let granted = session.granted();
+        // Not whether it may resume: it is here.
+        if let Decision::Deny { why } = self.authority.check(&subject, &PolicyRequest::Connect) {
             if !session.is_closing() {
-                audit::session_revoked(&peer, &why);
+                audit::session_revoked(&session.peer(), &why);
             }
             // Its channels first: a client that does not hang up is heard no more.
-            for opened in session.opened_by_client() {
-                session.revoke(&opened.chan, reason());
-            }
+            granted.iter().for_each(|granted| session.revoke(granted.id, denied()));
             self.offers.remove(|offer| offer.is_of(session));
-            return session.say_goodbye(close_code::DENIED, DENIED.to_owned());
+            session.say_goodbye(close_code::DENIED, DENIED.to_owned());
+            return false;
         }
-        for opened in session.opened_by_client() {
-            let in_force = self.authority.now.read();
-            let action = opened.action;
-            let request = PolicyRequest::Open { channel: &opened.name, action };
-            let why = match in_force.policy.check(&subject, &request, SystemTime::now()) {
+        granted.iter().for_each(|granted| self.judge_again(session, &subject, granted));
+        true
+    }
+
+    fn judge_again(&self, session: &Arc<SessionCore>, subject: &PolicyPeer, granted: &Granted) {
+        let Granted { id, name, action } = granted;
+        let why = {
+            let in_force = self.authority.now.read_recursive();
+            let same = |hold: &Hold| in_force.ledger.has(hold);
+            let request = PolicyRequest::Open { channel: name, action: *action };
+            match in_force.policy.check(subject, &request, SystemTime::now()) {
                 Decision::Deny { why } => why,
-                Decision::Allow { bounds, .. } => {
-                    if session.is_kept_with(opened.id, |hold| in_force.ledger.has(hold)) {
-                        continue;
-                    }
-                    // What was counted under an earlier policy counts no more.
-                    session.keep_with(opened.id, None);
-                    match in_force.ledger.enter(subject.fingerprint, &bounds) {
-                        Ok(hold) => {
-                            session.keep_with(opened.id, hold);
-                            continue;
-                        }
-                        Err(bound) => format!("{} has max_open {}", bound.rule, bound.max_open),
-                    }
+                Decision::Allow { bounds, .. } if !bounds.is_empty() && session.is_counted(*id, same) => {
+                    return;
                 }
-            };
-            drop(in_force);
-            audit::channel_revoked(&peer, &opened.name, action, &why);
-            session.revoke(&opened.chan, reason());
-        }
-        let denied = self
-            .offers
-            .take_if(|offer| offer.opened_by(session).is_some_and(|open| !self.allows(session, open)));
-        denied.into_iter().for_each(crate::offer::Offer::deny);
-        self.announce_all(session);
+                Decision::Allow { bounds, .. } => match in_force.ledger.enter(subject.fingerprint, &bounds) {
+                    // What was counted under an earlier policy counts no more.
+                    Ok(counted) => return session.recount(*id, counted),
+                    Err(bound) => full(&bound.rule, bound.max_open),
+                },
+            }
+        };
+        audit::channel_revoked(&session.peer(), name, *action, &why);
+        session.revoke(*id, denied());
+        let waiting = self.offers.take_if(|offer| offer.is_opened_as(session, *id));
+        waiting.into_iter().for_each(crate::offer::Offer::deny);
     }
 
     /// Tells a client of every hosted channel that it may use, and takes back what it may use no more.
@@ -253,6 +322,8 @@ impl ServerCore {
     /// Tells a client of a hosted channel, as far as it may use it. Nothing is said twice, and nothing taken back that was not
     /// said.
     pub(super) fn announce(&self, session: &Arc<SessionCore>, engine: &dyn Engine) {
+        // Until it is said, lest a newer word be overtaken by an older one.
+        let _in_force = self.authority.now.read_recursive();
         let announce = self.announcement(session, engine).unwrap_or_else(|| unhosted(engine));
         session.with_control(|control| control.announce(announce));
     }

@@ -11,15 +11,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::handshake::Places;
 use crate::limits::Limits;
+use crate::session::Hold;
+use crate::transport::BoxFuture;
 
 /// Whose connections are counted together (`PORT-3`): an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
 type Source = IpAddr;
 
 /// How long a server is content with fewer connections, before it sees whether there are descriptors for more.
 const CONTENT_FOR: Duration = Duration::from_secs(10);
+
+/// When all places for handshakes are taken and none has come free for so long, some who hold one are sent away: a round trip
+/// and the work of a handshake are done by then.
+const STUCK_AFTER: Duration = Duration::from_millis(250);
+
+/// One in so many of them.
+const STUCK_SHARE: usize = 4;
+
+/// How often it looks whether that time is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Descriptors that it leaves free then: one for whoever comes, one for the reserve.
 const SPARE: usize = 2;
@@ -34,6 +47,9 @@ pub(super) struct Doorway {
     fewer: Mutex<Option<(usize, Instant)>>,
     /// Connections of sessions.
     connected: Arc<AtomicUsize>,
+    /// For handshakes whose gates are to be opened, and when one last came free.
+    places: Arc<Semaphore>,
+    freed: Mutex<Instant>,
     /// Connections that are open, those included that are being sent away.
     open: Arc<Open>,
     inside: Mutex<Inside>,
@@ -68,6 +84,8 @@ struct Inside {
 struct Entry {
     id: u64,
     source: Option<Source>,
+    /// Its gate is open.
+    at_work: bool,
     /// Dropped, it sends the connection away.
     _hold: oneshot::Sender<()>,
 }
@@ -102,6 +120,8 @@ impl Doorway {
             connections_max: limits.connections(),
             fewer: Mutex::default(),
             connected: Arc::default(),
+            places: Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS))),
+            freed: Mutex::new(Instant::now()),
             open: Arc::default(),
             inside: Mutex::default(),
         })
@@ -147,7 +167,8 @@ impl Doorway {
             if self.open.count.load(Ordering::SeqCst) <= self.connections_max() {
                 return;
             }
-            fewer.await;
+            // What it is content with is more after a while, and nobody need leave for that.
+            _ = tokio::time::timeout(LOOK_AGAIN, fewer).await;
         }
     }
 
@@ -155,12 +176,33 @@ impl Doorway {
     /// may have them, so the bound is not known beforehand.
     pub(super) fn be_content(&self) {
         let open = self.open.count.load(Ordering::SeqCst);
-        *self.fewer.lock() = Some((open.saturating_sub(SPARE).max(1), Instant::now()));
+        // Nobody but those that are half-open can be waited for.
+        let at_least = self.connected.load(Ordering::Relaxed) + 1;
+        *self.fewer.lock() = Some((open.saturating_sub(SPARE).max(at_least), Instant::now()));
         let mut inside = self.inside.lock();
         let away: Vec<_> =
             (0..SPARE).filter_map(|_| inside.draw(None).and_then(|lot| inside.remove(lot))).collect();
         drop(inside);
-        drop(away);
+        away.into_iter().for_each(|entry| super::audit::crowded_out(entry.source));
+    }
+
+    /// All places are taken, and none has come free for a while: whoever holds one and goes no further, as an honest handshake
+    /// does, is likely to be among those the lot falls on.
+    fn unstick(&self) {
+        let mut freed = self.freed.lock();
+        if freed.elapsed() < STUCK_AFTER {
+            return;
+        }
+        *freed = Instant::now();
+        drop(freed);
+        let mut inside = self.inside.lock();
+        let mut at_work: Vec<_> =
+            inside.entries.iter().filter(|entry| entry.at_work).map(|entry| entry.id).collect();
+        let away: Vec<_> = (0..at_work.len().div_ceil(STUCK_SHARE))
+            .filter_map(|_| below(at_work.len()).and_then(|nth| inside.remove(at_work.swap_remove(nth))))
+            .collect();
+        drop(inside);
+        away.into_iter().for_each(|entry| super::audit::crowded_out(entry.source));
     }
 
     fn connections_max(&self) -> usize {
@@ -176,7 +218,49 @@ impl Doorway {
     }
 }
 
+/// Waits for a place among those whose gates are open (`PORT-4`).
+pub(super) struct AtGate {
+    doorway: Arc<Doorway>,
+    id: u64,
+}
+
+/// A place.
+struct Place {
+    doorway: Arc<Doorway>,
+    id: u64,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.doorway.freed.lock() = Instant::now();
+        self.doorway.inside.lock().set_at_work(self.id, false);
+    }
+}
+
+impl Places for AtGate {
+    fn enter(&self) -> BoxFuture<'_, Hold> {
+        Box::pin(async {
+            let doorway = Arc::clone(&self.doorway);
+            let permit = loop {
+                let place = Arc::clone(&doorway.places).acquire_owned();
+                match tokio::time::timeout(STUCK_AFTER, place).await {
+                    // Nobody closes it.
+                    Ok(permit) => break permit.ok(),
+                    Err(_) => doorway.unstick(),
+                }
+            };
+            doorway.inside.lock().set_at_work(self.id, true);
+            Box::new(Place { doorway, id: self.id, _permit: permit }) as Hold
+        })
+    }
+}
+
 impl HalfOpen {
+    pub(super) fn at_gate(&self) -> AtGate {
+        AtGate { doorway: Arc::clone(&self.doorway), id: self.id }
+    }
+
     /// Completes when the lot has fallen on it.
     ///
     /// # Cancel safety
@@ -204,11 +288,19 @@ impl Inside {
         let id = self.entered;
         self.entered += 1;
         self.places.insert(id, self.entries.len());
-        self.entries.push(Entry { id, source, _hold: hold });
+        self.entries.push(Entry { id, source, at_work: false, _hold: hold });
         if let Some(source) = source {
             *self.per_source.entry(source).or_default() += 1;
         }
         id
+    }
+
+    fn set_at_work(&mut self, id: u64, at_work: bool) {
+        if let Some(place) = self.places.get(&id)
+            && let Some(entry) = self.entries.get_mut(*place)
+        {
+            entry.at_work = at_work;
+        }
     }
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
@@ -332,6 +424,19 @@ mod tests {
         assert_eq!(doorway.inside.lock().entries.len(), 1);
         drop((inside, visitors));
         assert_eq!(doorway.connected.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_sessions_alone_there_is_nobody_to_wait_for() {
+        let doorway = doorway(100, 100);
+        let sessions: Vec<_> = (0..5).map(|_| doorway.enter("unix").let_in()).collect();
+        doorway.be_content();
+        doorway.room().await;
+        // Others come, find no room, and leave; and after a while there is as much as ever.
+        let strangers: Vec<_> = (0..3).map(|_| doorway.enter("unix")).collect();
+        assert_eq!(doorway.inside.lock().entries.len(), 1);
+        assert_eq!(doorway.connections_max(), 6);
+        drop((sessions, strangers));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use netchan_proto::limits::CAPACITY_ITEMS_MAX;
 use netchan_proto::wire::{Announce, Open, OpenFlow, Purpose, RefuseCode};
 
 use super::authority::unhosted;
-use super::{ServerCore, ServerEvent};
+use super::{ServerCore, ServerEvent, audit};
 use crate::error::{HostError, SessionEnd};
 use crate::hub::{Access, Engine, Hub, HubSpec, Keeper};
 use crate::limits::MessageLimits;
@@ -74,7 +74,7 @@ impl ServerCore {
         // Clients that opened the name a moment too early are served now.
         let hosted = Arc::clone(&engine) as Arc<dyn Engine>;
         for (session, open) in self.offers.take_opened(name) {
-            serve(&session, &open, &hosted);
+            self.serve_late(&session, &open, || serve(&session, &open, &hosted));
         }
         for session in self.sessions() {
             self.announce(&session, &*engine);
@@ -184,7 +184,7 @@ impl ServerCore {
                 let engine = self.hosted.lock().get(&name).cloned();
                 if let Some(engine) = engine {
                     for (session, open) in self.offers.take_opened(&name) {
-                        serve(&session, &open, &engine);
+                        self.serve_late(&session, &open, || serve(&session, &open, &engine));
                     }
                 }
             }
@@ -211,11 +211,23 @@ impl Upper for ServerCore {
     }
 
     fn may_have(&self, core: &Arc<SessionCore>, open: &Open) -> bool {
-        self.allows(core, open)
+        let allows = self.allows(core, open);
+        if !allows {
+            self.deny_late(core, open);
+        }
+        allows
     }
 
-    fn accepted(&self, core: &Arc<SessionCore>) {
-        self.enforce_if_replaced(core);
+    fn accepted(&self, core: &Arc<SessionCore>, id: ChannelId) {
+        self.enforce_on_channel(core, id);
+    }
+
+    fn refused(&self, core: &Arc<SessionCore>, open: &Open, limit: &str) {
+        audit::limited(&core.peer(), &open.name, limit);
+    }
+
+    fn attached(&self, core: &Arc<SessionCore>, other_rights: bool) {
+        self.enforce_again(core, other_rights);
     }
 
     fn announced(&self, _: &Arc<SessionCore>, _: Announce) {

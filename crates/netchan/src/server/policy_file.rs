@@ -35,8 +35,11 @@ fn look(path: &Path) -> Option<Looks> {
 /// A policy that was read from a file, and when it is to be read again.
 pub(super) struct Watched {
     pub(super) path: PathBuf,
+    /// When it was last read; `None` before, and where there was no file.
     read: Option<Looks>,
     last: Option<Looks>,
+    /// What it looked like when it was last said that it cannot be read.
+    told: Option<Option<Looks>>,
 }
 
 impl Watched {
@@ -48,7 +51,7 @@ impl Watched {
         // Looked at first: what changes while it is read is read again.
         let looks = look(&path);
         let policy = PolicyFile::load(&path)?;
-        Ok((Self { path, read: looks.clone(), last: looks }, policy))
+        Ok((Self { path, read: looks.clone(), last: looks, told: None }, policy))
     }
 
     /// Whether the file has changed, and changes no more (`POL-12`).
@@ -70,7 +73,11 @@ impl ServerCore {
     /// # Errors
     /// When it cannot be read; the old policy stays.
     pub(super) fn reload_policy(&self, path: &Path) -> Result<(), PolicyError> {
-        match PolicyFile::load(path) {
+        self.use_policy_file(path, PolicyFile::load(path))
+    }
+
+    fn use_policy_file(&self, path: &Path, read: Result<PolicyFile, PolicyError>) -> Result<(), PolicyError> {
+        match read {
             Ok(policy) => {
                 audit::policy_replaced(&path.display());
                 self.replace_policy(Arc::new(policy));
@@ -94,14 +101,23 @@ pub(super) async fn run(core: Weak<ServerCore>, mut watched: Option<Watched>) {
         if let Some(watched) = &mut watched
             && watched.is_due()
         {
-            // What was wrong is in the audit.
-            _ = core.reload_policy(&watched.path);
+            let looks = Some(watched.last.clone());
+            let read = PolicyFile::load(&watched.path);
+            if matches!(read, Err(PolicyError::Io { .. })) {
+                // It may pass, as a want of file descriptors does. What is told once is not told again.
+                watched.read = None;
+            }
+            if read.is_ok() || watched.told != looks {
+                watched.told = if read.is_ok() { None } else { looks };
+                // What was wrong is in the audit.
+                _ = core.use_policy_file(&watched.path, read);
+            }
         }
         let now = SystemTime::now();
         let is_due = |at: SystemTime| at <= now;
         // A clock that steps back makes no decision change.
         if core.authority.next_change(checked_at).is_some_and(is_due) {
-            core.enforce_policy();
+            core.enforce_changes_of_time();
         }
         checked_at = now;
     }

@@ -136,21 +136,34 @@ impl ServerCore {
         &self,
         hello: &PeerHello,
         session_id: SessionId,
-    ) -> Result<(Epoch, ProvenResume), (RefusalCode, String)> {
+    ) -> Result<(Epoch, ProvenResume), NotResumable> {
+        let unknown =
+            |why: String| NotResumable { code: RefusalCode::SessionUnknown, told: UNKNOWN.to_owned(), why };
         let session = self.sessions.lock().get(&session_id).cloned();
         let Some(session) = session else {
-            let why = self.suspended.lock().why_over(hello.fingerprint, session_id);
-            return Err(why.unwrap_or_else(|| (RefusalCode::SessionUnknown, UNKNOWN.to_owned())));
+            let over = self.suspended.lock().why_over(hello.fingerprint, session_id);
+            return Err(match over {
+                Some((code, told)) => {
+                    NotResumable { code, why: format!("session {session_id}: {told}"), told }
+                }
+                None => unknown(format!("session {session_id}: {UNKNOWN}")),
+            });
         };
         match session.with_server_links(|links| links.judge(hello)) {
             Some(Ok(granted)) => Ok(granted),
-            Some(Err(refusal)) => {
-                tracing::warn!(client = %hello.fingerprint, session = %session_id, %refusal, "resume refused");
-                Err((RefusalCode::SessionUnknown, UNKNOWN.to_owned()))
-            }
-            None => Err((RefusalCode::SessionUnknown, UNKNOWN.to_owned())),
+            Some(Err(refusal)) => Err(unknown(format!("session {session_id}: {refusal}"))),
+            None => Err(unknown(format!("session {session_id} is none of a server's"))),
         }
     }
+}
+
+/// Why a client may not go on with a session.
+pub(super) struct NotResumable {
+    pub(super) code: RefusalCode,
+    /// What it hears of it.
+    pub(super) told: String,
+    /// The whole truth.
+    pub(super) why: String,
 }
 
 #[cfg(test)]

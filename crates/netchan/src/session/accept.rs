@@ -35,7 +35,7 @@ impl SessionCore {
         self.inserted(&chan);
         self.kick(true, true);
         // A policy that came meanwhile has not found it in the table.
-        self.upper.accepted(self);
+        self.upper.accepted(self, chan.id());
         true
     }
 
@@ -111,7 +111,12 @@ impl SessionCore {
         };
         let half = SendHalf::new(open.id, &options);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, served_by(hub, key));
-        hub.attach_receiver(key, &chan, holder.flatten());
+        let holder = holder.flatten();
+        if let Some(holder) = &holder {
+            holder.set_session(self, open.id);
+            self.granted_to(open.id, holder);
+        }
+        hub.attach_receiver(key, &chan, holder);
         let accept = Accept { id: open.id, mode: Mode::Demand, capacity: hub.capacity(), limit_bytes: 0 };
         if !self.answer(accept) {
             hub.remove_receiver(key, 0);

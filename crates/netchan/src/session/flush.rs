@@ -84,22 +84,22 @@ impl Progress {
                 Poll::Ready(Err(error)) => return self.fail(core, error),
                 Poll::Pending => {
                     (self.blocked, self.more) = (true, false);
-                    // The first time since it last took something.
-                    _ = core.blocked_since.compare_exchange(
-                        0,
-                        now_millis.max(1),
-                        Ordering::Relaxed,
-                        Ordering::Relaxed,
-                    );
+                    core.note_blocked(now_millis);
                     return;
                 }
             }
         }
         if self.unflushed {
             match Pin::new(&mut link.stream).poll_flush(&mut cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    core.blocked_since.store(0, Ordering::Relaxed);
+                }
                 Poll::Ready(Err(error)) => self.fail(core, error),
-                Poll::Pending => self.blocked = true,
+                Poll::Pending => {
+                    self.blocked = true;
+                    core.note_blocked(now_millis);
+                }
             }
         }
     }
@@ -264,6 +264,11 @@ impl SessionCore {
         // The lock may be held for as long as a system call takes.
         let failed = self.write_failed.load(Ordering::SeqCst);
         if failed { self.with_writer(|writer| writer.progress.failed.clone()) } else { None }
+    }
+
+    /// The link takes nothing; from the first time since it last took something.
+    fn note_blocked(&self, now_millis: u64) {
+        _ = self.blocked_since.compare_exchange(0, now_millis.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// How long the link has taken nothing of what is to be written, if so.

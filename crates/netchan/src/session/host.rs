@@ -160,18 +160,19 @@ impl SessionCore {
     /// Both ends have closed the channel.
     fn finished(&self, id: ChannelId) {
         let chan = self.table.lock().remove(&id);
-        self.let_go(id);
         match chan {
             Some(Chan::Send(chan)) => {
                 tracing::debug!(parent: &chan.span, "channel closed");
                 self.note_replayed(&chan);
                 chan.writable_locally();
                 chan.detach_hub();
+                chan.let_go();
             }
             Some(Chan::Recv(chan)) => {
                 tracing::debug!(parent: &chan.span, "channel closed");
                 chan.wake_all();
                 chan.detach_hub();
+                self.let_go(id);
             }
             None => {}
         }

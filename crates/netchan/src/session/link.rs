@@ -193,12 +193,12 @@ impl SessionCore {
     pub(super) fn attach(self: &Arc<Self>, link: NewLink) -> (LinkReader, ReadHalf, Option<Hold>) {
         let NewLink { control, mut sealer, half, reader, writer, confirmed, .. } = link;
         sealer.set_rekey_limits(self.limits.rekey);
-        {
+        let other_rights = {
             let mut facts = self.facts.lock();
             facts.peer = link.peer;
             (facts.key_exchange, facts.cipher) = (link.key_exchange, link.cipher);
-            facts.has_access_secret = link.has_access_secret;
-        }
+            std::mem::replace(&mut facts.has_access_secret, link.has_access_secret) != link.has_access_secret
+        };
         self.message_bytes_max
             .store(self.limits.message_bytes_max.min(link.peer_bytes_max), Ordering::Relaxed);
         self.links_count.fetch_add(1, Ordering::Relaxed);
@@ -210,6 +210,7 @@ impl SessionCore {
         } else {
             self.control.lock().attach(control);
         }
+        self.upper.attached(self, other_rights);
         self.wake_flusher();
         (reader, half, link.hold)
     }

@@ -48,7 +48,7 @@ use self::link::Arrival;
 pub(crate) use self::link::NewLink;
 pub(crate) use self::lost::reopen_pause;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened, REFUSALS_MAX};
-pub(crate) use self::opened::Hold;
+pub(crate) use self::opened::{Granted, Hold};
 use self::recv_chan::Role;
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState, Service};
 pub(crate) use self::redial::{NoLink, Relink};
@@ -173,8 +173,8 @@ pub(crate) struct SessionCore {
     driver: AtomicWaker,
     flusher: AtomicWaker,
     opening: Mutex<ChannelMap<open::Opening>>,
-    /// What is kept for as long as the peer has a channel open.
-    holds: Mutex<ChannelMap<Hold>>,
+    /// What the peer has opened and may have, at a server.
+    grants: Mutex<ChannelMap<opened::Grant>>,
     /// How many channels the peer may still open now.
     opens: Mutex<TokenBucket>,
     /// Since when the link takes nothing, in milliseconds; 0 while it does.
@@ -256,7 +256,7 @@ impl SessionCore {
             driver: AtomicWaker::new(),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),
-            holds: Mutex::default(),
+            grants: Mutex::default(),
             opens: Mutex::new(opens),
             blocked_since: AtomicU64::new(0),
             phase: AtomicU8::new(phase::OPEN),
@@ -455,12 +455,14 @@ impl SessionCore {
     }
 
     /// The hosted channel that the peer sends results into on channel `id`; none that has no places.
-    pub(crate) fn results(&self, id: ChannelId) -> Option<Arc<Hub>> {
+    pub(crate) fn results(&self, id: ChannelId) -> Option<(Arc<Hub>, Arc<RecvChan>)> {
         match self.get(id)? {
-            Chan::Recv(chan) => {
-                chan.hub.as_ref().map(|(hub, _)| Arc::clone(hub)).filter(|hub| hub.capacity() > 0)
+            Chan::Recv(chan) if !chan.is_revoked() => {
+                let hub =
+                    chan.hub.as_ref().map(|(hub, _)| Arc::clone(hub)).filter(|hub| hub.capacity() > 0)?;
+                Some((hub, chan))
             }
-            Chan::Send(_) => None,
+            _ => None,
         }
     }
 

@@ -2,25 +2,35 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
-use netchan_proto::id::{ChannelId, Side};
+use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Open, RefuseCode};
 
-use super::{Chan, SessionCore, survey};
+use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
+use crate::hub::Holder;
 use crate::policy::{Action, PolicyPeer};
 
 /// Something that lasts as long as a channel of the peer's, or a link.
 pub(crate) type Hold = Box<dyn Any + Send + Sync>;
 
-/// A channel that the peer opened.
-pub(crate) struct PeerChannel {
+/// What a client has opened and was let have: from when its OPEN was judged until it has closed it, and for who acknowledges what it
+/// takes until it holds nothing more.
+pub(crate) struct Grant {
+    name: Arc<str>,
+    action: Action,
+    /// Where it is counted, if anywhere.
+    counted: Option<Hold>,
+    holder: Option<Arc<Holder>>,
+}
+
+/// A grant, to be judged again.
+pub(crate) struct Granted {
     pub(crate) id: ChannelId,
     pub(crate) name: Arc<str>,
-    /// What the peer does with it.
     pub(crate) action: Action,
-    pub(crate) chan: Chan,
 }
 
 impl SessionCore {
@@ -31,37 +41,73 @@ impl SessionCore {
         Some(PolicyPeer::new(fingerprint, facts.has_access_secret))
     }
 
-    /// Keeps something until the peer has closed the channel, in place of what was kept so far.
-    pub(crate) fn keep_with(&self, id: ChannelId, hold: Option<Hold>) {
-        let before = {
-            let mut holds = self.holds.lock();
-            match hold {
-                Some(hold) if self.end.get().is_none() => holds.insert(id, hold),
-                _ => holds.remove(&id),
-            }
+    /// The peer may have the channel that it asks for.
+    pub(crate) fn grant(&self, id: ChannelId, name: &str, action: Action, counted: Option<Hold>) {
+        let grant = Grant { name: Arc::from(name), action, counted, holder: None };
+        let mut grants = self.grants.lock();
+        if self.end.get().is_none() {
+            grants.insert(id, grant);
+        }
+    }
+
+    /// Where a grant is counted from here on. One that is gone by now is not counted.
+    pub(crate) fn recount(&self, id: ChannelId, counted: Option<Hold>) {
+        let before = match self.grants.lock().get_mut(&id) {
+            Some(grant) => std::mem::replace(&mut grant.counted, counted),
+            None => counted,
         };
         drop(before);
     }
 
-    /// Whether something is kept for a channel of which `is` says yes.
-    pub(crate) fn is_kept_with(&self, id: ChannelId, is: impl FnOnce(&Hold) -> bool) -> bool {
-        self.holds.lock().get(&id).is_some_and(is)
+    /// Whether a grant is counted where `is` says yes.
+    pub(crate) fn is_counted(&self, id: ChannelId, is: impl FnOnce(&Hold) -> bool) -> bool {
+        self.grants.lock().get(&id).and_then(|grant| grant.counted.as_ref()).is_some_and(is)
+    }
+
+    /// It lasts until this holder has left.
+    pub(super) fn granted_to(&self, id: ChannelId, holder: &Arc<Holder>) {
+        if let Some(grant) = self.grants.lock().get_mut(&id) {
+            grant.holder = Some(Arc::clone(holder));
+        }
     }
 
     /// The peer has the channel no more.
-    pub(super) fn let_go(&self, id: ChannelId) {
-        self.keep_with(id, None);
+    pub(crate) fn let_go(&self, id: ChannelId) {
+        let grant = self.grants.lock().remove(&id);
+        drop(grant);
     }
 
     pub(super) fn let_all_go(&self) {
-        let holds = std::mem::take(&mut *self.holds.lock());
-        drop(holds);
+        let grants = std::mem::take(&mut *self.grants.lock());
+        drop(grants);
+    }
+
+    /// One grant, to be judged again.
+    pub(crate) fn grant_of(&self, id: ChannelId) -> Option<Granted> {
+        let grants = self.grants.lock();
+        let grant = grants.get(&id)?;
+        Some(Granted { id, name: Arc::clone(&grant.name), action: grant.action })
+    }
+
+    /// What the peer has: in the order in which it came, so that who came first keeps what there is no longer enough of.
+    pub(crate) fn granted(&self) -> Vec<Granted> {
+        let grants = self.grants.lock();
+        let granted = |(id, grant): (&ChannelId, &Grant)| Granted {
+            id: *id,
+            name: Arc::clone(&grant.name),
+            action: grant.action,
+        };
+        let mut granted: Vec<_> = grants.iter().map(granted).collect();
+        drop(grants);
+        granted.sort_by_key(|granted| granted.id);
+        granted
     }
 
     /// An OPEN of the peer's that the session takes (`PORT-7`): more come in a second than may, and the rest is refused.
     pub(super) fn incoming(self: &Arc<Self>, open: Open) {
         let taken = self.opens.lock().take(self.started.elapsed());
         let Err(wait) = taken else { return self.upper.incoming(self, open) };
+        self.upper.refused(self, &open, "Limits::opens_per_second");
         let reason = format!(
             "no more than {} channels may be opened in a second (Limits::opens_per_second at the other end); try again in {wait:.1?}",
             self.limits.opens_per_second
@@ -74,30 +120,12 @@ impl SessionCore {
         self.upper.may_have(self, open)
     }
 
-    /// The channels that a client has opened, those left out that only serve others.
-    pub(crate) fn opened_by_client(&self) -> Vec<PeerChannel> {
-        let mut opened: Vec<_> = self
-            .channels()
-            .into_iter()
-            .filter(|chan| chan.id().opener() == Side::Client && survey::is_programs(chan))
-            .map(|chan| {
-                let (name, action) = match &chan {
-                    Chan::Send(chan) => (Arc::clone(&chan.name), Action::Receive),
-                    Chan::Recv(chan) => (Arc::clone(&chan.name), Action::Send),
-                };
-                PeerChannel { id: chan.id(), name, action, chan }
-            })
-            .collect();
-        // Who came first keeps what there is no longer enough of.
-        opened.sort_by_key(|opened| opened.id);
-        opened
-    }
-
     /// Takes a channel from the peer that opened it, at once: what is on its way either way does not arrive, and what a hosted
-    /// channel had sent goes back to it.
-    pub(crate) fn revoke(self: &Arc<Self>, chan: &Chan, reason: ProtoReason) {
-        match chan {
-            Chan::Send(chan) => {
+    /// channel had sent goes back to it, even if it waits to be acknowledged only.
+    pub(crate) fn revoke(self: &Arc<Self>, id: ChannelId, reason: ProtoReason) {
+        let grant = self.grants.lock().remove(&id);
+        match self.get(id) {
+            Some(Chan::Send(chan)) => {
                 let taken = {
                     let mut state = chan.state.lock();
                     state.half.reset(reason);
@@ -112,11 +140,16 @@ impl SessionCore {
                 chan.kick(true);
                 chan.writable_locally();
             }
-            Chan::Recv(chan) => {
+            Some(Chan::Recv(chan)) => {
+                chan.revoked.store(true, Ordering::SeqCst);
                 chan.stop(reason);
                 chan.detach_hub();
             }
+            // It waits to be accepted, or is closed.
+            None => {}
         }
-        self.let_go(chan.id());
+        if let Some(holder) = grant.and_then(|grant| grant.holder) {
+            holder.leave();
+        }
     }
 }

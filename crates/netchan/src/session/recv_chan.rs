@@ -51,6 +51,8 @@ pub(crate) struct RecvChan {
     pub(super) queued: AtomicBool,
     /// When news that nobody waited for last went out.
     reported_millis: AtomicU64,
+    /// The policy has taken it from the peer: nothing more comes in, not by the side door of an acknowledgement either.
+    pub(super) revoked: AtomicBool,
     /// Listed among the idle receivers.
     pub(super) idle: AtomicBool,
     /// Set where this end takes the values of a remote sender into a hosted channel.
@@ -117,6 +119,7 @@ impl RecvChan {
             core: Arc::clone(core),
             state: Mutex::new(state),
             queued: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
             reported_millis: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             hub,
@@ -127,6 +130,10 @@ impl RecvChan {
 
     pub(crate) fn id(&self) -> ChannelId {
         ChannelId(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::SeqCst)
     }
 
     pub(super) fn set_id(&self, id: ChannelId) {

@@ -144,15 +144,15 @@ impl SendChan {
         if paid {
             self.kick(true);
         }
-        if closed {
-            self.core.let_go(self.id());
-        }
         if let Some((hub, key)) = &self.hub {
             if closed {
                 self.leave_hub(hub, *key, taken);
             } else {
                 hub.receiver_moved(*key, limit, taken);
             }
+        }
+        if closed {
+            self.let_go();
         }
         if let Some(service) = &self.service {
             Arc::clone(service).moved();
@@ -212,6 +212,13 @@ impl SendChan {
         if let Some((hub, key)) = &self.hub {
             let taken = self.state.lock().half.taken();
             self.leave_hub(hub, *key, taken);
+        }
+    }
+
+    /// The peer has it no more, unless it has yet to acknowledge what it took.
+    pub(super) fn let_go(&self) {
+        if self.hub.as_ref().is_none_or(|(hub, key)| hub.holder(*key).is_none()) {
+            self.core.let_go(self.id());
         }
     }
 

@@ -22,8 +22,16 @@ pub(crate) trait Upper: Send + Sync + 'static {
         true
     }
     /// The program has accepted a channel that the peer opened.
-    fn accepted(&self, core: &Arc<SessionCore>) {
-        _ = core;
+    fn accepted(&self, core: &Arc<SessionCore>, id: ChannelId) {
+        _ = (core, id);
+    }
+    /// The session itself has refused what the peer opened, for a limit.
+    fn refused(&self, core: &Arc<SessionCore>, open: &Open, limit: &str) {
+        _ = (core, open, limit);
+    }
+    /// Another link is in place; the peer may have come over it with other rights.
+    fn attached(&self, core: &Arc<SessionCore>, other_rights: bool) {
+        _ = (core, other_rights);
     }
     /// The peer hosts a channel, or hosts it no longer.
     fn announced(&self, core: &Arc<SessionCore>, announce: Announce);
