@@ -88,8 +88,8 @@ pub(crate) fn keygen(options: &Keygen) -> Result<bool, Failure> {
         options.json,
         &described(file, &identity, &next),
         || {
-            println!("{}", identity.fingerprint());
-            println!(
+            out!("{}", identity.fingerprint());
+            out!(
                 "made {}, for its owner only; whoever reads it can pose as its owner, so it never travels",
                 file.display()
             );
@@ -105,8 +105,8 @@ pub(crate) fn id(options: &Id) -> Result<bool, Failure> {
         options.json,
         &described(&options.file, &identity, &[]),
         || {
-            println!("{}", identity.fingerprint());
-            println!("{}", secrets(&identity));
+            out!("{}", identity.fingerprint());
+            out!("{}", secrets(&identity));
         },
         &[],
     );
@@ -119,12 +119,10 @@ pub(crate) fn rotate(options: &Rotate) -> Result<bool, Failure> {
         let identity = Identity::rotate_access_secret(file)?;
         (identity, "no ticket given out so far is good any longer, once the server goes by this file")
     } else if options.retire {
-        let identity = Identity::load(file)?.with_current_access_secret_only();
-        identity.save(file)?;
+        let identity = Identity::update(file, |identity| Ok(identity.with_current_access_secret_only()))?;
         (identity, "tickets with an older one are good no longer, once the server goes by this file")
     } else {
-        let identity = Identity::load(file)?.with_fresh_access_secret()?;
-        identity.save(file)?;
+        let identity = Identity::update(file, Identity::with_fresh_access_secret)?;
         (identity, "new tickets have the fresh one, and older tickets stay good")
     };
     let next = after_rotation(options);
@@ -132,8 +130,8 @@ pub(crate) fn rotate(options: &Rotate) -> Result<bool, Failure> {
         options.json,
         &described(file, &identity, &next),
         || {
-            println!("{}", identity.fingerprint());
-            println!("{} now: {done}", secrets(&identity));
+            out!("{}", identity.fingerprint());
+            out!("{} now: {done}", secrets(&identity));
         },
         &next,
     );
@@ -178,9 +176,9 @@ pub(crate) fn ticket(options: &Issue) -> Result<bool, Failure> {
         None => found["ticket"] = ticket.to_string().into(),
     }
     match (&options.to, options.json) {
-        (_, true) => println!("{found}"),
-        (Some(to), false) => println!("wrote {}, for its owner only", to.display()),
-        (None, false) => println!("{ticket}"),
+        (_, true) => out!("{found}"),
+        (Some(to), false) => out!("wrote {}, for its owner only", to.display()),
+        (None, false) => out!("{ticket}"),
     }
     if !options.json {
         // Beside the ticket, so that the output is the ticket and nothing else.
@@ -252,11 +250,11 @@ fn described(file: &Path, identity: &Identity, next: &[String]) -> Value {
 
 fn tell(as_json: bool, found: &Value, text: impl FnOnce(), next: &[String]) {
     if as_json {
-        return println!("{found}");
+        return out!("{found}");
     }
     text();
     for step in next {
-        println!("next: {step}");
+        out!("next: {step}");
     }
 }
 

@@ -1,13 +1,15 @@
 //! The netchan command: the main job as a demonstration, benchmarks beside their limits, and tools for policies, keys, tickets and
 //! whatever keeps two ends apart.
 
+#[macro_use]
+mod text;
+
 mod bench;
 mod child;
 mod demo;
 mod doctor;
 mod keys;
 mod policy;
-mod text;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -87,6 +89,10 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("netchan: {failure}");
+            if std::env::args_os().any(|argument| argument == "--json") {
+                // For machines as well, whatever went wrong.
+                out!("{}", serde_json::json!({ "ok": false, "error": failure.to_string() }));
+            }
             ExitCode::FAILURE
         }
     }

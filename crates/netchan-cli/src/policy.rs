@@ -74,11 +74,11 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
 fn check(options: &Check) -> bool {
     let loaded = PolicyFile::load(&options.file);
     match &loaded {
-        _ if options.json => println!("{}", found(&loaded)),
+        _ if options.json => out!("{}", found(&loaded)),
         Ok(policy) => {
             let [peers, rules] = [policy.peers(), policy.rules()].map(|count| count as u64);
             let note = if rules == 0 { "; without a rule that allows, nobody may connect" } else { "" };
-            println!("ok: {}, {}{note}", counted(peers, "peer"), counted(rules, "rule"));
+            out!("ok: {}, {}{note}", counted(peers, "peer"), counted(rules, "rule"));
         }
         Err(error) => eprintln!("{error}"),
     }
@@ -110,10 +110,10 @@ fn explain(options: &Explain) -> Result<bool, Failure> {
         |action: &Action| policy.explain(&options.peer, options.ticket, &options.channel, *action, at);
     let explanations = actions.iter().map(explain).collect::<Result<Vec<_>, _>>()?;
     if options.json {
-        println!("{}", json!({ "explanations": explanations }));
+        out!("{}", json!({ "explanations": explanations }));
     } else {
         let texts: Vec<_> = explanations.iter().map(ToString::to_string).collect();
-        println!("{}", texts.join("\n\n"));
+        out!("{}", texts.join("\n\n"));
     }
     Ok(true)
 }

@@ -1,5 +1,14 @@
 //! Numbers and columns for people.
 
+/// Writes a line to standard output, like `println!`. Whoever does not read it any more, as `head` does, is no reason to fail:
+/// what was asked for has been done.
+macro_rules! out {
+    ($($arguments:tt)*) => {{
+        use std::io::Write as _;
+        _ = writeln!(std::io::stdout(), $($arguments)*);
+    }};
+}
+
 /// `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -173,10 +173,37 @@ impl Identity {
     ///
     /// As [`load`](Self::load), and when the file cannot be replaced.
     pub fn rotate_access_secret(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
+        Self::update(path, |identity| Ok(identity.with_access_secret(AccessSecret::new(*random()))))
+    }
+
+    /// Changes the access secrets of the identity in a file, in one step for all programs that do so: it is read, changed and
+    /// replaced under a lock, which is a file beside it. Owner and mode stay. Returns what the file holds now.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load) and [`save`](Self::save); what `change` returns; and when another program holds the lock for 5 s.
+    ///
+    /// ```
+    /// use netchan::Identity;
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("server.identity");
+    /// Identity::load_or_generate(&path)?;
+    /// let both = Identity::update(&path, Identity::with_fresh_access_secret)?;
+    /// assert_eq!(both.access_secrets().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn update(
+        path: impl AsRef<Path>,
+        change: impl FnOnce(Self) -> Result<Self, IdentityError>,
+    ) -> Result<Self, IdentityError> {
         let path = path.as_ref();
-        let rotated = Secrets { access: vec![AccessSecret::new(*random())], ..file::read(path)? };
-        file::replace(path, &rotated)?;
-        Ok(rotated.identity())
+        // Before a lock is made beside it: there is something to change.
+        Self::load(path)?;
+        let _lock = file::lock(path)?;
+        let changed = change(Self::load(path)?)?;
+        changed.save(path)?;
+        Ok(changed)
     }
 
     /// The key, for the handshake.

@@ -210,6 +210,10 @@ fn set(variable: &str) -> Option<OsString> {
 
 /// The ticket in a file; `None` where there is no file.
 fn read(path: &Path) -> Result<Option<Ticket>, TicketError> {
+    if path.to_string_lossy().starts_with("netchan://") {
+        // Never quoted: it lets its holder in.
+        return Err(TicketError::NotAFile);
+    }
     let failed = |reason: String| TicketError::File { path: path.to_owned(), reason };
     let metadata = match fs::metadata(path) {
         // A link that leads nowhere is there.

@@ -288,16 +288,18 @@ impl OfferQueue {
         }
     }
 
-    /// As [`push`](Self::push), unless so many wait already.
-    pub(crate) fn push_bounded(&self, mut offer: Offer, offers_max: usize) {
+    /// As [`push`](Self::push), unless so many wait already: says whether it was.
+    pub(crate) fn push_bounded(&self, mut offer: Offer, offers_max: usize) -> bool {
         if self.state.lock().offers.len() < offers_max {
-            return self.push(offer);
+            self.push(offer);
+            return true;
         }
         let reason = format!(
             "{offers_max} channels of all clients wait for the server's program already (Limits::offers_total_max there); try again \
              later"
         );
         offer.answer(RefuseCode::LimitReached, reason);
+        false
     }
 
     /// An announcement was taken back, or an opener gave up.

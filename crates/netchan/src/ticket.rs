@@ -225,6 +225,9 @@ pub enum TicketError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A ticket was given where the path of a file is wanted. It is not quoted.
+    #[error("this is a ticket, and not the path of a file that holds one")]
+    NotAFile,
     /// There is no ticket anywhere that a program looks for one.
     #[error("no ticket was found: {}{variable} is not set, and none is embedded; the server prints its ticket, and so does: netchan ticket", .file.as_ref().map(|file| format!("there is no file {}, ", file.display())).unwrap_or_default())]
     Nowhere {

@@ -134,6 +134,10 @@ fn given(options: &Options) -> Result<Option<Given>, Failure> {
     match (&options.ticket, &options.ticket_file) {
         (_, Some(path)) => {
             let failed = |error| format!("cannot read the ticket in {}: {error}", path.display());
+            // Before opening, which would wait for ever at a pipe.
+            if !std::fs::metadata(path).map_err(failed)?.is_file() {
+                return Err(format!("{} is not a file that holds a ticket", path.display()).into());
+            }
             let file = File::open(path).map_err(failed)?;
             open_file = readable_by_others(&file).map(|mode| (path.clone(), mode));
             file.take(bytes_max).read_to_string(&mut text).map_err(failed)?;

@@ -95,7 +95,7 @@ impl Report {
     pub(super) fn new(side: &'static str, json: bool) -> Self {
         let clock = clock();
         if !json {
-            println!("netchan doctor, the {side}'s side; this machine's clock says {clock}");
+            out!("netchan doctor, the {side}'s side; this machine's clock says {clock}");
         }
         Self { json, ok: true, side, clock, checks: Vec::new(), channels: Vec::new(), visitors: Vec::new() }
     }
@@ -107,7 +107,7 @@ impl Report {
     pub(super) fn add(&mut self, check: Check) {
         if !self.json {
             if check.of.is_some() && check.of != self.checks.last().and_then(|last| last.of.clone()) {
-                println!("{}", plain(check.of.as_deref().unwrap_or_default()));
+                out!("{}", plain(check.of.as_deref().unwrap_or_default()));
             }
             print!("{}", lines(&check));
         }
@@ -118,7 +118,7 @@ impl Report {
     /// What belongs to the check before, for people only: programs find it in its own place.
     pub(super) fn detail(&self, line: &str) {
         if !self.json {
-            println!("{:25}{}", "", plain(line));
+            out!("{:25}{}", "", plain(line));
         }
     }
 
@@ -126,7 +126,7 @@ impl Report {
     pub(super) fn finish(self) -> bool {
         if self.json {
             match serde_json::to_string(&self) {
-                Ok(text) => println!("{text}"),
+                Ok(text) => out!("{text}"),
                 Err(error) => {
                     eprintln!("netchan: {error}");
                     return false;
@@ -135,7 +135,7 @@ impl Report {
         } else {
             let count = |verdict| self.checks.iter().filter(|check| check.verdict == verdict).count();
             let [ok, failed, unknown] = [Verdict::Ok, Verdict::Failed, Verdict::Unknown].map(count);
-            println!("{failed} failed, {unknown} unknown, {ok} ok");
+            out!("{failed} failed, {unknown} unknown, {ok} ok");
         }
         self.ok
     }

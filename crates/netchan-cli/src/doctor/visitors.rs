@@ -168,7 +168,7 @@ struct Tally {
 impl Tally {
     fn note(&mut self, visitor: Visitor, quietly: bool) {
         if !quietly {
-            println!("{}", plain(&visitor.line()));
+            out!("{}", plain(&visitor.line()));
         }
         let what =
             visitor.cause.map_or(visitor.event.clone(), |cause| format!("{} ({cause})", visitor.event));

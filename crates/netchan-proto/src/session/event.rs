@@ -12,6 +12,13 @@ pub enum Event {
     Confirmed,
     /// The peer has said something behind its confirmation, so it has heard this end's (`SESS-16`).
     Acknowledged,
+    /// The peer opens a channel that is one too many (`SESS-7`); it has been refused.
+    Limited {
+        /// What it asked for.
+        open: Open,
+        /// Which limit that was.
+        limit: &'static str,
+    },
     /// The peer opens a channel: accept or refuse it.
     Incoming(Open),
     /// The peer accepted a channel. Its half must exist before this returns: data may follow at once.

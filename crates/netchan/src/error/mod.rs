@@ -16,6 +16,8 @@ pub use send::{FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, S
 
 use std::fmt;
 
+use netchan_proto::session::close_code;
+
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -52,6 +54,15 @@ pub struct CloseReason {
 }
 
 impl CloseReason {
+    /// The code with which a server ends what its policy does not allow, or no longer.
+    pub const DENIED: u16 = close_code::DENIED;
+
+    /// Whether it was ended by the server's policy.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        self.code == Self::DENIED
+    }
+
     /// A reason of the program's own.
     #[must_use]
     pub fn new(code: u16, text: impl Into<String>) -> Self {
@@ -68,6 +79,9 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.text.as_str()) {
+            (Self::DENIED, _) => f.write_str(
+                "the server's policy does not allow it, or no longer; ask whoever runs the server for access",
+            ),
             (0, "") => f.write_str("closed"),
             (0, text) => write!(f, "closed: {text}"),
             (code, "") => write!(f, "closed with code {code}"),
@@ -120,6 +134,7 @@ impl SessionEnd {
     #[must_use]
     pub const fn fault(&self) -> Option<Fault> {
         match self {
+            Self::ClosedByPeer(reason) if reason.is_denied() => Some(Fault::Caller),
             Self::ClosedHere | Self::ClosedByPeer(_) => None,
             Self::Disconnected(_) | Self::Lost(_) => Some(Fault::Network),
             Self::PeerViolation(_) | Self::Refused(_) => Some(Fault::Peer),
@@ -130,7 +145,11 @@ impl SessionEnd {
     /// Whether it ended in the ordinary way.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
-        matches!(self, Self::ClosedHere | Self::ClosedByPeer(_))
+        match self {
+            Self::ClosedHere => true,
+            Self::ClosedByPeer(reason) => !reason.is_denied(),
+            _ => false,
+        }
     }
 }
 

@@ -25,6 +25,11 @@ pub enum RecvError {
     /// This subscriber of a broadcast was so slow that it lost values, and may lose none: it was disconnected (terminal).
     #[error("disconnected: {0}")]
     TooSlow(CloseReason),
+    /// The server's policy does not let this end receive any more (terminal). What came before has been received.
+    #[error(
+        "denied: the server's policy does not let this end receive here any more; ask whoever runs the server for access"
+    )]
+    Denied,
     /// After a lost session this end has subscribed to the broadcast again. What was sent meanwhile is unknown; what is assigned
     /// now comes next, then what is sent from here on.
     #[error("subscribed again after a lost session: some values may be missing")]
@@ -38,7 +43,7 @@ impl RecvError {
         match self {
             Self::Lost(end) => end.fault(),
             Self::Decode { .. } => Some(Fault::Peer),
-            Self::Lagged(_) | Self::TooSlow(_) => Some(Fault::Caller),
+            Self::Lagged(_) | Self::TooSlow(_) | Self::Denied => Some(Fault::Caller),
             Self::Restarted => Some(Fault::Network),
         }
     }
@@ -46,7 +51,7 @@ impl RecvError {
     /// Whether nothing will ever be received again.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::TooSlow(_))
+        matches!(self, Self::Lost(_) | Self::TooSlow(_) | Self::Denied)
     }
 }
 

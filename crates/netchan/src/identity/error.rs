@@ -77,6 +77,15 @@ pub enum IdentityError {
         "the private key of this identity is not in this process, so it cannot be kept in a file; keep its signer's settings instead"
     )]
     KeyElsewhere,
+    /// Another program is changing the file.
+    #[error("another program holds {} and does not let go of it; end it, and try again", lock.display())]
+    Busy {
+        /// The file that is locked.
+        lock: PathBuf,
+    },
+    /// A ticket was given where a file is wanted. It is not quoted.
+    #[error("this is a ticket, and not the path of an identity file")]
+    IsATicket,
     /// It has as many access secrets as a listener tries.
     #[error(
         "an identity has at most {ACCESS_SECRETS_MAX} access secrets; retire the old ones first (netchan rotate --retire)"

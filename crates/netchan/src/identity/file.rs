@@ -18,6 +18,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::private_file::{self, NotLocked, for_owner};
+
 use super::{ACCESS_SECRETS_MAX, AccessSecret, IdentityError, Secrets};
 
 const HEADER_PREFIX: &str = "netchan identity ";
@@ -33,6 +35,10 @@ const CHECK_BYTES: usize = 8;
 const FORMATTED_BYTES_MAX: usize = 512 + 64 * ACCESS_SECRETS_MAX;
 
 pub(super) fn read(path: &Path) -> Result<Secrets, IdentityError> {
+    if path.to_string_lossy().starts_with("netchan://") {
+        // Never quoted: it lets its holder in.
+        return Err(IdentityError::IsATicket);
+    }
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => IdentityError::Missing { path: path.to_owned() },
         _ => io_error(path, "read", source),
@@ -42,11 +48,15 @@ pub(super) fn read(path: &Path) -> Result<Secrets, IdentityError> {
         return Err(IdentityError::NotAFile { path: path.to_owned() });
     }
     let file = File::open(path).map_err(failed)?;
-    check_mode(path, &file)?;
+    let mode = check_mode(path, &file);
     let mut text = Zeroizing::new(Vec::with_capacity(1_024));
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?;
+    (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(IdentityError::NotAnIdentity { path: path.to_owned() });
+    }
+    // What is something else altogether had better not be told to be private.
+    if text.starts_with(HEADER_PREFIX.as_bytes()) {
+        mode?;
     }
     parse(path, &text)
 }
@@ -66,10 +76,23 @@ pub(super) fn create(path: &Path, secrets: &Secrets) -> Result<bool, IdentityErr
     Ok(true)
 }
 
+/// Only one program at a time may be between reading a file and replacing it.
+pub(super) fn lock(path: &Path) -> Result<File, IdentityError> {
+    private_file::lock(path).map_err(|error| match error {
+        NotLocked::Io(lock, source) => io_error(&lock, "lock", source),
+        NotLocked::Busy(lock) => IdentityError::Busy { lock },
+    })
+}
+
 pub(super) fn replace(path: &Path, secrets: &Secrets) -> Result<(), IdentityError> {
     // Through a symbolic link, so that the link stays one.
-    let path = &fs::canonicalize(path).map_err(|source| io_error(path, "replace", source))?;
-    let draft = Draft::write(path, secrets)?;
+    let failed = |source| io_error(path, "replace", source);
+    let path = &fs::canonicalize(path).map_err(failed)?;
+    let draft = Draft::write(path, secrets).map_err(|error| match error {
+        IdentityError::Io { source, .. } => failed(source),
+        error => error,
+    })?;
+    fs::metadata(path).and_then(|former| private_file::take_after(&draft.path, &former)).map_err(failed)?;
     fs::rename(&draft.path, path).map_err(|source| io_error(path, "replace", source))?;
     sync_directory(path);
     Ok(())
@@ -131,10 +154,7 @@ impl Draft {
 
     fn fill(&self, text: &str) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&self.path)?;
+        let mut file = for_owner(options.write(true).create_new(true)).open(&self.path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     }

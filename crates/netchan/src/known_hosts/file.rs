@@ -1,22 +1,15 @@
 //! The file of known hosts: read whole, checked line by line, replaced in one step.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::{FILE_BYTES_MAX, KEYS_PER_ADDRESS_MAX, KnownHostsError};
 use crate::address::Address;
 use crate::handshake::random;
 use crate::identity::Fingerprint;
-
-/// How long another program may hold the lock: it reads and writes one short file meanwhile.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// How long to wait before trying the lock again.
-const LOCK_RETRY_AFTER: Duration = Duration::from_millis(5);
+use crate::private_file::{self, NotLocked, for_owner};
 
 const HEAD: &str = "# Servers' keys by address, for netchan: ADDRESS SHA256:…, one of them a line.\n";
 
@@ -157,26 +150,11 @@ pub(super) fn update(
     Ok(changed)
 }
 
-/// Held until the file is closed, by a program that is killed as well. A file of its own, and never removed: the other one
-/// is replaced, so that a lock on it would be a lock on something that is gone.
 fn lock(path: &Path) -> Result<File, KnownHostsError> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let lock = PathBuf::from(lock);
-    let failed = |source| KnownHostsError::io(&lock, "lock", source);
-    let file =
-        for_owner(OpenOptions::new().write(true).create(true).truncate(false)).open(&lock).map_err(failed)?;
-    let deadline = Instant::now() + LOCK_WAIT_MAX;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(KnownHostsError::Busy { lock });
-            }
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_RETRY_AFTER),
-        }
-    }
+    private_file::lock(path).map_err(|error| match error {
+        NotLocked::Io(lock, source) => KnownHostsError::io(&lock, "lock", source),
+        NotLocked::Busy(lock) => KnownHostsError::Busy { lock },
+    })
 }
 
 /// Under a name nobody looks for, then in one step in the file's place.
@@ -186,7 +164,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = Draft(directory.join(name));
     let mut file = for_owner(OpenOptions::new().write(true).create_new(true)).open(&draft.0)?;
     if let Ok(former) = fs::metadata(path) {
-        file.set_permissions(former.permissions())?;
+        private_file::take_after(&draft.0, &former)?;
     }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -210,12 +188,6 @@ fn directory_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-fn for_owner(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
 }
 
 #[cfg(unix)]

@@ -26,6 +26,15 @@ pub enum PolicyError {
         /// The path.
         path: PathBuf,
     },
+    /// Everybody may write the file.
+    #[error("everybody may write the policy {} (mode {mode:04o}), and so let themselves do anything; run: chmod o-w {}",
+        path.display(), path.display())]
+    TooOpen {
+        /// The path of the file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The text is too long.
     #[error("{name} is longer than {FILE_BYTES_MAX} bytes; name groups instead of peers in its rules")]
     TooLong {

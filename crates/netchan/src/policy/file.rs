@@ -58,6 +58,14 @@ impl PolicyFile {
         }
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(failed)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+            if mode & 0o002 != 0 {
+                return Err(PolicyError::TooOpen { path: path.to_owned(), mode });
+            }
+        }
         file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         let name = path.display().to_string();
         match std::str::from_utf8(&bytes) {

@@ -265,7 +265,11 @@ impl<T: Send + 'static> Receiver<T> {
                 return None;
             }
             let next = self.blocking_recv().transpose();
-            over = matches!(&next, None | Some(Err(RecvError::Lost(_) | RecvError::TooSlow(_))));
+            over = match &next {
+                None => true,
+                Some(Err(error)) => error.is_terminal(),
+                Some(Ok(_)) => false,
+            };
             next
         })
     }

@@ -269,8 +269,11 @@ impl Drop for ReportOnPanic<'_> {
 /// Whether nothing more will come, and how that is to be told.
 fn over(state: &RecvState) -> Option<Result<(), RecvError>> {
     if let Some(reason) = state.half.ended() {
-        let too_slow = state.is_cast && reason.code == close_code::LAGGED;
-        return Some(if too_slow { Err(RecvError::TooSlow(reason.into())) } else { Ok(()) });
+        return Some(match reason.code {
+            close_code::LAGGED if state.is_cast => Err(RecvError::TooSlow(reason.into())),
+            close_code::DENIED => Err(RecvError::Denied),
+            _ => Ok(()),
+        });
     }
     match &state.end {
         None => None,

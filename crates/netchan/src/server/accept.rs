@@ -143,9 +143,9 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfO
         () = half_open.sent_away() => return,
         admitted = shake_hands(core, link, &at_gate) => admitted,
     };
-    let Some((mut link, resumed)) = admitted else { return };
+    let Some(Admitted { mut link, resumed, why }) = admitted else { return };
     link.keep(Box::new(half_open.let_in()));
-    audit::let_in(link.peer(), resumed);
+    audit::let_in(link.peer(), resumed, &why);
     if resumed {
         relink(core, link);
     } else {
@@ -153,18 +153,24 @@ async fn admit(core: &Arc<ServerCore>, link: Box<dyn Link>, mut half_open: HalfO
     }
 }
 
+/// A connection whose handshake is done and confirmed.
+struct Admitted {
+    link: NewLink,
+    /// Its session goes on from an earlier one.
+    resumed: bool,
+    /// What let it in.
+    why: String,
+}
+
 /// Brings a connection through its handshake. Says whether its session goes on from an earlier one.
-async fn shake_hands(
-    core: &Arc<ServerCore>,
-    link: Box<dyn Link>,
-    places: &AtGate,
-) -> Option<(NewLink, bool)> {
+async fn shake_hands(core: &Arc<ServerCore>, link: Box<dyn Link>, places: &AtGate) -> Option<Admitted> {
     let address = link.peer_address();
     let mut server = ServerHandshake::new(&core.settings);
     let mut has_access_secret = false;
+    let mut why = String::new();
     let judge = |hello: &PeerHello| {
         has_access_secret = hello.has_secret;
-        judge(core, hello, &address)
+        judge(core, hello, &address, &mut why)
     };
     let timeout = core.config.limits.handshake_timeout;
     let begun = Instant::now();
@@ -197,10 +203,11 @@ async fn shake_hands(
             return None;
         }
     }
-    Some((link, resumed))
+    Some(Admitted { link, resumed, why })
 }
 
-fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str) -> Verdict {
+/// What a client is told; `why` is what let it in.
+fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut String) -> Verdict {
     // It has proven its key, so it is told which limit it is (`PORT-6`).
     let refuse = |code, reason: String| {
         audit::refused(hello.fingerprint, address, &reason);
@@ -209,9 +216,12 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str) -> Verdict {
     let subject = PolicyPeer::new(hello.fingerprint, hello.has_secret);
     let request = if hello.hello.resume.is_some() { PolicyRequest::Resume } else { PolicyRequest::Connect };
     // First of all, whatever else would be said (`POL-10`); and who was put out stays out (`POL-13`).
-    if let Decision::Deny { why } = core.may_come(&subject, &request) {
-        audit::refused(hello.fingerprint, address, &why);
-        return Verdict::Refuse(RefusalCode::Denied, DENIED.to_owned());
+    match core.may_come(&subject, &request) {
+        Decision::Allow { why: allowed, .. } => *why = allowed,
+        Decision::Deny { why } => {
+            audit::refused(hello.fingerprint, address, &why);
+            return Verdict::Refuse(RefusalCode::Denied, DENIED.to_owned());
+        }
     }
     if core.is_closing() {
         return refuse(RefusalCode::ShuttingDown, "the server is shutting down".to_owned());

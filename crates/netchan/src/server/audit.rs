@@ -87,10 +87,10 @@ pub(super) fn crowded_out(source: Option<IpAddr>) {
 }
 
 /// A client was let in, for a new session or to go on with one.
-pub(super) fn let_in(peer: &Peer, resumed: bool) {
+pub(super) fn let_in(peer: &Peer, resumed: bool, reason: &str) {
     let client = key(peer);
     let session = peer.session_id().map(tracing::field::display);
-    audit!(event = "let in", client, address = peer.address(), session, resumed);
+    audit!(event = "let in", client, address = peer.address(), session, resumed, reason);
 }
 
 /// A client that has proven its key was refused. `reason` is the whole truth; it was told less.

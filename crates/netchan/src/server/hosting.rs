@@ -179,7 +179,9 @@ impl ServerCore {
             }
             None => {
                 let name = open.name.clone();
-                self.offers.push_bounded(Offer::opened(core, open), self.config.limits.offers_total_max);
+                if !self.offers.push_bounded(Offer::opened(core, open), self.config.limits.offers_total_max) {
+                    return audit::limited(&core.peer(), &name, "Limits::offers_total_max");
+                }
                 // It may have been hosted while the offer was on its way into the queue.
                 let engine = self.hosted.lock().get(&name).cloned();
                 if let Some(engine) = engine {

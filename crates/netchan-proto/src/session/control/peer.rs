@@ -86,17 +86,18 @@ impl Control {
         if full || self.offered >= self.limits.offers_pending_max {
             let reason = if full {
                 format!(
-                    "the session already has {} channels (channels_max at the other end); close those that are not used",
+                    "the session already has {} channels (Limits::channels_max at the other end); close those that are not used",
                     self.limits.channels_max
                 )
             } else {
                 format!(
-                    "{} channels wait for an answer already (offers_pending_max at the other end); open fewer at once",
+                    "{} channels wait for an answer already (Limits::offers_pending_max at the other end); open fewer at once",
                     self.limits.offers_pending_max
                 )
             };
             self.bury(id, Frame::Refuse(Refuse { id, code: RefuseCode::LimitReached, reason }));
-            return Ok(None);
+            let limit = if full { "channels_max" } else { "offers_pending_max" };
+            return Ok(Some(Event::Limited { open, limit }));
         }
         self.offered += 1;
         self.channels.insert(id, Entry { open: open.clone(), state: State::Offered, keys: Some(keys) });
