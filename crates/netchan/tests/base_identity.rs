@@ -60,7 +60,7 @@ fn a_restarted_server_is_the_same() {
     assert_eq!(rotated.fingerprint(), first.fingerprint());
     assert_ne!(rotated.access_secret().expose(), first.access_secret().expose());
     assert!(same(&rotated, &Identity::load(&path).unwrap()));
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the file and its lock");
 }
 
 #[test]
@@ -155,4 +155,53 @@ fn every_change_to_the_file_is_noticed() {
     {
         assert!(matches!(kind(text), IdentityError::Damaged { .. }));
     }
+}
+
+#[test]
+fn those_who_change_it_at_once_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("identity");
+    Identity::generate().save(&path).unwrap();
+    let start = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                Identity::update(&path, Identity::with_fresh_access_secret).unwrap();
+            });
+        }
+    });
+    assert_eq!(Identity::load(&path).unwrap().access_secrets().len(), 9);
+    let retired = Identity::update(&path, |identity| Ok(identity.with_current_access_secret_only())).unwrap();
+    assert_eq!(retired.access_secrets().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn who_changes_it_leaves_owner_and_mode_as_they_were() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("identity");
+    Identity::generate().save(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    // Only a superuser can give it to somebody else; anybody can see that it stays.
+    _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
+    let before = fs::metadata(&path).unwrap();
+    Identity::rotate_access_secret(&path).unwrap();
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+}
+
+#[test]
+fn a_ticket_is_no_path_and_is_not_quoted() {
+    let ticket =
+        netchan::Ticket::new(vec!["host:1".parse().unwrap()], &Identity::generate()).unwrap().to_string();
+    for error in [
+        Identity::load(&ticket).unwrap_err().to_string(),
+        netchan::Ticket::load(&ticket).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains("is a ticket") && !error.contains('#'), "{error}");
+    }
+    let lookup = netchan::Ticket::lookup().given(Some(ticket.clone()));
+    assert!(!format!("{lookup:?}").contains(&ticket));
 }
