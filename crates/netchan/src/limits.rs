@@ -32,8 +32,8 @@ pub struct Limits {
     /// it is full nobody is let in.
     pub gates_max: usize,
     /// Connections that have not come to the end of their handshake. Default 1,024: some 8 KiB each. From half of this on, each new
-    /// one makes it more likely that one of them is dropped, drawn by lot: who is quick, as every honest client is, is rarely there
-    /// when lots are drawn.
+    /// one makes it more likely that one of them is dropped, drawn by lot among those that have been here for a quarter of a second:
+    /// who is quick, as every honest client is, is not among them. While all are quick, others wait in the kernel's queue.
     pub half_open_max: usize,
     /// The same for one IP address (IPv6: one /64). Default 256: a fleet behind one address that starts at once fits.
     pub half_open_per_address_max: usize,
@@ -48,12 +48,13 @@ pub struct Limits {
     /// leave the processor to the sessions.
     pub accepts_per_second: u32,
     /// Connections of a server, half-open ones included. Default: what the process may have of file descriptors, less a reserve of a
-    /// quarter, 256 at most, for everything else that it does.
+    /// quarter, 256 at most, for everything else that it does; 2 at least.
     pub connections_max: Option<usize>,
     /// Sessions of a server. Default 16,384. More than `connections_max` less an eighth never are: a client that is one too many is
     /// to be told so.
     pub sessions_max: usize,
-    /// Sessions without a connection that a server keeps, for each client key. Default 1,024: many programs may share a key.
+    /// Sessions without a connection that a server keeps, for each client key, and of those that have not been confirmed yet as many.
+    /// Default 1,024: many programs may share a key.
     pub suspended_per_identity_max: usize,
     /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
     pub suspended_max: usize,

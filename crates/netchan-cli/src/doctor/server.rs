@@ -161,7 +161,7 @@ fn secret(ticket: &Ticket, identity: &Identity, admits_without: bool) -> Check {
     let count = identity.access_secrets().len();
     let is_ours = ticket.server_pin() == identity.server_pin();
     match ticket.access_secret().map(|secret| place(secret, identity)) {
-        Some(Some(0)) => Check::ok(NAME, format!("the current one of {count}")),
+        Some(Some(0)) => Check::ok(NAME, format!("the current one of {count} in the file; a server that runs goes by what it last read")),
         Some(Some(place)) => Check::ok(
             NAME,
             format!("an older one, number {} of {count}: good until it is retired", place + 1),
@@ -170,7 +170,7 @@ fn secret(ticket: &Ticket, identity: &Identity, admits_without: bool) -> Check {
         Some(None) if is_ours => Check::failed(
             NAME,
             format!(
-                "none of this server's {count}: it was retired, and the client is turned away at the gate"
+                "none of the file's {count}: it was retired or is another server's, and the client is turned away at the gate"
             ),
         )
         .advise("a new ticket: netchan ticket"),

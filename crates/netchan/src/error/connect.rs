@@ -29,7 +29,8 @@ pub enum DialError {
     #[error(
         "{address} closed without answering. Possible causes: the ticket is wrong or out of date (its access secret was \
          rotated, or the server has a new identity); the clocks of the two machines are more than two minutes apart; the \
-         server is overloaded or shutting down; or another program listens there. The server's log tells them apart"
+         server is overloaded or shutting down; or another program listens there. The server's audit tells them apart; \
+         `netchan doctor` helps"
     )]
     ClosedWithoutAnswering {
         /// Who closed.

@@ -36,7 +36,7 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1_024;
 /// else.
 ///
 /// ```no_run
-/// use netchan::identity::{AccessSecret, Identity, agent::SshAgent};
+/// use netchan::identity::{Identity, agent::SshAgent};
 ///
 /// let agent = SshAgent::from_env()?;
 /// for key in agent.keys()? {
@@ -44,7 +44,9 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1_024;
 /// }
 /// // As `netchan` or as `ssh-add -l` prints it.
 /// let signer = agent.signer("SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU".parse()?)?;
-/// let identity = Identity::from_agent(signer, AccessSecret::new([0; 32]));
+/// // A client's access secret lets nobody in anywhere; a server keeps its own beside the agent.
+/// let secret = Identity::generate().access_secret().clone();
+/// let identity = Identity::from_agent(signer, secret);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl SshAgent {
     }
 
     /// The same agent, which may take so long for a request. For a token that waits to be touched, make
-    /// [`Limits::handshake_timeout`](crate::Config::handshake_timeout) longer as well.
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout) longer as well.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -23,7 +23,8 @@
 //! - **`channel`** is a [`Pattern`]. `who`, `channel`, `allow`, `deny` and `groups` are each one string or several.
 //! - **Actions** are seen from the client: `"send"` is to send into a channel of the server, `"recv"` to receive from it.
 //! - **Connecting and resuming** need one rule that allows the peer anything. A rule that only denies lets nobody in.
-//! - **`max_open`** bounds the channels that one key has open at once among those that its rule allows. Every rule that
+//! - **`max_open`** bounds the channels that one key has open at once among those that its rule allows; those of a session that waits
+//!   for its client count. Every rule that
 //!   allows an open bounds it, not only the one that decides.
 //! - **`expires`** is a date (from 00:00 UTC of that day on) or a date-time with its offset. A key whose time is over may do
 //!   nothing at all, not even what `"ticket"` and `"everyone"` may: so a single key is revoked.
@@ -85,7 +86,8 @@ pub(crate) const DENIED: &str = "denied";
 
 /// Decides who may do what.
 ///
-/// It is asked on the way of handshakes and opens: answer from memory, and let no call block.
+/// It is asked on the way of handshakes and opens: answer from memory, let no call block, and call nothing of the server's. A panic
+/// reaches whoever asked.
 pub trait Policy: Send + Sync + fmt::Debug {
     /// Whether `peer` may do what it asks for, at the time `now`.
     fn check(&self, peer: &PolicyPeer, request: &PolicyRequest<'_>, now: SystemTime) -> Decision;

@@ -15,6 +15,7 @@ pub enum PolicySource {
     /// A policy of the program's own.
     Policy(Arc<dyn Policy>),
     /// A file, as [`PolicyFile`](super::PolicyFile) reads it. It is read when the server starts, which fails if it cannot be, and
-    /// again within a second of every change: then a file that cannot be read changes nothing.
+    /// again within a second of every change: then a file that cannot be read changes nothing. To change it, write another beside it
+    /// and rename it over: what is written slowly in place may be read halfway.
     File(PathBuf),
 }

@@ -254,6 +254,12 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
             ),
         );
     }
+    if core.is_crowded_by(hello.fingerprint) {
+        return refuse(
+            RefusalCode::TooManySessions,
+            "too many sessions of this key are on their way in (Limits::suspended_per_identity_max there); try again later".to_owned(),
+        );
+    }
     if core.config.duplicate_sessions == DuplicateSessions::Refuse
         && core
             .sessions_of(hello.fingerprint)
@@ -279,6 +285,7 @@ fn start(core: &Arc<ServerCore>, link: NewLink) {
     let (session, driver) = SessionCore::new(Side::Server, limits, link, upper, None);
     // The server itself holds the session open.
     session.add_handle();
+    core.note_arriving(&session);
     core.sessions.lock().insert(session_id, Arc::clone(&session));
     let span = tracing::info_span!("session", peer = %session.peer(), session = %session_id);
     tokio::spawn(driver.run().instrument(session.set_span(span)));

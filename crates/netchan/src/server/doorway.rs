@@ -1,17 +1,18 @@
 //! Connections that are not let in yet: how many there may be, and which go when there are too many (`PORT-2`).
 //!
-//! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many come, some are dropped by lot among
-//! all that are here, the newcomer included. An honest client is here for milliseconds and a stranger that holds on for seconds,
-//! so the lot mostly falls on strangers, whoever came first.
+//! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many are here, some are dropped by lot among
+//! all that have been for a while. An honest client is here for milliseconds, so no lot falls on it, whoever came first; if so many
+//! come at once that there is no room, the rest waits in the kernel's queue until somebody leaves or has been here for long enough.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::handshake::Places;
 use crate::limits::Limits;
@@ -24,6 +25,9 @@ type Source = IpAddr;
 /// How long a server is content with fewer connections, before it sees whether there are descriptors for more.
 const CONTENT_FOR: Duration = Duration::from_secs(10);
 
+/// Who is here for less is quick, and no lot falls on it: an honest handshake takes a round trip and some milliseconds.
+const QUICK: Duration = Duration::from_millis(250);
+
 /// When all places for handshakes are taken and none has come free for so long, some who hold one are sent away: a round trip
 /// and the work of a handshake are done by then.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
@@ -31,8 +35,8 @@ const STUCK_AFTER: Duration = Duration::from_millis(250);
 /// One in so many of them.
 const STUCK_SHARE: usize = 4;
 
-/// How often it looks whether that time is over.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// While there is no room, how often it looks whether the lot can fall on somebody by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Descriptors that it leaves free then: one for whoever comes, one for the reserve.
 const SPARE: usize = 2;
@@ -50,6 +54,9 @@ pub(super) struct Doorway {
     /// For handshakes whose gates are to be opened, and when one last came free.
     places: Arc<Semaphore>,
     freed: Mutex<Instant>,
+    /// Those that wait for one, and how many may before no more connections are taken.
+    waiting: AtomicUsize,
+    waiting_max: usize,
     /// Connections that are open, those included that are being sent away.
     open: Arc<Open>,
     inside: Mutex<Inside>,
@@ -84,6 +91,7 @@ struct Inside {
 struct Entry {
     id: u64,
     source: Option<Source>,
+    since: Instant,
     /// Its gate is open.
     at_work: bool,
     /// Dropped, it sends the connection away.
@@ -122,6 +130,8 @@ impl Doorway {
             connected: Arc::default(),
             places: Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS))),
             freed: Mutex::new(Instant::now()),
+            waiting: AtomicUsize::new(0),
+            waiting_max: (limits.handshakes_max / 2).max(1),
             open: Arc::default(),
             inside: Mutex::default(),
         })
@@ -130,31 +140,28 @@ impl Doorway {
     /// Someone comes. Whoever the lot falls on is sent away.
     pub(super) fn enter(self: &Arc<Self>, address: &str) -> HalfOpen {
         let source = source_of(address).filter(|source| !self.exempt.contains(source));
-        // What sessions have is not to be had by strangers.
-        let room = self.connections_max().saturating_sub(self.connected.load(Ordering::Relaxed));
-        let max = self.half_open_max.min(room).max(1);
         let (hold, dropped) = oneshot::channel();
-        let mut inside = self.inside.lock();
-        let id = inside.add(source, hold);
-        let here = source.map_or(0, |source| inside.per_source.get(&source).copied().unwrap_or(0));
-        let lot = if here > self.per_source_max {
-            inside.draw(source)
-        } else if is_drawn(inside.entries.len(), max, fraction()) {
-            inside.draw(None)
-        } else {
-            None
+        let now = Instant::now();
+        let mut away = Vec::new();
+        let id = {
+            let mut inside = self.inside.lock();
+            let id = inside.add(source, now, hold);
+            if let Some(source) = source {
+                let here = inside.per_source.get(&source).copied().unwrap_or(0);
+                inside.send_away(here.saturating_sub(self.per_source_max), Some(source), now, &mut away);
+            }
+            let early = is_drawn(inside.entries.len(), self.half_open_max(), fraction());
+            inside.send_away(usize::from(early), None, now, &mut away);
+            id
         };
-        let sent_away = lot.and_then(|lot| inside.remove(lot));
-        drop(inside);
-        if let Some(entry) = sent_away {
-            super::audit::crowded_out(entry.source);
-        }
+        say_farewell(away);
         self.open.count.fetch_add(1, Ordering::SeqCst);
         let open = Some(Counted(Arc::clone(&self.open)));
         HalfOpen { doorway: Arc::clone(self), id, dropped, open }
     }
 
-    /// Waits until those who were sent away have left, as far as there is no room for another.
+    /// Waits until there is room for one more: until somebody leaves, or the lot can fall on somebody; and until the handshakes of
+    /// those who are here go on. When a whole fleet comes at once, it waits in the kernel's queue.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -163,13 +170,35 @@ impl Doorway {
             let fewer = self.open.fewer.notified();
             let mut fewer = std::pin::pin!(fewer);
             fewer.as_mut().enable();
-            // One more may be here than stays: whoever the lot falls on is on the way out then.
-            if self.open.count.load(Ordering::SeqCst) <= self.connections_max() {
+            if self.has_room() {
                 return;
             }
-            // What it is content with is more after a while, and nobody need leave for that.
+            // Those who are here get older, and nobody says so.
             _ = tokio::time::timeout(LOOK_AGAIN, fewer).await;
         }
+    }
+
+    fn has_room(&self) -> bool {
+        if self.waiting.load(Ordering::SeqCst) >= self.waiting_max {
+            return false;
+        }
+        let max = self.half_open_max();
+        let mut away = Vec::new();
+        let fits = {
+            let mut inside = self.inside.lock();
+            let too_many = (inside.entries.len() + 1).saturating_sub(max);
+            inside.send_away(too_many, None, Instant::now(), &mut away);
+            inside.entries.len() < max
+        };
+        say_farewell(away);
+        // Those who were sent away have yet to leave.
+        fits && self.open.count.load(Ordering::SeqCst) < self.connections_max()
+    }
+
+    /// What sessions have is not to be had by strangers.
+    fn half_open_max(&self) -> usize {
+        let room = self.connections_max().saturating_sub(self.connected.load(Ordering::Relaxed));
+        self.half_open_max.min(room).max(1)
     }
 
     /// There are no descriptors for more than are here: for a while no more come than that, less some. Others of the process
@@ -179,11 +208,9 @@ impl Doorway {
         // Nobody but those that are half-open can be waited for.
         let at_least = self.connected.load(Ordering::Relaxed) + 1;
         *self.fewer.lock() = Some((open.saturating_sub(SPARE).max(at_least), Instant::now()));
-        let mut inside = self.inside.lock();
-        let away: Vec<_> =
-            (0..SPARE).filter_map(|_| inside.draw(None).and_then(|lot| inside.remove(lot))).collect();
-        drop(inside);
-        away.into_iter().for_each(|entry| super::audit::crowded_out(entry.source));
+        let mut away = Vec::new();
+        self.inside.lock().send_away(SPARE, None, Instant::now(), &mut away);
+        say_farewell(away);
     }
 
     /// All places are taken, and none has come free for a while: whoever holds one and goes no further, as an honest handshake
@@ -202,7 +229,7 @@ impl Doorway {
             .filter_map(|_| below(at_work.len()).and_then(|nth| inside.remove(at_work.swap_remove(nth))))
             .collect();
         drop(inside);
-        away.into_iter().for_each(|entry| super::audit::crowded_out(entry.source));
+        say_farewell(away);
     }
 
     fn connections_max(&self) -> usize {
@@ -238,10 +265,28 @@ impl Drop for Place {
     }
 }
 
+/// Counts one that waits for a place.
+struct Waiting<'a>(&'a Doorway);
+
+impl<'a> Waiting<'a> {
+    fn new(doorway: &'a Doorway) -> Self {
+        doorway.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(doorway)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.open.fewer.notify_waiters();
+    }
+}
+
 impl Places for AtGate {
     fn enter(&self) -> BoxFuture<'_, Hold> {
         Box::pin(async {
             let doorway = Arc::clone(&self.doorway);
+            let waiting = Waiting::new(&doorway);
             let permit = loop {
                 let place = Arc::clone(&doorway.places).acquire_owned();
                 match tokio::time::timeout(STUCK_AFTER, place).await {
@@ -250,6 +295,7 @@ impl Places for AtGate {
                     Err(_) => doorway.unstick(),
                 }
             };
+            drop(waiting);
             doorway.inside.lock().set_at_work(self.id, true);
             Box::new(Place { doorway, id: self.id, _permit: permit }) as Hold
         })
@@ -284,11 +330,11 @@ impl Drop for HalfOpen {
 }
 
 impl Inside {
-    fn add(&mut self, source: Option<Source>, hold: oneshot::Sender<()>) -> u64 {
+    fn add(&mut self, source: Option<Source>, since: Instant, hold: oneshot::Sender<()>) -> u64 {
         let id = self.entered;
         self.entered += 1;
         self.places.insert(id, self.entries.len());
-        self.entries.push(Entry { id, source, at_work: false, _hold: hold });
+        self.entries.push(Entry { id, source, since, at_work: false, _hold: hold });
         if let Some(source) = source {
             *self.per_source.entry(source).or_default() += 1;
         }
@@ -320,14 +366,26 @@ impl Inside {
         Some(entry)
     }
 
-    /// One of them, or of those of one source, each as likely as the others.
-    fn draw(&self, source: Option<Source>) -> Option<u64> {
-        let Some(source) = source else {
-            return self.entries.get(below(self.entries.len())?).map(|entry| entry.id);
+    /// Sends so many away, of all or of one source, each as likely as the others that have been here for a while; fewer if there are
+    /// no more of those.
+    fn send_away(&mut self, count: usize, source: Option<Source>, now: Instant, away: &mut Vec<Entry>) {
+        if count == 0 {
+            return;
+        }
+        let stays_on = |entry: &&Entry| {
+            now.saturating_duration_since(entry.since) >= QUICK
+                && (source.is_none() || entry.source == source)
         };
-        let nth = below(self.per_source.get(&source).copied().unwrap_or(0))?;
-        self.entries.iter().filter(|entry| entry.source == Some(source)).nth(nth).map(|entry| entry.id)
+        let mut candidates: Vec<_> = self.entries.iter().filter(stays_on).map(|entry| entry.id).collect();
+        for _ in 0..count {
+            let Some(nth) = below(candidates.len()) else { break };
+            away.extend(self.remove(candidates.swap_remove(nth)));
+        }
     }
+}
+
+fn say_farewell(away: Vec<Entry>) {
+    away.into_iter().for_each(|entry| super::audit::crowded_out(entry.source));
 }
 
 /// Never up to half of what there may be, always beyond all of it, ever more often between; and never among one alone.
@@ -382,48 +440,64 @@ mod tests {
         visitor.dropped.try_recv() != Err(oneshot::error::TryRecvError::Empty)
     }
 
-    #[test]
-    fn no_more_are_here_than_may_be_and_the_quick_are_rarely_drawn() {
+    fn stay(visitors: &mut [HalfOpen]) -> usize {
+        visitors.iter_mut().filter_map(|visitor| (!is_away(visitor)).then_some(())).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_here_than_may_be_and_the_quick_are_never_drawn() {
         let doorway = doorway(100, 1_000);
-        let mut strangers = Vec::new();
-        let mut unlucky = 0;
+        let mut strangers: Vec<HalfOpen> = Vec::new();
         for n in 0..2_000 {
+            strangers.retain_mut(|stranger| !is_away(stranger));
+            doorway.room().await;
             strangers.push(doorway.enter(&format!("10.0.{}.{}:1", n / 256, n % 256)));
-            assert!(doorway.inside.lock().entries.len() <= 100);
-            // An honest client comes, and is let in before anybody else comes.
+            // An honest client comes, and is let in while others come.
+            doorway.room().await;
             let mut honest = doorway.enter("192.0.2.1:1");
-            unlucky += usize::from(is_away(&mut honest));
+            tokio::time::advance(Duration::from_millis(10)).await;
+            assert!(!is_away(&mut honest), "a quick one was sent away");
             drop(honest.let_in());
+            assert!(doorway.inside.lock().entries.len() <= 100);
         }
-        assert!(unlucky < 60, "{unlucky} of 2,000: one in a hundred is to be expected");
         drop(strangers);
         let inside = doorway.inside.lock();
         assert!(inside.entries.is_empty() && inside.places.is_empty() && inside.per_source.is_empty());
     }
 
-    #[test]
-    fn one_source_has_its_own_bound_and_some_have_none() {
+    #[tokio::test(start_paused = true)]
+    async fn one_source_has_its_own_bound_and_some_have_none() {
         let doorway = doorway(1_000, 10);
         let mut crowd: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[2001:db8::{n:x}]:7"))).collect();
         let mut other = doorway.enter("[2001:db8:1::1]:7");
         let mut exempt: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[::ffff:10.9.9.9]:{n}"))).collect();
         let mut local: Vec<_> = (0..50).map(|_| doorway.enter("unix")).collect();
-        let here = |visitors: &mut [HalfOpen]| {
-            visitors.iter_mut().filter_map(|v| (!is_away(v)).then_some(())).count()
-        };
-        assert_eq!(here(&mut crowd), 10);
+        assert_eq!(stay(&mut crowd), 50, "all are quick so far");
+        tokio::time::advance(QUICK).await;
+        let mut late =
+            [doorway.enter("[2001:db8::ffff]:7"), doorway.enter("10.9.9.9:1"), doorway.enter("unix")];
+        assert_eq!((stay(&mut crowd), stay(&mut late)), (9, 3));
         assert!(!is_away(&mut other));
-        assert_eq!((here(&mut exempt), here(&mut local)), (50, 50));
+        assert_eq!((stay(&mut exempt), stay(&mut local)), (50, 50));
     }
 
-    #[test]
-    fn sessions_leave_no_room_to_strangers() {
+    #[tokio::test(start_paused = true)]
+    async fn sessions_leave_no_room_to_strangers() {
         let doorway = Doorway::new(&Limits { connections_max: Some(8), ..Limits::default() });
         let inside: Vec<_> = (0..7).map(|_| doorway.enter("unix").let_in()).collect();
-        let visitors: Vec<_> = (0..20).map(|_| doorway.enter("unix")).collect();
-        assert_eq!(doorway.inside.lock().entries.len(), 1);
+        let mut visitors: Vec<HalfOpen> = Vec::new();
+        for _ in 0..20 {
+            visitors.retain_mut(|visitor| !is_away(visitor));
+            // The one that is here leaves when its time is over, or the lot falls on it.
+            tokio::select! {
+                () = doorway.room() => visitors.push(doorway.enter("unix")),
+                () = tokio::time::sleep(QUICK * 2) => {}
+            }
+            assert!(doorway.open.count.load(Ordering::SeqCst) <= 8);
+        }
         drop((inside, visitors));
         assert_eq!(doorway.connected.load(Ordering::Relaxed), 0);
+        assert_eq!(doorway.open.count.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -432,11 +506,13 @@ mod tests {
         let sessions: Vec<_> = (0..5).map(|_| doorway.enter("unix").let_in()).collect();
         doorway.be_content();
         doorway.room().await;
-        // Others come, find no room, and leave; and after a while there is as much as ever.
-        let strangers: Vec<_> = (0..3).map(|_| doorway.enter("unix")).collect();
-        assert_eq!(doorway.inside.lock().entries.len(), 1);
+        // One more, as long as there may be none, and after a while as many as ever.
+        let stranger = doorway.enter("unix");
+        assert!(!doorway.has_room());
         assert_eq!(doorway.connections_max(), 6);
-        drop((sessions, strangers));
+        tokio::time::advance(CONTENT_FOR).await;
+        assert!(doorway.has_room() && doorway.connections_max() > 6);
+        drop((sessions, stranger));
     }
 
     #[test]

@@ -201,6 +201,7 @@ impl Upper for ServerCore {
     }
 
     fn confirmed(&self, core: &Arc<SessionCore>) {
+        self.note_arrived(core);
         self.settle_duplicates(core);
         self.announce_all(core);
     }
@@ -257,6 +258,9 @@ impl Upper for ServerCore {
     }
 
     fn forgotten(&self, core: &Arc<SessionCore>) {
+        if !core.is_greeted() {
+            self.note_arrived(core);
+        }
         // First what its client is told when it comes back, so that it never finds nothing.
         self.note_farewell(core);
         if let Some(session_id) = core.peer().session_id() {

@@ -1,5 +1,6 @@
 //! A policy's file, looked at again and again, and decisions that change with time.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -97,7 +98,7 @@ pub(super) async fn run(core: Weak<ServerCore>, mut watched: Option<Watched>) {
     let mut checked_at = SystemTime::now();
     while tokio::time::timeout(LOOK_EVERY, closing.wait_for(|closing| *closing)).await.is_err() {
         let Some(core) = core.upgrade() else { return };
-        // A small file, read seldom: not worth another thread, but the worker is told that this may take a moment.
+        // A small file, read seldom: not worth another thread.
         if let Some(watched) = &mut watched
             && watched.is_due()
         {
@@ -117,7 +118,11 @@ pub(super) async fn run(core: Weak<ServerCore>, mut watched: Option<Watched>) {
         let is_due = |at: SystemTime| at <= now;
         // A clock that steps back makes no decision change.
         if core.authority.next_change(checked_at).is_some_and(is_due) {
-            core.enforce_changes_of_time();
+            // A policy of the program's own that panics must not end the watch.
+            let enforced = std::panic::catch_unwind(AssertUnwindSafe(|| core.enforce_changes_of_time()));
+            if enforced.is_err() {
+                tracing::error!("the policy panicked; what it allows no more may still be there");
+            }
         }
         checked_at = now;
     }

@@ -24,6 +24,8 @@ const UNKNOWN: &str = "there is no such session here";
 pub(super) struct Suspended {
     by_owner: HashMap<Fingerprint, HashSet<SessionId>>,
     total: usize,
+    /// Sessions that their clients have not confirmed yet, by key.
+    arriving: HashMap<Fingerprint, usize>,
     /// What clients are told who come back for a session that is over, oldest first.
     over: VecDeque<Over>,
 }
@@ -91,6 +93,31 @@ impl Suspended {
 }
 
 impl ServerCore {
+    /// Whether so many sessions of one key are on their way in that no more may come: none of them counts anywhere else.
+    pub(super) fn is_crowded_by(&self, key: Fingerprint) -> bool {
+        let arriving = self.suspended.lock().arriving.get(&key).copied().unwrap_or(0);
+        arriving >= self.config.limits.suspended_per_identity_max.max(1)
+    }
+
+    /// A session begins, which its client has not confirmed.
+    pub(super) fn note_arriving(&self, core: &SessionCore) {
+        if let Some(key) = core.peer().fingerprint() {
+            *self.suspended.lock().arriving.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Its client has confirmed it, or never will.
+    pub(super) fn note_arrived(&self, core: &SessionCore) {
+        let Some(key) = core.peer().fingerprint() else { return };
+        let mut suspended = self.suspended.lock();
+        if let Some(count) = suspended.arriving.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                suspended.arriving.remove(&key);
+            }
+        }
+    }
+
     /// Whether a session may wait without a link.
     pub(super) fn note_suspended(&self, core: &Arc<SessionCore>) -> Result<(), SessionEnd> {
         let peer = core.peer();
