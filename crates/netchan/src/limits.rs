@@ -32,8 +32,9 @@ pub struct Limits {
     /// it is full nobody is let in.
     pub gates_max: usize,
     /// Connections that have not come to the end of their handshake. Default 1,024: some 8 KiB each. From half of this on, each new
-    /// one makes it more likely that one of them is dropped, drawn by lot among those that have been here for a quarter of a second:
-    /// who is quick, as every honest client is, is not among them. While all are quick, others wait in the kernel's queue.
+    /// one makes it more likely that one of them is dropped, drawn by lot among those that have been here for a quarter of a second (less where
+    /// fewer may be here) and have not said what they want, as every honest client does at once. While there are none, others wait in
+    /// the kernel's queue.
     pub half_open_max: usize,
     /// The same for one IP address (IPv6: one /64). Default 256: a fleet behind one address that starts at once fits.
     pub half_open_per_address_max: usize,
@@ -41,9 +42,9 @@ pub struct Limits {
     /// own load tests. Default: none.
     pub half_open_exempt: Vec<IpAddr>,
     /// Handshakes under way whose gate has been opened. Default 256: each takes some hundred microseconds of one core and some 30
-    /// KiB; others wait, within their own deadline.
+    /// KiB; others wait, within their own deadline. Never more than half of those that may be half-open.
     pub handshakes_max: usize,
-    /// Connections a server takes from the system in a second, on average. Default 4,000, more than two cores can bring through a
+    /// Connections a server takes from the system in a second, on average. Default 2,000, as many as two cores can bring through a
     /// handshake: each costs some ten microseconds even if it is a stranger's, and beyond this they wait in the kernel's queue and
     /// leave the processor to the sessions.
     pub accepts_per_second: u32,
@@ -93,7 +94,7 @@ impl Default for Limits {
             half_open_per_address_max: 256,
             half_open_exempt: Vec::new(),
             handshakes_max: 256,
-            accepts_per_second: 4_000,
+            accepts_per_second: 2_000,
             connections_max: None,
             sessions_max: 16_384,
             suspended_per_identity_max: 1_024,

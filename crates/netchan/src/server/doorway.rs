@@ -1,8 +1,9 @@
 //! Connections that are not let in yet: how many there may be, and which go when there are too many (`PORT-2`).
 //!
-//! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many are here, some are dropped by lot among
-//! all that have been for a while. An honest client is here for milliseconds, so no lot falls on it, whoever came first; if so many
-//! come at once that there is no room, the rest waits in the kernel's queue until somebody leaves or has been here for long enough.
+//! A stranger costs an entry here, a task and a few kilobytes until its deadline. When many are here, some are dropped by lot among all
+//! that have been for a while and not said what they want. An honest client says so at once, so no lot falls on it, whoever came
+//! first; if so many come that there is no room, the rest waits in the kernel's queue until somebody leaves or has been here for long
+//! enough.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -25,8 +26,9 @@ type Source = IpAddr;
 /// How long a server is content with fewer connections, before it sees whether there are descriptors for more.
 const CONTENT_FOR: Duration = Duration::from_secs(10);
 
-/// Who is here for less is quick, and no lot falls on it: an honest handshake takes a round trip and some milliseconds.
-const QUICK: Duration = Duration::from_millis(250);
+/// Who is here for less is quick, and no lot falls on it: an honest client says all of its first flight when it is connected, and
+/// that takes half a round trip.
+const QUICK_MAX: Duration = Duration::from_millis(250);
 
 /// When all places for handshakes are taken and none has come free for so long, some who hold one are sent away: a round trip
 /// and the work of a handshake are done by then.
@@ -54,6 +56,8 @@ pub(super) struct Doorway {
     /// For handshakes whose gates are to be opened, and when one last came free.
     places: Arc<Semaphore>,
     freed: Mutex<Instant>,
+    /// No lot falls on whoever has been here for less.
+    quick: Duration,
     /// Those that wait for one, and how many may before no more connections are taken.
     waiting: AtomicUsize,
     waiting_max: usize,
@@ -92,6 +96,8 @@ struct Entry {
     id: u64,
     source: Option<Source>,
     since: Instant,
+    /// It has sent a whole first flight, as whoever has something to say does at once.
+    spoke: bool,
     /// Its gate is open.
     at_work: bool,
     /// Dropped, it sends the connection away.
@@ -121,17 +127,26 @@ impl Drop for Connected {
 
 impl Doorway {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        let half_open_max = limits.half_open_max.max(1);
+        let connections_max = limits.connections();
+        let here_max = half_open_max.min(connections_max);
+        // At most half of those who are here are past their gates, and a quarter wait there: the rest is for who comes.
+        let places = limits.handshakes_max.min(here_max / 2).clamp(1, Semaphore::MAX_PERMITS);
+        // Where few may be here, or many come, they must be quicker.
+        let turn =
+            Duration::from_secs(1).mul_f64(here_max as f64 / f64::from(limits.accepts_per_second.max(1)));
         Arc::new(Self {
-            half_open_max: limits.half_open_max.max(1),
+            half_open_max,
             per_source_max: limits.half_open_per_address_max.max(1),
             exempt: limits.half_open_exempt.iter().copied().map(network).collect(),
-            connections_max: limits.connections(),
+            connections_max,
             fewer: Mutex::default(),
             connected: Arc::default(),
-            places: Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(places)),
             freed: Mutex::new(Instant::now()),
             waiting: AtomicUsize::new(0),
-            waiting_max: (limits.handshakes_max / 2).max(1),
+            waiting_max: (places / 2).max(1),
+            quick: QUICK_MAX.min(turn),
             open: Arc::default(),
             inside: Mutex::default(),
         })
@@ -148,10 +163,15 @@ impl Doorway {
             let id = inside.add(source, now, hold);
             if let Some(source) = source {
                 let here = inside.per_source.get(&source).copied().unwrap_or(0);
-                inside.send_away(here.saturating_sub(self.per_source_max), Some(source), now, &mut away);
+                inside.send_away(
+                    here.saturating_sub(self.per_source_max),
+                    Some(source),
+                    self.quick,
+                    &mut away,
+                );
             }
             let early = is_drawn(inside.entries.len(), self.half_open_max(), fraction());
-            inside.send_away(usize::from(early), None, now, &mut away);
+            inside.send_away(usize::from(early), None, self.quick, &mut away);
             id
         };
         say_farewell(away);
@@ -187,7 +207,7 @@ impl Doorway {
         let fits = {
             let mut inside = self.inside.lock();
             let too_many = (inside.entries.len() + 1).saturating_sub(max);
-            inside.send_away(too_many, None, Instant::now(), &mut away);
+            inside.send_away(too_many, None, self.quick, &mut away);
             inside.entries.len() < max
         };
         say_farewell(away);
@@ -209,7 +229,7 @@ impl Doorway {
         let at_least = self.connected.load(Ordering::Relaxed) + 1;
         *self.fewer.lock() = Some((open.saturating_sub(SPARE).max(at_least), Instant::now()));
         let mut away = Vec::new();
-        self.inside.lock().send_away(SPARE, None, Instant::now(), &mut away);
+        self.inside.lock().send_away(SPARE, None, self.quick, &mut away);
         say_farewell(away);
     }
 
@@ -286,6 +306,7 @@ impl Places for AtGate {
     fn enter(&self) -> BoxFuture<'_, Hold> {
         Box::pin(async {
             let doorway = Arc::clone(&self.doorway);
+            doorway.inside.lock().set_spoke(self.id);
             let waiting = Waiting::new(&doorway);
             let permit = loop {
                 let place = Arc::clone(&doorway.places).acquire_owned();
@@ -334,11 +355,19 @@ impl Inside {
         let id = self.entered;
         self.entered += 1;
         self.places.insert(id, self.entries.len());
-        self.entries.push(Entry { id, source, since, at_work: false, _hold: hold });
+        self.entries.push(Entry { id, source, since, spoke: false, at_work: false, _hold: hold });
         if let Some(source) = source {
             *self.per_source.entry(source).or_default() += 1;
         }
         id
+    }
+
+    fn set_spoke(&mut self, id: u64) {
+        if let Some(place) = self.places.get(&id)
+            && let Some(entry) = self.entries.get_mut(*place)
+        {
+            entry.spoke = true;
+        }
     }
 
     fn set_at_work(&mut self, id: u64, at_work: bool) {
@@ -366,15 +395,16 @@ impl Inside {
         Some(entry)
     }
 
-    /// Sends so many away, of all or of one source, each as likely as the others that have been here for a while; fewer if there are
-    /// no more of those.
-    fn send_away(&mut self, count: usize, source: Option<Source>, now: Instant, away: &mut Vec<Entry>) {
+    /// Sends so many away, of all or of one source, each as likely as the others that have been here for longer than `quick` and not
+    /// said what they want; fewer if there are no more of those.
+    fn send_away(&mut self, count: usize, source: Option<Source>, quick: Duration, away: &mut Vec<Entry>) {
         if count == 0 {
             return;
         }
+        let now = Instant::now();
         let stays_on = |entry: &&Entry| {
-            now.saturating_duration_since(entry.since) >= QUICK
-                && (source.is_none() || entry.source == source)
+            let is_slow = !entry.spoke && now.saturating_duration_since(entry.since) >= quick;
+            is_slow && (source.is_none() || entry.source == source)
         };
         let mut candidates: Vec<_> = self.entries.iter().filter(stays_on).map(|entry| entry.id).collect();
         for _ in 0..count {
@@ -473,7 +503,7 @@ mod tests {
         let mut exempt: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[::ffff:10.9.9.9]:{n}"))).collect();
         let mut local: Vec<_> = (0..50).map(|_| doorway.enter("unix")).collect();
         assert_eq!(stay(&mut crowd), 50, "all are quick so far");
-        tokio::time::advance(QUICK).await;
+        tokio::time::advance(QUICK_MAX).await;
         let mut late =
             [doorway.enter("[2001:db8::ffff]:7"), doorway.enter("10.9.9.9:1"), doorway.enter("unix")];
         assert_eq!((stay(&mut crowd), stay(&mut late)), (9, 3));
@@ -491,7 +521,7 @@ mod tests {
             // The one that is here leaves when its time is over, or the lot falls on it.
             tokio::select! {
                 () = doorway.room() => visitors.push(doorway.enter("unix")),
-                () = tokio::time::sleep(QUICK * 2) => {}
+                () = tokio::time::sleep(QUICK_MAX * 2) => {}
             }
             assert!(doorway.open.count.load(Ordering::SeqCst) <= 8);
         }
