@@ -155,7 +155,7 @@ impl Limits {
     /// Connections that a server of this process may have at once: [`connections_max`](Self::connections_max), as far as file
     /// descriptors go (the soft limit, `ulimit -n`).
     #[must_use]
-    pub fn connections(&self) -> usize {
+    pub fn effective_connections_max(&self) -> usize {
         let descriptors = descriptors_max();
         let room = descriptors - (descriptors / 4).min(DESCRIPTORS_RESERVE_MAX);
         // Asked for or not: beyond the descriptors there are none.
@@ -167,10 +167,10 @@ impl Limits {
     }
 
     /// Sessions that a server of this process may have at once: [`sessions_max`](Self::sessions_max), and fewer than
-    /// [`connections`](Self::connections) by an eighth, so that there is room for one that is told of it.
+    /// [`effective_connections_max`](Self::effective_connections_max) by an eighth, so that there is room for one that is told of it.
     #[must_use]
-    pub fn sessions(&self) -> usize {
-        let connections = self.connections();
+    pub fn effective_sessions_max(&self) -> usize {
+        let connections = self.effective_connections_max();
         self.sessions_max.min(connections - (connections / 8).max(1))
     }
 }

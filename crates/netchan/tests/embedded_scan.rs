@@ -1,7 +1,7 @@
 //! The programs of the examples that carry keys hold none of their bytes in a row, with all of the library linked in.
 
 mod common;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the scan of builds uses more of it")]
 #[path = "../../netchan-embed/tests/scan/mod.rs"]
 mod scan;
 

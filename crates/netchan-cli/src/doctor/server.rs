@@ -98,8 +98,8 @@ fn clock(identity: &Path, clock: &str) -> Check {
 /// A server may be run with other limits than this shell's.
 fn descriptors() -> Check {
     let limits = Limits::default();
-    let [connections, sessions] =
-        [limits.connections(), limits.sessions()].map(|count| grouped(count as u64));
+    let [connections, sessions] = [limits.effective_connections_max(), limits.effective_sessions_max()]
+        .map(|count| grouped(count as u64));
     let room = format!("by default {connections} connections and {sessions} sessions");
     let Some((soft, hard)) = descriptor_limits() else { return Check::ok("descriptors", room) };
     let check = Check::ok(
@@ -107,7 +107,7 @@ fn descriptors() -> Check {
         format!("{} for a process of this shell: {room}", soft.map_or("without limit".to_owned(), grouped)),
     );
     match soft {
-        Some(_) if limits.sessions() < limits.sessions_max => {
+        Some(_) if limits.effective_sessions_max() < limits.sessions_max => {
             let hard = hard.map_or("any number".to_owned(), grouped);
             check.advise(format!(
                 "for more: ulimit -n, up to {hard} here, or LimitNOFILE= of the service that runs the server"

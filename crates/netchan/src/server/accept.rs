@@ -83,8 +83,8 @@ fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// A file descriptor kept for the moment when there are no others (`PORT-5`): with it a connection that waits in the kernel's queue can be
-/// taken and closed, so that its client hears at once that there is no room.
+/// A file descriptor kept for the moment when there are no others (`PORT-5`): with it a connection that waits in the kernel's queue
+/// can be taken and closed, so that its client hears at once that there is no room.
 struct Reserve(Option<std::fs::File>);
 
 impl Reserve {
@@ -245,13 +245,13 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
             }
         };
     }
-    let sessions_max = core.config.limits.sessions();
+    let limits = &core.config.limits;
+    let sessions_max = limits.effective_sessions_max();
     if core.sessions.lock().len() >= sessions_max {
+        let limit = if sessions_max < limits.sessions_max { "connections_max" } else { "sessions_max" };
         return refuse(
             RefusalCode::TooManySessions,
-            format!(
-                "the server has its {sessions_max} sessions (Limits::sessions_max there); try again later"
-            ),
+            format!("the server has its {sessions_max} sessions (Limits::{limit} there); try again later"),
         );
     }
     if core.is_crowded_by(hello.fingerprint) {

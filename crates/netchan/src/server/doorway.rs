@@ -5,6 +5,10 @@
 //! first; if so many come that there is no room, the rest waits in the kernel's queue until somebody leaves or has been here for long
 //! enough.
 
+mod gate;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,13 +16,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::handshake::Places;
+pub(super) use self::gate::AtGate;
 use crate::limits::Limits;
-use crate::session::Hold;
-use crate::transport::BoxFuture;
 
 /// Whose connections are counted together (`PORT-3`): an IPv4 address, or an IPv6 network of 64 bits, all of which one machine may have.
 type Source = IpAddr;
@@ -29,13 +31,6 @@ const CONTENT_FOR: Duration = Duration::from_secs(10);
 /// Who is here for less is quick, and no lot falls on it: an honest client says all of its first flight when it is connected, and
 /// that takes half a round trip.
 const QUICK_MAX: Duration = Duration::from_millis(250);
-
-/// When all places for handshakes are taken and none has come free for so long, some who hold one are sent away: a round trip
-/// and the work of a handshake are done by then.
-const STUCK_AFTER: Duration = Duration::from_millis(250);
-
-/// One in so many of them.
-const STUCK_SHARE: usize = 4;
 
 /// While there is no room, how often it looks whether the lot can fall on somebody by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -128,7 +123,7 @@ impl Drop for Connected {
 impl Doorway {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let half_open_max = limits.half_open_max.max(1);
-        let connections_max = limits.connections();
+        let connections_max = limits.effective_connections_max();
         let here_max = half_open_max.min(connections_max);
         // At most half of those who are here are past their gates, and a quarter wait there: the rest is for who comes.
         let places = limits.handshakes_max.min(here_max / 2).clamp(1, Semaphore::MAX_PERMITS);
@@ -233,25 +228,6 @@ impl Doorway {
         say_farewell(away);
     }
 
-    /// All places are taken, and none has come free for a while: whoever holds one and goes no further, as an honest handshake
-    /// does, is likely to be among those the lot falls on.
-    fn unstick(&self) {
-        let mut freed = self.freed.lock();
-        if freed.elapsed() < STUCK_AFTER {
-            return;
-        }
-        *freed = Instant::now();
-        drop(freed);
-        let mut inside = self.inside.lock();
-        let mut at_work: Vec<_> =
-            inside.entries.iter().filter(|entry| entry.at_work).map(|entry| entry.id).collect();
-        let away: Vec<_> = (0..at_work.len().div_ceil(STUCK_SHARE))
-            .filter_map(|_| below(at_work.len()).and_then(|nth| inside.remove(at_work.swap_remove(nth))))
-            .collect();
-        drop(inside);
-        say_farewell(away);
-    }
-
     fn connections_max(&self) -> usize {
         let mut fewer = self.fewer.lock();
         match *fewer {
@@ -262,64 +238,6 @@ impl Doorway {
             Some((open, _)) => open.min(self.connections_max),
             None => self.connections_max,
         }
-    }
-}
-
-/// Waits for a place among those whose gates are open (`PORT-4`).
-pub(super) struct AtGate {
-    doorway: Arc<Doorway>,
-    id: u64,
-}
-
-/// A place.
-struct Place {
-    doorway: Arc<Doorway>,
-    id: u64,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        *self.doorway.freed.lock() = Instant::now();
-        self.doorway.inside.lock().set_at_work(self.id, false);
-    }
-}
-
-/// Counts one that waits for a place.
-struct Waiting<'a>(&'a Doorway);
-
-impl<'a> Waiting<'a> {
-    fn new(doorway: &'a Doorway) -> Self {
-        doorway.waiting.fetch_add(1, Ordering::SeqCst);
-        Self(doorway)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.0.open.fewer.notify_waiters();
-    }
-}
-
-impl Places for AtGate {
-    fn enter(&self) -> BoxFuture<'_, Hold> {
-        Box::pin(async {
-            let doorway = Arc::clone(&self.doorway);
-            doorway.inside.lock().set_spoke(self.id);
-            let waiting = Waiting::new(&doorway);
-            let permit = loop {
-                let place = Arc::clone(&doorway.places).acquire_owned();
-                match tokio::time::timeout(STUCK_AFTER, place).await {
-                    // Nobody closes it.
-                    Ok(permit) => break permit.ok(),
-                    Err(_) => doorway.unstick(),
-                }
-            };
-            drop(waiting);
-            doorway.inside.lock().set_at_work(self.id, true);
-            Box::new(Place { doorway, id: self.id, _permit: permit }) as Hold
-        })
     }
 }
 
@@ -450,107 +368,5 @@ fn network(address: IpAddr) -> Source {
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
         address => address,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn doorway(half_open_max: usize, per_address: usize) -> Arc<Doorway> {
-        Doorway::new(&Limits {
-            half_open_max,
-            half_open_per_address_max: per_address,
-            half_open_exempt: vec!["10.9.9.9".parse().unwrap()],
-            ..Limits::default()
-        })
-    }
-
-    fn is_away(visitor: &mut HalfOpen) -> bool {
-        visitor.dropped.try_recv() != Err(oneshot::error::TryRecvError::Empty)
-    }
-
-    fn stay(visitors: &mut [HalfOpen]) -> usize {
-        visitors.iter_mut().filter_map(|visitor| (!is_away(visitor)).then_some(())).count()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_more_are_here_than_may_be_and_the_quick_are_never_drawn() {
-        let doorway = doorway(100, 1_000);
-        let mut strangers: Vec<HalfOpen> = Vec::new();
-        for n in 0..2_000 {
-            strangers.retain_mut(|stranger| !is_away(stranger));
-            doorway.room().await;
-            strangers.push(doorway.enter(&format!("10.0.{}.{}:1", n / 256, n % 256)));
-            // An honest client comes, and is let in while others come.
-            doorway.room().await;
-            let mut honest = doorway.enter("192.0.2.1:1");
-            tokio::time::advance(Duration::from_millis(10)).await;
-            assert!(!is_away(&mut honest), "a quick one was sent away");
-            drop(honest.let_in());
-            assert!(doorway.inside.lock().entries.len() <= 100);
-        }
-        drop(strangers);
-        let inside = doorway.inside.lock();
-        assert!(inside.entries.is_empty() && inside.places.is_empty() && inside.per_source.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_source_has_its_own_bound_and_some_have_none() {
-        let doorway = doorway(1_000, 10);
-        let mut crowd: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[2001:db8::{n:x}]:7"))).collect();
-        let mut other = doorway.enter("[2001:db8:1::1]:7");
-        let mut exempt: Vec<_> = (0..50).map(|n| doorway.enter(&format!("[::ffff:10.9.9.9]:{n}"))).collect();
-        let mut local: Vec<_> = (0..50).map(|_| doorway.enter("unix")).collect();
-        assert_eq!(stay(&mut crowd), 50, "all are quick so far");
-        tokio::time::advance(QUICK_MAX).await;
-        let mut late =
-            [doorway.enter("[2001:db8::ffff]:7"), doorway.enter("10.9.9.9:1"), doorway.enter("unix")];
-        assert_eq!((stay(&mut crowd), stay(&mut late)), (9, 3));
-        assert!(!is_away(&mut other));
-        assert_eq!((stay(&mut exempt), stay(&mut local)), (50, 50));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn sessions_leave_no_room_to_strangers() {
-        let doorway = Doorway::new(&Limits { connections_max: Some(8), ..Limits::default() });
-        let inside: Vec<_> = (0..7).map(|_| doorway.enter("unix").let_in()).collect();
-        let mut visitors: Vec<HalfOpen> = Vec::new();
-        for _ in 0..20 {
-            visitors.retain_mut(|visitor| !is_away(visitor));
-            // The one that is here leaves when its time is over, or the lot falls on it.
-            tokio::select! {
-                () = doorway.room() => visitors.push(doorway.enter("unix")),
-                () = tokio::time::sleep(QUICK_MAX * 2) => {}
-            }
-            assert!(doorway.open.count.load(Ordering::SeqCst) <= 8);
-        }
-        drop((inside, visitors));
-        assert_eq!(doorway.connected.load(Ordering::Relaxed), 0);
-        assert_eq!(doorway.open.count.load(Ordering::SeqCst), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn with_sessions_alone_there_is_nobody_to_wait_for() {
-        let doorway = doorway(100, 100);
-        let sessions: Vec<_> = (0..5).map(|_| doorway.enter("unix").let_in()).collect();
-        doorway.be_content();
-        doorway.room().await;
-        // One more, as long as there may be none, and after a while as many as ever.
-        let stranger = doorway.enter("unix");
-        assert!(!doorway.has_room());
-        assert_eq!(doorway.connections_max(), 6);
-        tokio::time::advance(CONTENT_FOR).await;
-        assert!(doorway.has_room() && doorway.connections_max() > 6);
-        drop((sessions, stranger));
-    }
-
-    #[test]
-    fn lots_are_drawn_ever_more_often() {
-        assert!(!is_drawn(50, 100, 0.0));
-        assert!(is_drawn(51, 100, 0.019) && !is_drawn(51, 100, 0.021));
-        assert!(is_drawn(75, 100, 0.48) && !is_drawn(75, 100, 0.5));
-        assert!(is_drawn(100, 100, 0.97) && is_drawn(101, 100, 1.0 - f64::EPSILON));
-        assert!(is_drawn(2, 1, 0.99) && !is_drawn(1, 1, 0.0), "nobody is drawn who is alone");
     }
 }

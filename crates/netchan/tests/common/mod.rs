@@ -5,9 +5,11 @@ pub mod audit;
 pub mod example;
 pub mod hosts;
 pub mod killed;
+pub mod policies;
 #[cfg(unix)]
 pub mod process;
 pub mod proxy;
+pub mod site;
 
 use std::pin::pin;
 use std::sync::Arc;
