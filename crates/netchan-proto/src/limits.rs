@@ -99,3 +99,35 @@ pub const ASSIGNED_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
 /// Waiting `recv`s of one receiver: each may cost a place in the line, so a peer that asks forever is stopped at a few
 /// megabytes. A shell with more waiters lets them wait on its side.
 pub const DEMAND_UNITS_MAX: u64 = 65_536;
+
+/// Values that may be sent ahead to one receiver: as many as small ones it takes in some tenths of a millisecond.
+pub const AHEAD_ITEMS_MAX: u64 = 1_024;
+
+/// A value that a receiver has had for so long, while others wait and nothing is left, is asked back: a program takes what it
+/// waits for at once, unless it is stuck.
+pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;
+
+/// A peer that has not answered a call back or a recall for so long, or not used the credit it kept, while others wait: long
+/// for a peer that is there, short beside the time after which one that is not is found out.
+pub const STALLED_AFTER_MILLIS: u64 = 4_000;
+
+/// Bytes of the values in one queue by default, as in the log of a broadcast; then senders wait. One value more may come from
+/// each sender that holds credit.
+pub const QUEUE_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
+
+/// How long a value rests that was refused once; doubled with each attempt, so that one that nobody can do does not keep a
+/// fleet busy.
+pub const RETRY_DELAY_MILLIS_MIN: u64 = 50;
+
+/// The longest such rest: a fault of some minutes is over soon after its cause is.
+pub const RETRY_DELAY_MILLIS_MAX: u64 = 30_000;
+
+/// In how many attempts a value must be acknowledged unless the channel says otherwise: with the rests between them, some
+/// three minutes of trying.
+pub const ATTEMPTS_MAX_DEFAULT: u32 = 16;
+
+/// The longest time for which a value can be put off, or kept, at once: a week. It is memory that nobody pays credit for.
+pub const DELAY_MILLIS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// Receivers that one key may have on one hosted channel: each costs a place in its lists.
+pub const SUBSCRIPTIONS_PER_KEY_MAX: usize = 1_024;

@@ -50,6 +50,12 @@ pub enum Mutant {
     LostRedelivery,
     /// A result is committed although its delivery is another's.
     ResultWithoutAck,
+    /// A receiver that has been called back is called back once more.
+    CalledBackTwice,
+    /// Of what a receiver gives back some is gone.
+    LostOnTheWayBack,
+    /// What was certainly not taken is flagged as redelivered.
+    FlaggedThoughNotTaken,
 }
 
 impl Mutant {

@@ -25,7 +25,7 @@ struct World {
 impl World {
     fn new(prefetch: u64) -> Self {
         let shape = Shape {
-            kind: WindowKind::Demand { prefetch },
+            kind: WindowKind::Demand { prefetch, ahead: 0 },
             window_bytes: 30_000,
             message_bytes_max: 256 * 1_024,
         };

@@ -62,6 +62,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("window", Frame::Window(window)),
         ("want", Frame::Want { id, limit: 16_384 }),
         ("poll", Frame::Poll { id }),
+        ("call-back", Frame::CallBack { id, generation: 2 }),
+        ("closing", Frame::Closing { id, code: 300, reason: "stop".to_owned() }),
         ("recall", recall(false)),
         ("recall-rewind", recall(true)),
         ("yield", Frame::Yield(Yield { id, generation: 2, limit: 128, committed: 127 })),

@@ -115,7 +115,7 @@ impl End {
                 Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Lease => WindowKind::Lease,
-                Mode::Demand => WindowKind::Demand { prefetch },
+                Mode::Demand => WindowKind::Demand { prefetch, ahead: 0 },
             };
             self.receivers.borrow_mut().insert(id, RecvHalf::new(id, &recv_options(kind)));
         } else {

@@ -211,7 +211,7 @@ impl Shell {
                 Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Lease => WindowKind::Lease,
-                Mode::Demand => WindowKind::Demand { prefetch: 0 },
+                Mode::Demand => WindowKind::Demand { prefetch: 0, ahead: 0 },
             };
             let options = RecvOptions {
                 kind,

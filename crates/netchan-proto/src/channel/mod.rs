@@ -52,6 +52,10 @@ pub mod close_code {
     pub const DISCONNECTED: u16 = 7;
     /// The server's policy does not allow it, or no longer.
     pub const DENIED: u16 = 8;
+    /// What the peer had of a hosted channel, credit or values, it neither used nor returned while others waited for it.
+    pub const STALLED: u16 = 11;
+    /// The peer made this end keep more than it may.
+    pub const OVER_LIMIT: u16 = 12;
     /// The first code that programs may use.
     pub const APPLICATION: u16 = 256;
 }

@@ -1,7 +1,7 @@
 //! Leave to send, held by the sending end of a channel.
 //!
-//! Invariants: `committed + reserved ≤ limit` unless the channel is a rendezvous (which has no item credit), and limits
-//! never fall but by [`Credit::recall`] and [`Credit::rewind`].
+//! Invariants: `committed + reserved ≤ limit` unless the channel is a rendezvous (which has no item credit) or values may be
+//! sent ahead, and limits never fall but by [`Credit::recall`] and [`Credit::rewind`].
 
 use super::Violation;
 
@@ -13,13 +13,16 @@ pub struct Credit {
     limit: u64,
     committed_bytes: u64,
     limit_bytes: u64,
+    /// So many values may be committed beyond those that were taken, whatever the limit (`FLOW-10`).
+    ahead: u64,
+    taken: u64,
 }
 
 impl Credit {
     /// Credit for the first `limit` values and `limit_bytes` bytes.
     #[must_use]
     pub const fn new(limit: u64, limit_bytes: u64) -> Self {
-        Self { committed: 0, reserved: 0, limit, committed_bytes: 0, limit_bytes }
+        Self { committed: 0, reserved: 0, limit, committed_bytes: 0, limit_bytes, ahead: 0, taken: 0 }
     }
 
     /// How many values have been committed.
@@ -50,7 +53,25 @@ impl Credit {
     #[must_use]
     #[inline]
     pub const fn items(&self) -> u64 {
-        self.limit - self.committed - self.reserved
+        let limit = if self.ahead == 0 { self.limit } else { self.most() };
+        limit.saturating_sub(self.committed + self.reserved)
+    }
+
+    const fn most(&self) -> u64 {
+        let ahead = self.taken + self.ahead;
+        if ahead > self.limit { ahead } else { self.limit }
+    }
+
+    /// Up to `ahead` values may be with the peer unasked.
+    pub const fn allow_ahead(&mut self, ahead: u64) {
+        self.ahead = ahead;
+    }
+
+    /// The peer has taken the values numbered below `taken`.
+    pub const fn note_taken(&mut self, taken: u64) {
+        if taken > self.taken {
+            self.taken = taken;
+        }
     }
 
     /// How many reservations are held.
@@ -122,6 +143,12 @@ impl Credit {
     pub fn recall(&mut self, limit: u64) -> u64 {
         let floor = self.committed + self.reserved;
         self.limit = self.limit.min(limit.max(floor));
+        self.limit
+    }
+
+    /// As [`Credit::recall`], whatever is reserved: reservations are void.
+    pub fn recall_all(&mut self) -> u64 {
+        self.limit = self.committed;
         self.limit
     }
 

@@ -20,6 +20,8 @@ pub enum WindowKind {
     Demand {
         /// Values wanted ahead of any receive.
         prefetch: u64,
+        /// Values beyond the limit that the sender may send if it likes (`FLOW-10`).
+        ahead: u64,
     },
     /// The limit is set from outside, by the pool of a hosted channel.
     Lease,
@@ -54,6 +56,10 @@ pub struct Window {
     window_bytes_max: u64,
     told_received: u64,
     told_taken: u64,
+    /// Receives that wait, as last told by [`Window::demand`].
+    waiting: u64,
+    /// What is taken is told by other means before long.
+    lazy: bool,
 }
 
 impl Window {
@@ -65,7 +71,7 @@ impl Window {
             WindowKind::Rendezvous | WindowKind::Demand { .. } | WindowKind::Lease => 0,
         };
         let target = match kind {
-            WindowKind::Demand { prefetch } => prefetch,
+            WindowKind::Demand { prefetch, .. } => prefetch,
             _ => limit,
         };
         Self {
@@ -81,7 +87,14 @@ impl Window {
             window_bytes_max,
             told_received: 0,
             told_taken: 0,
+            waiting: 0,
+            lazy: false,
         }
+    }
+
+    /// Whoever takes says so by other means, as acknowledgements do: that alone is not worth a report.
+    pub const fn set_lazy(&mut self) {
+        self.lazy = true;
     }
 
     /// What determines the limit.
@@ -139,6 +152,8 @@ impl Window {
         let end = self.received + count;
         let allowed = match self.kind {
             WindowKind::Rendezvous => end <= self.taken + 1,
+            // What is sent ahead is within what may be with this end unasked.
+            WindowKind::Demand { ahead, .. } => end <= self.granted.max(self.taken + ahead),
             _ => end <= self.granted,
         };
         // Only the start of the last value must lie inside the byte window (`FLOW-5`).
@@ -173,7 +188,8 @@ impl Window {
     /// Demand: sets the limit for `waiting` receives. What the peer has heard of stands until it agrees to less; see
     /// [`Window::rewound`].
     pub fn demand(&mut self, waiting: u64) {
-        if let WindowKind::Demand { prefetch } = self.kind {
+        self.waiting = waiting;
+        if let WindowKind::Demand { prefetch, .. } = self.kind {
             self.target = self.granted.max(self.taken + prefetch + waiting);
         }
     }
@@ -210,21 +226,22 @@ impl Window {
     pub fn urgency(&self) -> Urgency {
         let limit_moved = self.target - self.granted.min(self.target);
         let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
-        let half_items = match self.kind {
-            WindowKind::Fixed { capacity } => capacity.div_ceil(2),
-            // What comes ahead of any receive is for those that wait now.
-            WindowKind::Demand { prefetch } => (prefetch / 2).max(1),
-            WindowKind::Rendezvous | WindowKind::Lease => 1,
-        };
         let rendezvous = self.kind == WindowKind::Rendezvous && self.told_taken < self.taken;
-        if rendezvous || limit_moved >= half_items && limit_moved > 0 || bytes_moved > self.window_bytes / 2 {
+        if rendezvous || limit_moved >= self.half_items() && limit_moved > 0 || bytes_moved > self.window_bytes / 2
+        {
             return Urgency::Now;
         }
         let drained = self.taken == self.received && self.told_taken < self.taken;
         let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
-        if exhausted && limit_moved > 0 && matches!(self.kind, WindowKind::Demand { .. }) {
-            // Someone waits, and nothing is on its way.
-            return Urgency::Now;
+        if matches!(self.kind, WindowKind::Demand { .. }) {
+            let waits = self.waiting > 0 && self.taken == self.received;
+            return match exhausted && limit_moved > 0 && waits {
+                // Someone waits, and nothing is on its way.
+                true => Urgency::Now,
+                false if drained && !self.lazy => Urgency::Soon,
+                false if drained => Urgency::Idle,
+                false => Urgency::None,
+            };
         }
         let direct = matches!(self.kind, WindowKind::Fixed { .. });
         if exhausted && (limit_moved > 0 || bytes_moved > 0) || drained && !direct {
@@ -233,6 +250,25 @@ impl Window {
             Urgency::Idle
         } else {
             Urgency::None
+        }
+    }
+
+    /// By how much the item limit may move before that is told at once.
+    #[inline]
+    const fn half_items(&self) -> u64 {
+        match self.kind {
+            WindowKind::Fixed { capacity } => capacity.div_ceil(2),
+            // What comes ahead of any receive is for those that wait now.
+            WindowKind::Demand { prefetch: 0, .. } if self.lazy => u64::MAX,
+            // Values that come in bursts are reported by halves of one.
+            WindowKind::Demand { prefetch: 0, .. } => {
+                let half = self.received.saturating_sub(self.told_taken) / 2;
+                if half == 0 { 1 } else { half }
+            }
+            WindowKind::Demand { prefetch, .. } => {
+                if prefetch < 2 { 1 } else { prefetch / 2 }
+            }
+            WindowKind::Rendezvous | WindowKind::Lease => 1,
         }
     }
 

@@ -1,15 +1,43 @@
 //! Deliveries: receivers that acknowledge what they were handed, and what becomes of what they do not.
 
+use super::facts::Fact;
 use super::held::Held;
 use super::{Effect, Hosted, Item, ReceiverKey};
-use crate::limits::DELAYED_ITEMS_MAX;
+use crate::limits::{
+    DELAY_MILLIS_MAX, DELAYED_ITEMS_MAX, RETRY_DELAY_MILLIS_MAX, RETRY_DELAY_MILLIS_MIN,
+};
 use crate::planted::{self, Mutant};
 
-impl Hosted {
-    /// Adds a receiver that holds what it takes until it acknowledges it; `out_max` values, at least one, may be out to it
-    /// at once (`DEL-1`, `DEL-6`). False if it is there already.
-    pub fn add_holder(&mut self, key: ReceiverKey, out_max: u64) -> bool {
-        self.receivers.add(key, Some(Held::new(out_max.max(1))))
+/// What a receiver that acknowledges what it takes is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct HolderOptions {
+    /// Values that may be out to it at once, at least one (`DEL-6`).
+    pub out_max: u64,
+    /// A value counts as taken for its sender only when it is acknowledged (`DEL-14`).
+    pub settles_at_ack: bool,
+    /// It loses a value of which it has said nothing for so long (`DEL-15`).
+    pub lease_millis: Option<u64>,
+}
+
+impl HolderOptions {
+    /// Up to `out_max` values at once, and nothing else out of the ordinary.
+    #[must_use]
+    pub const fn new(out_max: u64) -> Self {
+        Self { out_max, settles_at_ack: false, lease_millis: None }
+    }
+}
+
+/// How long a value that was refused so many times rests (`DEL-13`).
+pub(super) fn retry_delay(attempts: u32) -> u64 {
+    let doublings = attempts.saturating_sub(1).min(20);
+    (RETRY_DELAY_MILLIS_MIN << doublings).min(RETRY_DELAY_MILLIS_MAX)
+}
+
+impl<T: Clone> Hosted<T> {
+    /// Adds a receiver that holds what it takes until it acknowledges it (`DEL-1`). False if it is there already.
+    pub fn add_holder(&mut self, key: ReceiverKey, options: HolderOptions) -> bool {
+        let HolderOptions { out_max, settles_at_ack, lease_millis } = options;
+        self.receivers.add(key, Some(Held::new(out_max.max(1), settles_at_ack, lease_millis)))
     }
 
     /// In how many attempts a value must be acknowledged, at least one, before it is [`Effect::Dead`] (`DEL-7`); without
@@ -24,23 +52,44 @@ impl Hosted {
         self.held(key).is_some_and(|held| held.holds(number))
     }
 
+    /// Whether it is a receiver that acknowledges.
+    #[must_use]
+    pub fn is_holder(&self, key: ReceiverKey) -> bool {
+        self.held(key).is_some()
+    }
+
     /// The holder is done with a value. False, and nothing changes, if it holds it no longer: another may have it (`DEL-2`).
     pub fn ack(&mut self, key: ReceiverKey, number: u64) -> bool {
+        let acked = self.ack_one(key, number);
+        self.settle();
+        acked
+    }
+
+    /// As [`Self::ack`]; [`Self::settle`] follows, once for many of them.
+    pub(crate) fn ack_one(&mut self, key: ReceiverKey, number: u64) -> bool {
         let Some(item) = self.release(key, number) else { return planted::is(Mutant::ResultWithoutAck) };
         self.held_bytes -= item.bytes.len() as u64;
-        self.settled -= 1;
-        self.senders.let_go(item.origin, &mut self.effects);
-        self.settle();
+        self.count_as_taken(&item);
+        self.note(|| Fact::Gone { ticket: item.ticket });
         true
     }
 
-    /// The holder gives a value back: it returns to its place at the head, at once or at `ready_at` (`DEL-3`, `DEL-4`). False
-    /// as for [`Self::ack`].
+    /// The holder refuses a value: another holder that waits gets it at once; else it returns to its place at the head at
+    /// `ready_at`, or after a pause that grows with its attempts (`DEL-3`, `DEL-4`, `DEL-13`). False as for [`Self::ack`].
     pub fn nack(&mut self, key: ReceiverKey, number: u64, ready_at: Option<u64>) -> bool {
-        let Some(item) = self.held_mut(key).and_then(|held| held.release(number)) else { return false };
-        match ready_at {
-            Some(at) => self.put_off(key, item, at),
-            None => self.retry(item),
+        let Some(mut item) = self.release(key, number) else { return false };
+        let others_wait = self.receivers.others_wait(key);
+        item.refused_by = Some(key);
+        if let Some(item) = self.another_attempt(item) {
+            match ready_at {
+                None if others_wait && self.queue.len() == 0 => self.requeue(item),
+                Some(at) if at <= self.now => self.requeue(item),
+                ready_at => {
+                    let pause = retry_delay(item.attempts);
+                    let at = ready_at.unwrap_or(self.now.saturating_add(pause));
+                    self.put_off(key, item, at.min(self.now.saturating_add(DELAY_MILLIS_MAX)));
+                }
+            }
         }
         self.receivers.let_in(key);
         self.settle();
@@ -49,76 +98,68 @@ impl Hosted {
 
     /// The holder is not to be fenced for this value before `until`, reachable or not (`DEL-5`). False as for [`Self::ack`].
     pub fn extend(&mut self, key: ReceiverKey, number: u64, until: u64) -> bool {
-        self.held_mut(key).is_some_and(|held| held.extend(number, until))
+        let until = until.min(self.now.saturating_add(DELAY_MILLIS_MAX));
+        self.receivers.with_held(key, |held| held.extend(number, until)).unwrap_or(false)
     }
 
     /// The holder cannot be reached: it is given nothing more. At `fence_at`, unless it is back before, what it holds goes to
     /// others, and what is on its way to it too (`DEL-5`). A link that came and went without a word from it buys it no time.
     pub fn holder_away(&mut self, key: ReceiverKey, fence_at: u64) {
-        let waiting = self.receivers.cancel(key, u64::MAX);
-        if let Some(held) = self.held_mut(key) {
-            held.held_back = waiting;
+        self.receivers.answered(key);
+        self.receivers.block(key);
+        self.receivers.with_held(key, |held| {
             held.fence_at = Some(held.fence_at.map_or(fence_at, |earlier| earlier.min(fence_at)));
-        }
+        });
+        self.settle();
     }
 
     /// The holder can be reached again.
     pub fn holder_back(&mut self, key: ReceiverKey) {
-        if let Some(held) = self.held_mut(key) {
-            held.fence_at = None;
+        if self.held(key).is_some_and(|held| held.fence_at.is_some()) {
+            self.receivers.with_held(key, |held| held.fence_at = None);
+            self.receivers.unblock(key);
+            self.settle();
         }
-        self.receivers.let_in(key);
-        self.settle();
     }
 
-    /// When [`Self::handle_timeout`] has something to do. In milliseconds from any origin, the same for all times here.
+    /// When [`Self::handle_timeout`] has something to do, in milliseconds of the time that [`Self::advance`] is told.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        let fences = self.receivers.map.values().filter_map(|receiver| {
-            let held = receiver.held.as_ref()?;
-            let in_flight = receiver.in_flight.iter().any(Option::is_some);
-            if in_flight { held.fence_at } else { held.next_fence() }
-        });
-        fences.chain(delayed).min()
+        [delayed, self.receivers.next_timeout(), self.senders.next_timeout()].into_iter().flatten().min()
     }
 
-    /// Does what time has come for: values that were to wait return to the queue, and holders that were away too long are
-    /// fenced.
+    /// Does what time has come for: values that were to wait return to the queue, holders that were away too long are fenced,
+    /// and what is neither used nor returned while others wait is taken back.
     pub fn handle_timeout(&mut self, now: u64) {
+        self.advance(now);
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
-            let (by, item) = due.remove();
-            self.queue.put_back(item);
-            if let Some(held) = self.held_mut(by) {
-                held.put_off = held.put_off.saturating_sub(1);
-            }
+            let ((at, ticket), (by, item)) = due.remove_entry();
+            self.requeue(item);
+            self.receivers.with_held(by, |held| held.put_off.remove(&(at, ticket)));
             self.receivers.let_in(by);
         }
-        let away = |held: &Held| held.fence_at.is_some_and(|at| at <= now);
-        let keys: Vec<_> = self
-            .receivers
-            .map
-            .iter()
-            .filter(|(_, receiver)| receiver.held.as_ref().is_some_and(away))
-            .map(|(key, _)| *key)
-            .collect();
-        keys.into_iter().for_each(|key| self.fence(key, now));
+        while let Some(key) = self.receivers.next_fenced(now) {
+            self.fence(key, now);
+        }
+        for key in self.receivers.take_stalled(now) {
+            self.effects.push_back(Effect::StalledReceiver { key });
+        }
+        self.senders.find_stalled(now, &mut self.effects);
         self.settle();
     }
 
     fn fence(&mut self, key: ReceiverKey, now: u64) {
-        let Some(receiver) = self.receivers.map.get_mut(&key) else { return };
-        let Some(held) = &mut receiver.held else { return };
-        let mut fenced = held.fence(now);
+        let away = self.held(key).is_some_and(|held| held.fence_at.is_some_and(|at| at <= now));
+        let mut fenced = self.receivers.with_held(key, |held| held.fence(now)).unwrap_or_default();
         if planted::is(Mutant::DoubleHolder) {
-            fenced.iter().for_each(|(number, item)| held.hold(*number, item.clone()));
+            self.receivers.with_held(key, |held| {
+                fenced.iter().for_each(|(number, item)| held.hold(*number, item.clone(), now));
+                held.fence_at = None;
+            });
         }
-        let first = held.next();
-        for (number, place) in (first..).zip(&mut receiver.in_flight) {
-            if let Some(item) = place.take() {
-                self.receivers.in_flight -= 1;
-                fenced.push((number, item));
-            }
+        if away {
+            fenced.extend(self.receivers.fence_in_flight(key));
         }
         for (number, item) in fenced {
             self.effects.push_back(Effect::Fenced { to: key, number });
@@ -135,83 +176,85 @@ impl Hosted {
         self.settle();
     }
 
-    /// There is no place for a value that was declared [`Effect::Dead`]: it has another attempt, lest it be lost (`DEL-7`).
-    pub fn revive(&mut self, mut item: Item) {
+    /// There is no place for a value that was declared [`Effect::Dead`]: it has another attempt, after a pause, so that it is
+    /// not lost (`DEL-7`).
+    pub fn revive(&mut self, mut item: Item<T>) {
         self.dying = self.dying.saturating_sub(1);
-        self.settled += 1;
-        self.senders.keep(item.origin);
         self.held_bytes += item.bytes.len() as u64;
         item.settled = true;
-        self.queue.put_back(item);
+        self.note(|| Fact::Revived { item: item.clone() });
+        let at = self.now.saturating_add(retry_delay(item.attempts));
+        self.delay(None, item, at);
         self.settle();
     }
 
     /// Values that their holders have not acknowledged, and that wait to be tried again.
     #[must_use]
     pub fn unacked(&self) -> usize {
-        let held = self.receivers.map.values().filter_map(|receiver| receiver.held.as_ref());
-        held.map(|held| held.len() as usize).sum::<usize>() + self.delayed.len()
+        self.receivers.held() as usize + self.delayed.len()
     }
 
     /// Those of one holder, that it put off included.
     #[must_use]
     pub fn unacked_of(&self, key: ReceiverKey) -> u64 {
-        self.held(key).map_or(0, |held| held.len() + held.put_off)
+        self.held(key).map_or(0, |held| held.len() + held.put_off.len() as u64)
     }
 
-    fn held(&self, key: ReceiverKey) -> Option<&Held> {
+    fn held(&self, key: ReceiverKey) -> Option<&Held<T>> {
         self.receivers.map.get(&key)?.held.as_ref()
     }
 
-    fn held_mut(&mut self, key: ReceiverKey) -> Option<&mut Held> {
-        self.receivers.map.get_mut(&key)?.held.as_mut()
-    }
-
-    fn release(&mut self, key: ReceiverKey, number: u64) -> Option<Item> {
-        let item = self.held_mut(key)?.release(number)?;
+    fn release(&mut self, key: ReceiverKey, number: u64) -> Option<Item<T>> {
+        let item = self.receivers.with_held(key, |held| held.release(number)).flatten()?;
         self.receivers.let_in(key);
         Some(item)
     }
 
     /// An attempt came to nothing: another, if there may be one (`DEL-3`, `DEL-7`).
-    pub(super) fn retry(&mut self, item: Item) {
+    pub(super) fn retry(&mut self, item: Item<T>) {
         if let Some(item) = self.another_attempt(item) {
-            self.put_back(item);
+            self.put_back(item, true);
         }
     }
 
-    /// The same, but not before `at`. Until then it counts as out to the holder, who could put off everything else (`DEL-6`).
-    fn put_off(&mut self, key: ReceiverKey, item: Item, at: u64) {
-        let Some(item) = self.another_attempt(item) else { return };
+    /// What a holder put off comes back when it leaves (`DEL-4`).
+    pub(super) fn call_off(&mut self, held: &Held<T>) {
+        for due in &held.put_off {
+            if let Some((_, item)) = self.delayed.remove(due) {
+                self.requeue(item);
+            }
+        }
+    }
+
+    /// Not before `at`. Until then it counts as out to the holder, who could put off everything else (`DEL-6`).
+    fn put_off(&mut self, key: ReceiverKey, item: Item<T>, at: u64) {
         if self.delayed.len() >= DELAYED_ITEMS_MAX {
-            return self.put_back(item);
+            return self.requeue(item);
         }
-        if let Some(held) = self.held_mut(key) {
-            held.put_off += 1;
-        }
-        self.delayed.insert((at, item.ticket), (key, item));
+        self.receivers.with_held(key, |held| held.put_off.insert((at, item.ticket)));
+        self.delay(Some(key), item, at);
+    }
+
+    fn delay(&mut self, by: Option<ReceiverKey>, item: Item<T>, at: u64) {
+        self.note(|| Fact::Delayed { ticket: item.ticket, attempts: item.attempts, at });
+        // A value that nobody put off is named after no receiver.
+        self.delayed.insert((at, item.ticket), (by.unwrap_or(ReceiverKey(u64::MAX)), item));
     }
 
     /// The item as it is tried again; none if it is dead.
-    fn another_attempt(&mut self, mut item: Item) -> Option<Item> {
+    fn another_attempt(&mut self, mut item: Item<T>) -> Option<Item<T>> {
         item.attempts = item.attempts.saturating_add(1);
         item.redelivered = true;
         if planted::is(Mutant::LostRedelivery) && item.settled {
             self.held_bytes -= item.bytes.len() as u64;
-            self.settled -= 1;
             return None;
         }
         if self.attempts_max.is_some_and(|most| item.attempts >= most) {
             self.held_bytes -= item.bytes.len() as u64;
             self.dying += 1;
-            // Before its sender is forgotten.
-            self.effects.push_back(Effect::Dead { item: item.clone() });
-            if item.settled {
-                self.settled -= 1;
-                self.senders.let_go(item.origin, &mut self.effects);
-            } else {
-                self.senders.settle_taken(item.origin, item.seq, &mut self.effects);
-            }
+            self.note(|| Fact::Gone { ticket: item.ticket });
+            self.count_as_taken(&item);
+            self.effects.push_back(Effect::Dead { item });
             return None;
         }
         Some(item)

@@ -40,6 +40,18 @@ impl<T> Line<T> {
         place
     }
 
+    /// The next place is this one; for a line that nobody has joined.
+    pub(super) fn start_at(&mut self, place: u64) {
+        self.next_place = self.next_place.max(place);
+    }
+
+    /// Uses a place up that nobody holds.
+    pub(super) fn skip_place(&mut self) -> u64 {
+        let place = self.next_place;
+        self.next_place += 1;
+        place
+    }
+
     pub(super) fn leave(&mut self, place: u64) -> Option<T> {
         let at = self.find(place)?;
         let member = self.ring.get_mut(at)?.1.take()?;
@@ -65,15 +77,26 @@ impl<T> Line<T> {
         self.ring.front()?.1.as_ref()
     }
 
-    pub(super) fn first_mut(&mut self) -> Option<&mut T> {
-        self.ring.front_mut()?.1.as_mut()
+    /// The first, with its place.
+    pub(super) fn first_placed(&self) -> Option<(u64, &T)> {
+        let (place, member) = self.ring.front()?;
+        Some((*place, member.as_ref()?))
+    }
+
+    /// The members with their places, in order.
+    pub(super) fn iter_placed(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.ring.iter().filter_map(|(place, member)| Some((*place, member.as_ref()?)))
     }
 
     pub(super) fn last_place(&self) -> Option<u64> {
         self.ring.back().map(|(place, _)| *place)
     }
 
-    #[cfg(debug_assertions)]
+    /// The members, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.ring.iter().filter_map(|(_, member)| member.as_ref())
+    }
+
     pub(super) fn get(&self, place: u64) -> Option<&T> {
         self.ring.get(self.find(place)?)?.1.as_ref()
     }

@@ -8,7 +8,7 @@
 //! ```
 //! use netchan_proto::hosted::{Effect, Hosted, ReceiverKey, SenderKey};
 //!
-//! let mut tasks = Hosted::new(64);
+//! let mut tasks = Hosted::<()>::new(64);
 //! let (sender, worker) = (SenderKey(1), ReceiverKey(1));
 //! tasks.add_sender(sender);
 //! tasks.add_receiver(worker);
@@ -16,15 +16,16 @@
 //! tasks.demand(worker, 1)?; // a `recv` waits
 //! assert!(tasks.try_lease(sender));
 //! tasks.push(sender, 0, "task".into())?;
-//! let Some(Effect::Deliver { to, item }) = tasks.poll_effect() else { panic!() };
-//! assert_eq!((to, &item.bytes[..]), (worker, &b"task"[..]));
+//! assert_eq!(tasks.poll_effect(), Some(Effect::Deliver { to: worker }));
+//! assert_eq!(tasks.next_unsent(worker).map(|item| &item.bytes[..]), Some(&b"task"[..]));
+//! tasks.mark_sent(worker); // it is on its way
 //!
 //! tasks.taken(worker, 1)?; // `recv` has returned it
 //! assert_eq!(tasks.poll_effect(), Some(Effect::Settled { sender, prefix: 1, count: 1 }));
 //! # Ok::<(), netchan_proto::hosted::Violation>(())
 //! ```
 //!
-//! The rules, `HOST-1` to `HOST-22` and `DEL-1` to `DEL-9`, stand in `docs/SPEC.md`. In short:
+//! The rules, `HOST-1` to `HOST-27` and `DEL-1` to `DEL-15`, are in `docs/SPEC.md`. In short:
 //!
 //! - *Receivers.* A value leaves only for a waiting `recv`, the one that has waited longest, and stays here too until
 //!   it is known taken. What a receiver gives back returns to its place at the head.
@@ -32,6 +33,7 @@
 //! - *Senders, C = 0.* Each has at most one offer here; taking it is the rendezvous.
 
 mod broadcast;
+mod facts;
 mod held;
 mod holders;
 mod lease;
@@ -50,43 +52,49 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::limits::CAPACITY_ITEMS_MAX;
+use crate::limits::{CAPACITY_ITEMS_MAX, QUEUE_BYTES_MAX_DEFAULT};
+use crate::planted::{self, Mutant};
 use queue::Queue;
 use receivers::Receivers;
 use senders::{Admission, Senders};
 
 pub use crate::limits::DEMAND_UNITS_MAX;
 pub use broadcast::{Broadcast, BroadcastLimits, Next, NotSent, WhenSlow};
-pub use types::{Effect, Item, ReceiverKey, SenderKey, Violation, Withdraw};
+pub use facts::{Durable, DurableItem, DurablePlace, DurableSender, Fact};
+pub use holders::HolderOptions;
+pub use types::{Effect, Item, Leave, ReceiverKey, SenderKey, Violation, Withdraw};
 
-/// The policy of one hosted channel; see the [module](self).
+/// The policy of one hosted channel; see the [module](self). `T` says who sent a value.
 ///
 /// Invariants, after every call:
 /// - each value that is here is in `queue`, in `delayed`, or in flight to or held by exactly one receiver; while it is not
 ///   settled it is counted once in what is lent;
-/// - `queue` is empty or no demand waits (`HOST-9`);
+/// - `queue` is empty or no demand waits (`HOST-9`), unless a receiver has been called back (`HOST-24`);
 /// - credit is free only if nobody's turn is due (`HOST-9`).
 #[derive(Debug)]
-pub struct Hosted {
+pub struct Hosted<T = ()> {
     senders: Senders,
-    receivers: Receivers,
-    queue: Queue,
+    receivers: Receivers<T>,
+    queue: Queue<T>,
     /// Values that wait to be tried again, by time and ticket, and who put them off.
-    delayed: BTreeMap<(u64, u64), (ReceiverKey, Item)>,
+    delayed: BTreeMap<(u64, u64), (ReceiverKey, Item<T>)>,
     attempts_max: Option<u32>,
-    /// Values here that are settled with their senders.
-    settled: usize,
+    /// The time, in milliseconds from any origin.
+    now: u64,
     /// Values that were declared dead and may come back.
     dying: usize,
     /// Values that went out again, and that died, so far.
     redelivered: u64,
     dead: u64,
     held_bytes: u64,
+    bytes_max: u64,
     finished: bool,
-    effects: VecDeque<Effect>,
+    effects: VecDeque<Effect<T>>,
+    /// What must survive, if anybody wants to know.
+    facts: Option<VecDeque<Fact<T>>>,
 }
 
-impl Hosted {
+impl<T: Clone> Hosted<T> {
     /// A channel of this capacity, in items; above [`CAPACITY_ITEMS_MAX`] it counts as that.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
@@ -96,30 +104,77 @@ impl Hosted {
             queue: Queue::default(),
             delayed: BTreeMap::new(),
             attempts_max: None,
-            settled: 0,
+            now: 0,
             dying: 0,
             redelivered: 0,
             dead: 0,
             held_bytes: 0,
+            bytes_max: QUEUE_BYTES_MAX_DEFAULT,
             finished: false,
             effects: VecDeque::new(),
+            facts: None,
         }
     }
 
+    /// Once it holds so many bytes, no credit is granted until some are gone (`HOST-27`).
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Time has come this far. It never goes back.
+    pub fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        self.senders.advance(self.now);
+    }
+
     /// The next thing to do, in order.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub fn poll_effect(&mut self) -> Option<Effect<T>> {
         self.effects.pop_front()
+    }
+
+    /// The oldest value that is the receiver's and has not left for it.
+    pub fn next_unsent(&mut self, key: ReceiverKey) -> Option<&Item<T>> {
+        self.receivers.next_unsent(key)
+    }
+
+    /// The [`Self::next_unsent`] has left.
+    pub fn mark_sent(&mut self, key: ReceiverKey) {
+        self.receivers.mark_sent(key);
+    }
+
+    /// Nothing more can be sent to the receiver now: what has not left goes back to the head, and what it waits for waits
+    /// outside the line (`HOST-25`). [`Self::unblock`] follows.
+    pub fn block(&mut self, key: ReceiverKey) {
+        let unsent = self.receivers.unsent_of(key);
+        let keep = self.receivers.in_flight_of(key) as u64 - unsent;
+        self.receivers.block(key);
+        let returned = self.receivers.give_back(key, keep, self.now).unwrap_or_default();
+        returned.into_iter().for_each(|item| self.put_back(item, false));
+        // What went back is waited for still.
+        _ = self.receivers.demand(key, unsent);
+        self.settle();
+    }
+
+    /// Something can be sent to the receiver again.
+    pub fn unblock(&mut self, key: ReceiverKey) {
+        self.receivers.unblock(key);
+        self.settle();
     }
 
     /// Adds a sender with no credit. False if the key is in use, be it by a removed sender whose values are not all
     /// settled.
     pub fn add_sender(&mut self, key: SenderKey) -> bool {
-        self.senders.add(key)
+        let added = self.senders.add(key);
+        if added {
+            self.note(|| Fact::Sender { key });
+        }
+        added
     }
 
     /// The sender is gone for good. What it pushed stays where C ≥ 1, and its unused credit is free at once; where
     /// C = 0 an offer that nobody holds is withdrawn, and one in flight is if it comes back (`HOST-14`).
     pub fn remove_sender(&mut self, key: SenderKey) {
+        self.note(|| Fact::SenderGone { key });
         if let Some(ticket) = self.senders.remove(key) {
             self.unqueue(ticket);
         }
@@ -140,45 +195,84 @@ impl Hosted {
     }
 
     /// As [`Self::want`], for a peer that says how far it would like its limit to be: a wish that crossed a grant on the
-    /// way asks only for the rest.
+    /// way asks only for the rest. One below the limit says that it needs no more than that (`HOST-12`).
     pub fn want_up_to(&mut self, key: SenderKey, limit: u64) {
         let held = self.limit(key).unwrap_or(limit);
+        if limit < held {
+            self.senders.needs_only(key, limit);
+        }
         self.want(key, limit.saturating_sub(held));
     }
 
     /// Takes one unit of free credit for this sender if nobody waits for credit; for local senders.
     #[must_use]
     pub fn try_lease(&mut self, key: SenderKey) -> bool {
-        let leased = self.senders.try_lease(key);
-        self.settle();
-        leased
+        self.is_within_bytes() && self.senders.try_lease(key)
+    }
+
+    /// Takes up to `units` of free credit for a sender that has just come, if nobody waits for it (`HOST-26`). Says how far
+    /// the sender may commit then.
+    pub fn welcome(&mut self, key: SenderKey, units: u64) -> u64 {
+        for _ in 0..units.min(self.free() / 2 + self.free() % 2) {
+            if !self.try_lease(key) {
+                break;
+            }
+        }
+        self.limit(key).unwrap_or(0)
     }
 
     /// A value arrives from a sender (`HOST-7`, `HOST-16`). After a close, what was leased before is still admitted.
     ///
     /// # Errors
     /// The number is not the sender's next, or lies beyond its lease.
-    pub fn push(&mut self, key: SenderKey, seq: u64, bytes: Bytes) -> Result<(), Violation> {
-        self.push_marked(key, seq, bytes, false)
-    }
-
-    /// As [`Self::push`], for a value that may have been received before, in a session that was lost (`CHAN-10`).
-    ///
-    /// # Errors
-    /// As [`Self::push`].
-    pub fn push_marked(
+    pub fn push_from(
         &mut self,
         key: SenderKey,
         seq: u64,
+        from: T,
+        bytes: Bytes,
+        redelivered: bool,
+    ) -> Result<(), Violation> {
+        let pushed = self.push_one(key, seq, from, bytes, redelivered);
+        self.settle();
+        pushed
+    }
+
+    /// As [`Self::push_from`]; [`Self::settle`] follows, once for a run of them.
+    pub(crate) fn push_one(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        from: T,
         bytes: Bytes,
         redelivered: bool,
     ) -> Result<(), Violation> {
         let ticket = self.queue.next_ticket();
-        if self.senders.push(key, seq, ticket, &mut self.effects)? == Admission::Queued {
-            self.held_bytes += bytes.len() as u64;
-            self.queue.push(key, seq, bytes, redelivered);
+        let admission = self.senders.push(key, seq, ticket, &mut self.effects)?;
+        let item = Item {
+            ticket,
+            origin: key,
+            seq,
+            from,
+            bytes,
+            redelivered,
+            attempts: 0,
+            settled: false,
+            refused_by: None,
+        };
+        if admission == Admission::Refused {
+            self.note(|| Fact::Skipped { origin: key, seq });
+            return Ok(());
         }
-        self.settle();
+        self.held_bytes += item.bytes.len() as u64;
+        self.note(|| Fact::Admitted { item: item.clone() });
+        // Straight to whoever waits: the queue is not passed through for nothing.
+        if self.queue.len() == 0 && self.receivers.units() > 0 && !self.receivers.is_held_up() {
+            self.queue.skip_ticket();
+            self.hand(item);
+        } else {
+            self.queue.push(item);
+        }
         Ok(())
     }
 
@@ -187,7 +281,9 @@ impl Hosted {
     /// # Errors
     /// It is not the sender's next, or the channel is buffered.
     pub fn skip(&mut self, key: SenderKey, seq: u64) -> Result<(), Violation> {
-        self.senders.skip(key, seq)
+        self.senders.skip(key, seq)?;
+        self.note(|| Fact::Skipped { origin: key, seq });
+        Ok(())
     }
 
     /// A send of a C = 0 channel was dropped: takes its offer back if nobody holds it (`HOST-17`). May be repeated.
@@ -203,8 +299,8 @@ impl Hosted {
         Ok(found)
     }
 
-    /// The answer to [`Effect::Recall`]: the sender keeps what lies below `limit`, which it must have committed
-    /// (`HOST-12`).
+    /// The answer to [`Effect::Recall`]: the sender keeps what lies below `limit`, and has committed what lies below
+    /// `committed`; the rest it has reserved (`HOST-12`).
     ///
     /// # Errors
     /// Nothing was recalled, or `limit` is above the lease or below what has arrived.
@@ -227,13 +323,6 @@ impl Hosted {
     pub fn retire(&mut self, key: SenderKey) {
         self.senders.suspend(key);
         self.settle();
-    }
-
-    /// Whether the sender is here, or has gone and left values that are not settled: those end with
-    /// [`Effect::Forgotten`].
-    #[must_use]
-    pub fn knows_sender(&self, key: SenderKey) -> bool {
-        self.senders.knows(key)
     }
 
     /// The sender has been away for so long that its unused lease is lent to others. Until [`Self::resume`] nothing may
@@ -261,13 +350,24 @@ impl Hosted {
     }
 
     /// The receiver is gone: its demand vanishes and all it held goes back (`HOST-4`).
-    pub fn remove_receiver(&mut self, key: ReceiverKey) {
+    pub fn remove_receiver(&mut self, key: ReceiverKey, leave: Leave) {
         let Some(receiver) = self.receivers.remove(key) else { return };
-        let in_flight = receiver.in_flight.into_iter().flatten();
-        match receiver.held {
-            // It may have had any of them.
-            Some(held) => held.into_items().chain(in_flight).for_each(|item| self.retry(item)),
-            None => in_flight.for_each(|item| self.put_back(item)),
+        let holds = receiver.held.is_some();
+        if let Some(held) = receiver.held {
+            self.call_off(&held);
+            for item in held.into_items() {
+                // It may have worked at it.
+                if leave.orderly { self.put_back(item, true) } else { self.retry(item) }
+            }
+        }
+        for (at, item) in (0..).zip(receiver.in_flight) {
+            let Some(item) = item else { continue };
+            let doubtful = at < leave.doubtful;
+            if holds && doubtful && !leave.orderly {
+                self.retry(item);
+            } else {
+                self.put_back(item, doubtful);
+            }
         }
         self.settle();
     }
@@ -282,6 +382,27 @@ impl Hosted {
         Ok(())
     }
 
+    /// As [`Self::demand`], for a receiver that says up to which of its values it waits; values that were sent ahead answer
+    /// the first of its receives (`HOST-23`).
+    ///
+    /// # Errors
+    /// As [`Self::demand`].
+    pub fn want_values_up_to(&mut self, key: ReceiverKey, wanted: u64) -> Result<(), Violation> {
+        self.receivers.want_up_to(key, wanted)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Up to `ahead_max` values may be with the receiver although it has not asked for them, while nobody else waits
+    /// (`HOST-23`). 0 where values go only to a receive that waits.
+    pub fn send_ahead(&mut self, key: ReceiverKey, ahead_max: u64) {
+        // An offer is taken by a receive that waits, or not at all.
+        if self.capacity() > 0 {
+            self.receivers.set_ahead(key, ahead_max);
+            self.settle();
+        }
+    }
+
     /// So many of its `recv`s stopped waiting, newest first. Returns how many had not been served: for the rest a value
     /// is on its way.
     pub fn cancel_demand(&mut self, key: ReceiverKey, units: u64) -> u64 {
@@ -293,36 +414,56 @@ impl Hosted {
     /// # Errors
     /// Fewer are in flight.
     pub fn taken(&mut self, key: ReceiverKey, n: u64) -> Result<(), Violation> {
-        let Self { senders, effects, held_bytes, settled, .. } = self;
-        self.receivers.take(key, n, |item, held| {
-            // One that is held stays here, settled now if it was not before.
-            if held && !item.settled {
-                *settled += 1;
-                senders.keep(item.origin);
-            }
-            if !item.settled {
-                senders.settle_taken(item.origin, item.seq, effects);
-            } else if !held {
-                *settled -= 1;
-                senders.let_go(item.origin, effects);
-            }
-            *held_bytes -= if held { 0 } else { item.bytes.len() as u64 };
-        })?;
+        self.take_run(key, n)?;
         self.settle();
         Ok(())
     }
 
+    /// As [`Self::taken`]; [`Self::settle`] follows.
+    pub(crate) fn take_run(&mut self, key: ReceiverKey, n: u64) -> Result<(), Violation> {
+        let Self { senders, effects, held_bytes, facts, now, .. } = self;
+        self.receivers.take(key, n, *now, |item, number, settles| {
+            if settles && !item.settled {
+                senders.settle_taken(item.origin, item.seq, effects);
+                item.settled = true;
+            }
+            if number.is_none() {
+                *held_bytes -= item.bytes.len() as u64;
+            }
+            if let Some(facts) = facts {
+                let (ticket, settled) = (item.ticket, item.settled);
+                facts.push_back(match number {
+                    Some(number) => Fact::Held { ticket, by: key, number, settled },
+                    None => Fact::Gone { ticket },
+                });
+            }
+        })
+    }
+
     /// The receiver will not take what it holds after the oldest `keep`: those values go back to their places at the
-    /// head, in order, marked redelivered (`HOST-4`). Returns how many. The demand they had answered is used up.
+    /// head, in order; nobody has received them (`HOST-4`). Returns how many. The demand they had answered is used up.
     ///
     /// # Errors
     /// Fewer than `keep` are in flight.
     pub fn give_back(&mut self, key: ReceiverKey, keep: u64) -> Result<usize, Violation> {
-        let returned = self.receivers.give_back(key, keep)?;
+        let returned = self.receivers.give_back(key, keep, self.now)?;
         let count = returned.len();
-        returned.into_iter().for_each(|item| self.put_back(item));
+        for item in returned {
+            if planted::is(Mutant::LostOnTheWayBack) && item.ticket % 4 == 3 {
+                self.count_as_taken(&item);
+                continue;
+            }
+            self.put_back(item, planted::is(Mutant::FlaggedThoughNotTaken));
+        }
+        self.receivers.answered(key);
         self.settle();
         Ok(count)
+    }
+
+    /// The receiver was called back and cannot answer: its link is gone. What it has stays its own for now.
+    pub fn call_off_callback(&mut self, key: ReceiverKey) {
+        self.receivers.answered(key);
+        self.settle();
     }
 
     /// Ends the channel: no more credit, and leases are recalled; what was committed under them still arrives and is
@@ -332,6 +473,7 @@ impl Hosted {
         if self.is_closed() {
             return;
         }
+        self.note(|| Fact::Closed);
         self.senders.close(&mut self.effects);
         if self.capacity() == 0 {
             for item in self.queue.clear() {
@@ -340,6 +482,7 @@ impl Hosted {
                     continue;
                 }
                 self.held_bytes -= item.bytes.len() as u64;
+                self.note(|| Fact::Gone { ticket: item.ticket });
                 self.senders.refuse(item.origin, item.seq, &mut self.effects);
             }
         }
@@ -349,33 +492,84 @@ impl Hosted {
     fn unqueue(&mut self, ticket: u64) {
         if let Some(item) = self.queue.remove(ticket) {
             self.held_bytes -= item.bytes.len() as u64;
+            self.note(|| Fact::Gone { ticket });
         }
     }
 
+    fn requeue(&mut self, item: Item<T>) {
+        let redelivered = item.redelivered;
+        self.put_back(item, redelivered);
+    }
+
     /// Back to its place at the head, unless its sender has withdrawn it.
-    fn put_back(&mut self, item: Item) {
+    fn put_back(&mut self, mut item: Item<T>, may_have_been_received: bool) {
+        item.redelivered |= may_have_been_received;
         let stays =
             item.settled || self.senders.take_back(item.origin, item.seq, item.ticket, &mut self.effects);
         if stays {
+            let (ticket, redelivered, attempts) = (item.ticket, item.redelivered, item.attempts);
+            self.note(|| Fact::Back { ticket, redelivered, attempts });
             self.queue.put_back(item);
         } else {
             self.held_bytes -= item.bytes.len() as u64;
+            self.note(|| Fact::Gone { ticket: item.ticket });
+        }
+    }
+
+    fn count_as_taken(&mut self, item: &Item<T>) {
+        if !item.settled {
+            self.senders.settle_taken(item.origin, item.seq, &mut self.effects);
+        }
+    }
+
+    fn is_within_bytes(&self) -> bool {
+        self.held_bytes < self.bytes_max || self.lent() == 0
+    }
+
+    /// The item goes to the receive that has waited longest.
+    fn hand(&mut self, item: Item<T>) {
+        let ticket = item.ticket;
+        self.leaves_queue(&item);
+        if let Some(to) = self.receivers.dispatch(item, self.now, &mut self.effects) {
+            self.note(|| Fact::Dispatched { ticket, to });
+        }
+    }
+
+    fn leaves_queue(&mut self, item: &Item<T>) {
+        if !item.settled {
+            self.senders.dispatched(item.origin);
+        }
+        self.redelivered += u64::from(item.redelivered);
+    }
+
+    fn dispatch(&mut self) {
+        while self.queue.len() > 0 && !self.receivers.is_held_up() {
+            if self.receivers.units() > 0 {
+                let Some(item) = self.queue.pop() else { break };
+                self.hand(item);
+            } else if let Some((key, count)) = self.receivers.next_eager(self.queue.len()) {
+                for _ in 0..count {
+                    let Some(item) = self.queue.pop() else { break };
+                    let ticket = item.ticket;
+                    self.leaves_queue(&item);
+                    self.receivers.give(key, item, self.now, &mut self.effects);
+                    self.note(|| Fact::Dispatched { ticket, to: key });
+                }
+                self.receivers.end_turn_ahead(key);
+            } else {
+                break;
+            }
+        }
+        if self.receivers.units() > 0 && self.queue.len() == 0 {
+            self.receivers.call_back(self.now, &mut self.effects);
         }
     }
 
     /// Brings the invariants back after a change: values to demand, then credit to senders.
-    fn settle(&mut self) {
-        while self.receivers.units() > 0 {
-            let Some(item) = self.queue.pop() else { break };
-            if !item.settled {
-                self.senders.dispatched(item.origin);
-            }
-            self.redelivered += u64::from(item.redelivered);
-            if let Some(to) = self.receivers.dispatch(item.clone()) {
-                self.effects.push_back(Effect::Deliver { to, item });
-            }
-        }
-        self.senders.serve(&mut self.effects);
+    pub(crate) fn settle(&mut self) {
+        self.dispatch();
+        let grants = self.is_within_bytes();
+        self.senders.serve(grants, &mut self.effects);
         if self.is_drained() && !self.finished {
             self.finished = true;
             self.effects.push_back(Effect::Finished);
@@ -388,13 +582,22 @@ impl Hosted {
     /// call.
     #[cfg(debug_assertions)]
     fn audit(&self) {
-        let here = self.queue.len() + self.receivers.in_flight() + self.unacked();
-        assert!((here - self.settled) as u64 <= self.senders.pool().lent(), "a value that no lease counts");
-        assert!(self.queue.len() == 0 || self.receivers.units() == 0, "HOST-9: a value and a receiver wait");
-        assert!(self.senders.pool().next_turn().is_none(), "HOST-9: credit and a sender wait");
+        let held_up = self.receivers.is_held_up();
+        assert!(self.queue.len() == 0 || self.receivers.units() == 0 || held_up, "HOST-9: a value and a receiver wait");
+        assert!(self.senders.pool().next_turn().is_none() || !self.is_within_bytes(), "HOST-9: credit and a sender wait");
         if self.senders.len() + self.receivers.len() <= 32 {
             self.senders.audit();
             self.receivers.audit();
         }
+    }
+}
+
+impl Hosted {
+    /// As [`Hosted::push_from`], where nobody asks who sent it.
+    ///
+    /// # Errors
+    /// As [`Hosted::push_from`].
+    pub fn push(&mut self, key: SenderKey, seq: u64, bytes: Bytes) -> Result<(), Violation> {
+        self.push_from(key, seq, (), bytes, false)
     }
 }

@@ -91,6 +91,11 @@ impl Pool {
         if self.free() == 0 { None } else { self.turns.first().copied() }
     }
 
+    /// Somebody waits for credit, and none is free.
+    pub(super) fn is_short(&self) -> bool {
+        self.free() == 0 && self.turns.len() > 0
+    }
+
     /// The most that one turn may grant (`HOST-8`).
     pub(super) fn share(&self) -> u64 {
         let waiting = self.waiting().max(1) as u64;

@@ -36,4 +36,9 @@ impl Progress {
     pub(super) fn count(&self) -> u64 {
         self.prefix + self.ahead.len() as u64
     }
+
+    /// What is settled ahead of the prefix.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = u64> {
+        self.ahead.iter().copied()
+    }
 }

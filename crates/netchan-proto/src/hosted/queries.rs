@@ -1,10 +1,9 @@
 //! What can be asked of a hosted channel.
 
-use super::held::Held;
 use super::{Hosted, ReceiverKey, SenderKey};
 
 /// What is so now.
-impl Hosted {
+impl<T: Clone> Hosted<T> {
     /// The capacity, in items.
     #[must_use]
     pub fn capacity(&self) -> u64 {
@@ -39,6 +38,18 @@ impl Hosted {
     #[must_use]
     pub fn in_flight_of(&self, key: ReceiverKey) -> usize {
         self.receivers.in_flight_of(key)
+    }
+
+    /// Values that are here, wherever.
+    #[must_use]
+    pub fn here(&self) -> usize {
+        self.queue.len() + self.receivers.in_flight() + self.unacked()
+    }
+
+    /// Values that are the receiver's and have not left for it.
+    #[must_use]
+    pub fn unsent_of(&self, key: ReceiverKey) -> u64 {
+        self.receivers.unsent_of(key)
     }
 
     /// Bytes of all values held here, queued and in flight.
@@ -90,16 +101,6 @@ impl Hosted {
         self.senders.pool().waiting()
     }
 
-    /// The numbers of a sender's values that are settled and still here. Looks at all of them.
-    pub fn kept_of(&self, key: SenderKey) -> impl Iterator<Item = u64> {
-        let receivers = self.receivers.map.values();
-        let held = receivers.clone().filter_map(|receiver| receiver.held.as_ref()).flat_map(Held::items);
-        let in_flight = receivers.flat_map(|receiver| receiver.in_flight.iter().flatten());
-        let put_off = self.delayed.values().map(|(_, item)| item);
-        let here = held.chain(in_flight).chain(put_off).chain(self.queue.iter_returned());
-        here.filter(move |item| item.origin == key && item.settled).map(|item| item.seq)
-    }
-
     /// Waiting `recv`s over all receivers.
     #[must_use]
     pub fn waiting_units(&self) -> u64 {
@@ -121,6 +122,6 @@ impl Hosted {
     /// Closed, and no value is here, held by a receiver (`DEL-9`), nor can any come.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.is_closed() && self.lent() == 0 && self.settled == 0 && self.dying == 0
+        self.is_closed() && self.lent() == 0 && self.here() == 0 && self.dying == 0
     }
 }

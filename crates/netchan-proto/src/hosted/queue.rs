@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
+use super::Item;
 use super::line::Line;
-use super::{Item, SenderKey};
 
 /// Invariant: every ticket in `returned` is below every ticket in `fresh`, because values are dispatched in the order
 /// of tickets (`HOST-3`). So what comes back simply goes first.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
+#[derive(Debug)]
+pub(super) struct Queue<T> {
     /// Dispatched once, and given back.
-    returned: BTreeMap<u64, Item>,
+    returned: BTreeMap<u64, Item<T>>,
     /// Never dispatched; the place in the line is the ticket.
-    fresh: Line<Item>,
+    fresh: Line<Item<T>>,
 }
 
-impl Queue {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { returned: BTreeMap::new(), fresh: Line::default() }
+    }
+}
+
+impl<T> Queue<T> {
     pub(super) fn len(&self) -> usize {
         self.returned.len() + self.fresh.len()
     }
@@ -27,36 +31,46 @@ impl Queue {
         self.fresh.next_place()
     }
 
-    pub(super) fn push(&mut self, origin: SenderKey, seq: u64, bytes: Bytes, redelivered: bool) {
-        let ticket = self.next_ticket();
-        self.fresh.join(Item { ticket, origin, seq, bytes, redelivered, attempts: 0, settled: false });
+    /// The next value has this ticket.
+    pub(super) fn start_at(&mut self, ticket: u64) {
+        self.fresh.start_at(ticket);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Item> {
+    /// Joins the queue; the item has [`Self::next_ticket`].
+    pub(super) fn push(&mut self, item: Item<T>) {
+        debug_assert_eq!(item.ticket, self.next_ticket());
+        self.fresh.join(item);
+    }
+
+    /// Uses a ticket up: its value goes straight to a receiver.
+    pub(super) fn skip_ticket(&mut self) -> u64 {
+        self.fresh.skip_place()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Item<T>> {
         match self.returned.pop_first() {
             Some((_, item)) => Some(item),
             None => self.fresh.leave_first(),
         }
     }
 
-    /// Back to its place, marked (`HOST-4`).
-    pub(super) fn put_back(&mut self, mut item: Item) {
+    /// Back to its place (`HOST-4`).
+    pub(super) fn put_back(&mut self, item: Item<T>) {
         debug_assert!(self.fresh.first().is_none_or(|fresh| item.ticket < fresh.ticket));
-        item.redelivered = true;
         self.returned.insert(item.ticket, item);
     }
 
-    pub(super) fn remove(&mut self, ticket: u64) -> Option<Item> {
+    pub(super) fn remove(&mut self, ticket: u64) -> Option<Item<T>> {
         self.returned.remove(&ticket).or_else(|| self.fresh.leave(ticket))
     }
 
-    /// What has come back, in order: all that is settled is there.
-    pub(super) fn iter_returned(&self) -> impl Iterator<Item = &Item> {
-        self.returned.values()
+    /// All values, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Item<T>> {
+        self.returned.values().chain(self.fresh.iter())
     }
 
     /// Empties the queue, in order.
-    pub(super) fn clear(&mut self) -> impl Iterator<Item = Item> + use<> {
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Item<T>> + use<T> {
         std::mem::take(&mut self.returned).into_values().chain(self.fresh.clear())
     }
 }

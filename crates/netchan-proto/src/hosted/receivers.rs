@@ -1,10 +1,12 @@
-//! The receivers of one channel: who waits, and who holds what.
+//! The receivers of one channel: who waits, who may be sent values ahead, and who has what.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::held::Held;
 use super::line::Line;
-use super::{DEMAND_UNITS_MAX, Item, ReceiverKey, Violation};
+use super::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, Violation};
+use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+use crate::planted::{self, Mutant};
 
 /// Units of one receiver that wait side by side.
 #[derive(Debug)]
@@ -13,42 +15,144 @@ struct Turn {
     units: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Receiver {
+/// A receiver that has been asked to give back.
+#[derive(Clone, Copy, Debug)]
+struct CalledBack {
+    at: u64,
+    /// Nothing is dispatched until it has answered: what it has was sent ahead, and nothing may overtake that (`HOST-24`).
+    holds: bool,
+}
+
+/// One receiver. `given` and `wanted` are counts over its whole life: it has been given the values numbered below `given`,
+/// and has waited, or waits, for those numbered below `wanted`. What lies between was sent ahead.
+#[derive(Debug)]
+pub(super) struct Receiver<T> {
     /// Dispatched and not known taken, in the order of dispatch. An empty place was fenced: the receiver may still take it.
-    pub(super) in_flight: VecDeque<Option<Item>>,
+    pub(super) in_flight: VecDeque<Option<Item<T>>>,
+    /// So many of those, from the front, have left for it.
+    sent: usize,
+    /// How many places in `in_flight` are empty.
+    fenced: usize,
     /// Its places in the line, oldest first.
     places: VecDeque<u64>,
     units: u64,
+    /// Demand that waits outside the line: beyond what a holder may have, or while nothing can be sent to it.
+    held_back: u64,
+    given: u64,
+    wanted: u64,
+    /// Nothing can be sent to it now.
+    blocked: bool,
+    /// Values that may be with it without its having asked (`HOST-23`).
+    ahead_max: u64,
+    eager: Option<u64>,
+    out: Option<u64>,
+    called_back: Option<CalledBack>,
+    /// An [`Effect::Deliver`] is on its way.
+    noted: bool,
     /// What it has taken and has to acknowledge; none where taking is all.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Held<T>>,
 }
 
-impl Receiver {
-    /// How many more units may stand in the line, or be served, at once (`DEL-6`).
+impl<T> Receiver<T> {
+    fn new(held: Option<Held<T>>) -> Self {
+        Self {
+            in_flight: VecDeque::new(),
+            sent: 0,
+            fenced: 0,
+            places: VecDeque::new(),
+            units: 0,
+            held_back: 0,
+            given: 0,
+            wanted: 0,
+            blocked: false,
+            ahead_max: 0,
+            eager: None,
+            out: None,
+            called_back: None,
+            noted: false,
+            held,
+        }
+    }
+
+    fn out_count(&self) -> u64 {
+        (self.in_flight.len() - self.fenced) as u64
+    }
+
+    /// How many more values it may have (`DEL-6`).
     fn room(&self) -> u64 {
+        if self.blocked {
+            return 0;
+        }
         let Some(held) = &self.held else { return u64::MAX };
         if held.fence_at.is_some() {
             return 0;
         }
-        let out = self.in_flight.iter().flatten().count() as u64 + held.len() + held.put_off;
+        let out = self.out_count() + held.len() + held.put_off.len() as u64;
         held.out_max.saturating_sub(out + self.units)
+    }
+
+    /// How many values may be sent to it although it waits for none.
+    fn room_ahead(&self) -> u64 {
+        if self.ahead_max == 0 || self.called_back.is_some() {
+            return 0;
+        }
+        let held = self.held.as_ref().map_or(0, Held::len);
+        self.ahead_max.saturating_sub(self.in_flight.len() as u64 + held).min(self.room())
+    }
+
+    /// Values that were sent ahead and that nothing there has waited for yet.
+    fn ahead(&self) -> u64 {
+        self.given.saturating_sub(self.wanted).min(self.out_count())
     }
 }
 
 /// All receivers, and the one line of their demand.
 ///
-/// Invariants: every turn in the line has at least one unit, and its place stands in its receiver's `places`;
-/// `units` and `in_flight` are the sums over all receivers.
-#[derive(Debug, Default)]
-pub(super) struct Receivers {
-    pub(super) map: BTreeMap<ReceiverKey, Receiver>,
+/// Invariants: every turn in the line has at least one unit, and its place stands in its receiver's `places`; `units` and
+/// `in_flight` are the sums over all receivers; `waiting` counts those with units in the line, `holding` those that were called
+/// back and hold the others up; `eager` has those with room ahead, `ahead` those with values ahead, `out` those with values in
+/// flight, longest without news first.
+#[derive(Debug)]
+pub(super) struct Receivers<T> {
+    pub(super) map: BTreeMap<ReceiverKey, Receiver<T>>,
     line: Line<Turn>,
     units: u64,
+    waiting: usize,
     pub(super) in_flight: usize,
+    /// What holders have taken and not acknowledged, over all of them.
+    held: u64,
+    eager: Line<ReceiverKey>,
+    ahead: BTreeSet<ReceiverKey>,
+    out: Line<(ReceiverKey, u64)>,
+    holding: usize,
+    /// Called back, oldest first; those that have answered are skipped.
+    callbacks: VecDeque<(u64, ReceiverKey)>,
+    /// When holders are to be fenced.
+    fences: BTreeSet<(u64, ReceiverKey)>,
+    fence_of: BTreeMap<ReceiverKey, u64>,
 }
 
-impl Receivers {
+impl<T> Default for Receivers<T> {
+    fn default() -> Self {
+        Self {
+            map: BTreeMap::new(),
+            line: Line::default(),
+            units: 0,
+            waiting: 0,
+            in_flight: 0,
+            held: 0,
+            eager: Line::default(),
+            ahead: BTreeSet::new(),
+            out: Line::default(),
+            holding: 0,
+            callbacks: VecDeque::new(),
+            fences: BTreeSet::new(),
+            fence_of: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> Receivers<T> {
     #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
@@ -62,59 +166,92 @@ impl Receivers {
         self.in_flight
     }
 
+    /// What is taken and not acknowledged.
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Whether nothing may be dispatched until a receiver has given back.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.holding > 0
+    }
+
     pub(super) fn units_of(&self, key: ReceiverKey) -> u64 {
-        let held_back = |receiver: &Receiver| receiver.held.as_ref().map_or(0, |held| held.held_back);
-        self.map.get(&key).map_or(0, |receiver| receiver.units + held_back(receiver))
+        self.map.get(&key).map_or(0, |receiver| receiver.units + receiver.held_back)
     }
 
     pub(super) fn in_flight_of(&self, key: ReceiverKey) -> usize {
         self.map.get(&key).map_or(0, |receiver| receiver.in_flight.len())
     }
 
-    pub(super) fn add(&mut self, key: ReceiverKey, held: Option<Held>) -> bool {
+    /// Whether another receiver than this one waits.
+    pub(super) fn others_wait(&self, key: ReceiverKey) -> bool {
+        let own = self.map.get(&key).is_some_and(|receiver| receiver.units > 0);
+        self.waiting > usize::from(own)
+    }
+
+    pub(super) fn add(&mut self, key: ReceiverKey, held: Option<Held<T>>) -> bool {
         if self.map.contains_key(&key) {
             return false;
         }
-        self.map.insert(key, Receiver { held, ..Receiver::default() });
+        self.map.insert(key, Receiver::new(held));
         true
     }
 
     /// Its demand vanishes; what it held comes back in the order of dispatch.
-    pub(super) fn remove(&mut self, key: ReceiverKey) -> Option<Receiver> {
+    pub(super) fn remove(&mut self, key: ReceiverKey) -> Option<Receiver<T>> {
+        self.answered(key);
         let mut receiver = self.map.remove(&key)?;
         for place in std::mem::take(&mut receiver.places) {
             self.line.leave(place);
         }
         self.units -= receiver.units;
-        self.in_flight -= receiver.in_flight.iter().flatten().count();
+        self.waiting -= usize::from(receiver.units > 0);
+        self.in_flight -= receiver.in_flight.len() - receiver.fenced;
+        self.held -= receiver.held.as_ref().map_or(0, Held::len);
+        receiver.eager.map(|place| self.eager.leave(place));
+        receiver.out.map(|place| self.out.leave(place));
+        self.ahead.remove(&key);
+        if let Some(at) = self.fence_of.remove(&key) {
+            self.fences.remove(&(at, key));
+        }
         Some(receiver)
     }
 
-    pub(super) fn demand(&mut self, key: ReceiverKey, units: u64) -> Result<(), Violation> {
-        if units > DEMAND_UNITS_MAX - self.units_of(key) {
+    /// It waits for the values numbered below `wanted`. What was sent ahead answers the first of them.
+    pub(super) fn want_up_to(&mut self, key: ReceiverKey, wanted: u64) -> Result<(), Violation> {
+        let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
+        let units = wanted.saturating_sub(receiver.wanted.max(receiver.given));
+        if units > DEMAND_UNITS_MAX - (receiver.units + receiver.held_back) {
             return Err(Violation::ExcessDemand); // HOST-21
         }
-        let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
+        receiver.wanted = receiver.wanted.max(wanted);
         let now = units.min(receiver.room());
-        if let Some(held) = &mut receiver.held {
-            held.held_back += units - now;
-        }
+        receiver.held_back += units - now;
         self.join(key, now);
+        self.refresh(key);
         Ok(())
     }
 
-    /// Lets a holder's demand into the line that its bound kept out so far.
+    /// So many more receives wait there.
+    pub(super) fn demand(&mut self, key: ReceiverKey, units: u64) -> Result<(), Violation> {
+        let wanted = self.map.get(&key).map_or(0, |receiver| receiver.wanted);
+        self.want_up_to(key, wanted.saturating_add(units))
+    }
+
+    /// Lets demand into the line that was kept out so far.
     pub(super) fn let_in(&mut self, key: ReceiverKey) {
         let Some(receiver) = self.map.get_mut(&key) else { return };
-        let room = receiver.room();
-        let Some(held) = &mut receiver.held else { return };
-        let units = room.min(held.held_back);
-        held.held_back -= units;
+        let units = receiver.room().min(receiver.held_back);
+        receiver.held_back -= units;
         self.join(key, units);
+        self.refresh(key);
+        self.refresh_fence(key);
     }
 
     fn join(&mut self, key: ReceiverKey, units: u64) {
         let Some(receiver) = self.map.get_mut(&key).filter(|_| units > 0) else { return };
+        self.waiting += usize::from(receiver.units == 0);
         receiver.units += units;
         self.units += units;
         let last = receiver.places.back().copied().filter(|place| self.line.last_place() == Some(*place));
@@ -126,12 +263,18 @@ impl Receivers {
 
     /// Removes the newest units that still wait; returns how many it removed.
     pub(super) fn cancel(&mut self, key: ReceiverKey, units: u64) -> u64 {
+        let removed = self.leave_line(key, units);
+        if let Some(receiver) = self.map.get_mut(&key) {
+            receiver.wanted -= removed;
+        }
+        self.refresh(key);
+        removed
+    }
+
+    fn leave_line(&mut self, key: ReceiverKey, units: u64) -> u64 {
         let Some(receiver) = self.map.get_mut(&key) else { return 0 };
-        let outside = receiver.held.as_mut().map_or(0, |held| {
-            let outside = units.min(held.held_back);
-            held.held_back -= outside;
-            outside
-        });
+        let outside = units.min(receiver.held_back);
+        receiver.held_back -= outside;
         let removed = (units - outside).min(receiver.units);
         let mut left = removed;
         while left > 0 {
@@ -148,78 +291,370 @@ impl Receivers {
         debug_assert_eq!(left, 0);
         receiver.units -= removed;
         self.units -= removed;
+        self.waiting -= usize::from(removed > 0 && receiver.units == 0);
         outside + removed
     }
 
-    /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one.
-    pub(super) fn dispatch(&mut self, item: Item) -> Option<ReceiverKey> {
-        let turn = self.line.first_mut()?;
-        let key = turn.of;
+    /// Nothing can be sent to it now: what it waits for waits outside the line (`HOST-25`).
+    pub(super) fn block(&mut self, key: ReceiverKey) {
+        let units = self.leave_line(key, u64::MAX);
+        if let Some(receiver) = self.map.get_mut(&key) {
+            receiver.blocked = true;
+            receiver.held_back = units;
+        }
+        self.refresh(key);
+    }
+
+    /// Something can be sent to it again: it waits behind the others.
+    pub(super) fn unblock(&mut self, key: ReceiverKey) {
+        if self.map.get(&key).is_some_and(|receiver| receiver.blocked) {
+            self.map.get_mut(&key).into_iter().for_each(|receiver| receiver.blocked = false);
+            self.let_in(key);
+        }
+    }
+
+    /// Who is served next, passing over `avoided` if another waits.
+    fn next_turn(&self, avoided: Option<ReceiverKey>) -> Option<(u64, ReceiverKey)> {
+        let first = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
+        if avoided == Some(first.1) && self.others_wait(first.1) {
+            // Turns of one receiver that stand behind each other are few: they are one unless another left from between.
+            let others = self.line.iter_placed().map(|(place, turn)| (place, turn.of));
+            return others.take(AVOID_LOOK_MAX).find(|(_, of)| *of != first.1).or(Some(first));
+        }
+        Some(first)
+    }
+
+    /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one. A holder that refused it comes after
+    /// others that wait.
+    pub(super) fn dispatch(
+        &mut self,
+        item: Item<T>,
+        now: u64,
+        effects: &mut VecDeque<Effect<T>>,
+    ) -> Option<ReceiverKey> {
+        let (place, key) = self.next_turn(item.refused_by)?;
+        let turn = self.line.get_mut(place)?;
         turn.units -= 1;
         let spent = turn.units == 0;
         let receiver = self.map.get_mut(&key)?;
         if spent {
-            self.line.leave_first();
-            receiver.places.pop_front();
+            self.line.leave(place);
+            if receiver.places.front() == Some(&place) {
+                receiver.places.pop_front();
+            } else {
+                receiver.places.retain(|other| *other != place);
+            }
         }
         receiver.units -= 1;
         self.units -= 1;
-        receiver.in_flight.push_back(Some(item));
-        self.in_flight += 1;
+        self.waiting -= usize::from(receiver.units == 0);
+        self.give(key, item, now, effects);
         Some(key)
     }
 
-    /// The oldest `n` values it was given are taken; `each` gets them, and whether the receiver holds them from now on.
+    /// The next receiver that may be sent values ahead, and how many of `here` (`HOST-23`).
+    pub(super) fn next_eager(&self, here: usize) -> Option<(ReceiverKey, usize)> {
+        let key = *self.eager.first()?;
+        let room = self.map.get(&key)?.room_ahead();
+        let share = (here / self.eager.len()).max(1);
+        Some((key, usize::try_from(room).unwrap_or(usize::MAX).min(share)))
+    }
+
+    /// It has been sent values ahead: others have their turn first.
+    pub(super) fn end_turn_ahead(&mut self, key: ReceiverKey) {
+        if let Some(receiver) = self.map.get_mut(&key)
+            && let Some(place) = receiver.eager
+        {
+            self.eager.leave(place);
+            receiver.eager = Some(self.eager.join(key));
+        }
+    }
+
+    /// The item is this receiver's.
+    pub(super) fn give(&mut self, key: ReceiverKey, item: Item<T>, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        receiver.in_flight.push_back(Some(item));
+        receiver.given += 1;
+        self.in_flight += 1;
+        if receiver.out.is_none() {
+            receiver.out = Some(self.out.join((key, now)));
+        }
+        if !std::mem::replace(&mut receiver.noted, true) {
+            effects.push_back(Effect::Deliver { to: key });
+        }
+        self.refresh(key);
+        self.refresh_fence(key);
+    }
+
+    /// The oldest value that has not left for the receiver.
+    pub(super) fn next_unsent(&mut self, key: ReceiverKey) -> Option<&Item<T>> {
+        let receiver = self.map.get_mut(&key)?;
+        receiver.noted = false;
+        receiver.in_flight.get(receiver.sent)?.as_ref()
+    }
+
+    pub(super) fn mark_sent(&mut self, key: ReceiverKey) {
+        if let Some(receiver) = self.map.get_mut(&key) {
+            receiver.sent += 1;
+        }
+    }
+
+    pub(super) fn unsent_of(&self, key: ReceiverKey) -> u64 {
+        self.map.get(&key).map_or(0, |receiver| (receiver.in_flight.len() - receiver.sent) as u64)
+    }
+
+    /// The oldest `n` values it was given are taken; `each` gets them, and the number under which the receiver holds them from
+    /// now on, if it does.
     pub(super) fn take(
         &mut self,
         key: ReceiverKey,
         n: u64,
-        mut each: impl FnMut(&Item, bool),
+        now: u64,
+        mut each: impl FnMut(&mut Item<T>, Option<u64>, bool),
     ) -> Result<(), Violation> {
         let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
         let n = count_within(n, receiver.in_flight.len())?;
+        if n == 0 {
+            return Ok(());
+        }
         for item in receiver.in_flight.drain(..n) {
             let number = receiver.held.as_mut().map(Held::next_number);
-            let Some(mut item) = item else { continue };
+            let Some(mut item) = item else {
+                receiver.fenced -= 1;
+                continue;
+            };
             self.in_flight -= 1;
-            each(&item, number.is_some());
+            let settles = receiver.held.as_ref().is_none_or(|held| !held.settles_at_ack);
+            each(&mut item, number, settles);
             if let (Some(held), Some(number)) = (&mut receiver.held, number) {
-                item.settled = true;
-                held.hold(number, item);
+                held.hold(number, item, now);
+                self.held += 1;
             }
         }
+        receiver.sent = receiver.sent.saturating_sub(n);
+        self.moved(key, now);
         Ok(())
     }
 
+    /// It has shown that it takes, or gives back, what it has.
+    fn moved(&mut self, key: ReceiverKey, now: u64) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        receiver.out.take().map(|place| self.out.leave(place));
+        if receiver.in_flight.len() > receiver.fenced {
+            receiver.out = Some(self.out.join((key, now)));
+        }
+        self.refresh(key);
+        self.refresh_fence(key);
+    }
+
     /// What it holds after the oldest `keep` comes back.
-    pub(super) fn give_back(&mut self, key: ReceiverKey, keep: u64) -> Result<Vec<Item>, Violation> {
+    pub(super) fn give_back(
+        &mut self,
+        key: ReceiverKey,
+        keep: u64,
+        now: u64,
+    ) -> Result<Vec<Item<T>>, Violation> {
         let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
         let keep = count_within(keep, receiver.in_flight.len())?;
-        let returned: Vec<_> = receiver.in_flight.split_off(keep).into_iter().flatten().collect();
+        let back = receiver.in_flight.split_off(keep);
+        let count = back.len() as u64;
+        let returned: Vec<_> = back.into_iter().flatten().collect();
+        receiver.fenced -= count as usize - returned.len();
+        receiver.sent = receiver.sent.min(keep);
+        receiver.given -= count;
+        // What it waited for has been answered; what was sent ahead never was asked for.
+        let asked = receiver.units + receiver.held_back;
+        receiver.wanted = receiver.wanted.min(receiver.given + asked);
         self.in_flight -= returned.len();
+        self.moved(key, now);
         Ok(returned)
+    }
+
+    /// How many values may be with it unasked from now on.
+    pub(super) fn set_ahead(&mut self, key: ReceiverKey, ahead_max: u64) {
+        if let Some(receiver) = self.map.get_mut(&key) {
+            receiver.ahead_max = ahead_max;
+            self.refresh(key);
+        }
+    }
+
+    /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
+    /// for long (`HOST-24`).
+    pub(super) fn call_back(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        let mut short = self.units;
+        while short > 0
+            && let Some(key) = self.ahead.first().copied()
+        {
+            let Some(receiver) = self.map.get_mut(&key) else { break };
+            short = short.saturating_sub(receiver.ahead());
+            self.ask_back(key, now, true, effects);
+        }
+        while let Some((key, since)) = self.out.first().copied()
+            && now.saturating_sub(since) >= CALL_BACK_AFTER_MILLIS
+        {
+            if let Some(receiver) = self.map.get_mut(&key) {
+                receiver.out.take().map(|place| self.out.leave(place));
+            }
+            self.ask_back(key, now, false, effects);
+        }
+    }
+
+    fn ask_back(&mut self, key: ReceiverKey, now: u64, holds: bool, effects: &mut VecDeque<Effect<T>>) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        let away = receiver.held.as_ref().is_some_and(|held| held.fence_at.is_some());
+        if receiver.called_back.is_none() && !away && receiver.sent > 0 {
+            receiver.called_back = Some(CalledBack { at: now, holds });
+            self.holding += usize::from(holds);
+            self.callbacks.push_back((now, key));
+            effects.push_back(Effect::CallBack { from: key });
+        }
+        self.ahead.remove(&key);
+        self.refresh(key);
+    }
+
+    /// It has given back, or cannot: nobody waits for that any more.
+    pub(super) fn answered(&mut self, key: ReceiverKey) {
+        if let Some(receiver) = self.map.get_mut(&key)
+            && let Some(called_back) = receiver.called_back.take()
+        {
+            self.holding -= usize::from(called_back.holds);
+            // From the start again: one value in hand, and none ahead of it.
+            receiver.ahead_max = receiver.ahead_max.min(u64::from(receiver.held.is_some()));
+            self.refresh(key);
+        }
+    }
+
+    /// The receivers that did not answer in time.
+    pub(super) fn take_stalled(&mut self, now: u64) -> Vec<ReceiverKey> {
+        let mut stalled = Vec::new();
+        while let Some((at, key)) = self.callbacks.front().copied() {
+            let waits = self.map.get(&key).and_then(|receiver| receiver.called_back).filter(|back| back.at == at);
+            if waits.is_some() && now < at.saturating_add(STALLED_AFTER_MILLIS) {
+                break;
+            }
+            self.callbacks.pop_front();
+            if waits.is_some() {
+                self.answered(key);
+                stalled.push(key);
+            }
+        }
+        stalled
+    }
+
+    /// When somebody is to be called back, has not answered, or is to be fenced.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        let call_back = self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
+        let stalled = self.callbacks.front().map(|(at, _)| at + STALLED_AFTER_MILLIS);
+        let fence = self.fences.first().map(|(at, _)| *at);
+        [call_back, stalled, fence].into_iter().flatten().min()
+    }
+
+    /// The next holder whose time has come.
+    pub(super) fn next_fenced(&self, now: u64) -> Option<ReceiverKey> {
+        self.fences.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
+    }
+
+    /// Takes the in-flight values of a holder that cannot be reached; their places stay, for it may still take them.
+    pub(super) fn fence_in_flight(&mut self, key: ReceiverKey) -> Vec<(u64, Item<T>)> {
+        let Some(receiver) = self.map.get_mut(&key) else { return Vec::new() };
+        let first = receiver.held.as_ref().map_or(0, Held::next);
+        let mut fenced = Vec::new();
+        for (number, place) in (first..).zip(&mut receiver.in_flight) {
+            if let Some(item) = place.take() {
+                self.in_flight -= 1;
+                receiver.fenced += 1;
+                fenced.push((number, item));
+            }
+        }
+        receiver.out.take().map(|place| self.out.leave(place));
+        self.refresh(key);
+        fenced
+    }
+
+    /// What a holder has taken; `f` may take some of it away.
+    pub(super) fn with_held<R>(&mut self, key: ReceiverKey, f: impl FnOnce(&mut Held<T>) -> R) -> Option<R> {
+        let held = self.map.get_mut(&key)?.held.as_mut()?;
+        let before = held.len();
+        let result = f(held);
+        self.held = self.held + held.len() - before;
+        self.refresh(key);
+        self.refresh_fence(key);
+        Some(result)
+    }
+
+    /// Puts the receiver into, or takes it out of, the lists that its state says.
+    #[inline]
+    fn refresh(&mut self, key: ReceiverKey) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        if receiver.ahead_max == 0 && receiver.eager.is_none() && receiver.given <= receiver.wanted {
+            if !self.ahead.is_empty() {
+                self.ahead.remove(&key);
+            }
+            return;
+        }
+        match (receiver.room_ahead() > 0, receiver.eager) {
+            (true, None) => receiver.eager = Some(self.eager.join(key)),
+            (false, Some(place)) => {
+                self.eager.leave(place);
+                receiver.eager = None;
+            }
+            _ => {}
+        }
+        let again = planted::is(Mutant::CalledBackTwice);
+        if receiver.ahead() > 0 && (receiver.called_back.is_none() || again) {
+            self.ahead.insert(key);
+        } else {
+            self.ahead.remove(&key);
+        }
+    }
+
+    fn refresh_fence(&mut self, key: ReceiverKey) {
+        let Some(receiver) = self.map.get(&key) else { return };
+        let Some(held) = &receiver.held else { return };
+        let next = held.next_fence(receiver.in_flight.len() > receiver.fenced);
+        let before = self.fence_of.get(&key).copied();
+        if next != before {
+            before.map(|at| self.fences.remove(&(at, key)));
+            match next {
+                Some(at) => {
+                    self.fences.insert((at, key));
+                    self.fence_of.insert(key, at);
+                }
+                None => _ = self.fence_of.remove(&key),
+            }
+        }
     }
 
     #[cfg(debug_assertions)]
     pub(super) fn audit(&self) {
-        let (mut units, mut in_flight, mut turns) = (0, 0, 0);
+        let (mut units, mut in_flight, mut turns, mut waiting, mut held, mut holding) = (0, 0, 0, 0, 0, 0);
         for (key, receiver) in &self.map {
-            let waiting: Vec<&Turn> =
+            let places: Vec<&Turn> =
                 receiver.places.iter().filter_map(|place| self.line.get(*place)).collect();
-            assert_eq!(waiting.len(), receiver.places.len(), "a place that is not in the line");
-            assert!(waiting.iter().all(|turn| turn.of == *key && turn.units > 0));
-            assert_eq!(waiting.iter().map(|turn| turn.units).sum::<u64>(), receiver.units);
+            assert_eq!(places.len(), receiver.places.len(), "a place that is not in the line");
+            assert!(places.iter().all(|turn| turn.of == *key && turn.units > 0));
+            assert_eq!(places.iter().map(|turn| turn.units).sum::<u64>(), receiver.units);
+            assert_eq!(receiver.in_flight.iter().filter(|place| place.is_none()).count(), receiver.fenced);
+            assert!(receiver.sent <= receiver.in_flight.len());
+            assert_eq!(receiver.eager.is_some(), receiver.room_ahead() > 0, "who may be sent ahead");
+            assert_eq!(receiver.given.max(receiver.wanted) - receiver.given, receiver.units + receiver.held_back);
             units += receiver.units;
-            in_flight += receiver.in_flight.iter().flatten().count();
-            turns += waiting.len();
+            in_flight += receiver.out_count() as usize;
+            turns += places.len();
+            waiting += usize::from(receiver.units > 0);
+            held += receiver.held.as_ref().map_or(0, Held::len);
+            holding += usize::from(receiver.called_back.is_some_and(|back| back.holds));
         }
         assert_eq!(
-            (units, in_flight, turns),
-            (self.units, self.in_flight, self.line.len()),
+            (units, in_flight, turns, waiting, held, holding),
+            (self.units, self.in_flight, self.line.len(), self.waiting, self.held, self.holding),
             "totals of demand"
         );
     }
 }
+
+/// How many turns are looked at for another receiver than one that refused the value.
+const AVOID_LOOK_MAX: usize = 8;
 
 fn count_within(n: u64, len: usize) -> Result<usize, Violation> {
     usize::try_from(n).ok().filter(|n| *n <= len).ok_or(Violation::NotInFlight)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::lease::Lease;
 use super::pool::Pool;
 use super::{Effect, SenderKey, Violation, Withdraw};
-use crate::limits::CAPACITY_ITEMS_MAX;
+use crate::limits::{CAPACITY_ITEMS_MAX, STALLED_AFTER_MILLIS};
 use crate::planted::{self, Mutant};
 
 /// The newest value of a sender where the capacity is 0; there is never more than one that is not settled.
@@ -35,23 +35,32 @@ struct Sender {
     gone: bool,
     /// Has values settled that it has not been told about.
     touched: bool,
-    /// Its values that are settled, and still here.
-    kept: u64,
+    /// Since when it has been asked for credit, or has kept some that it does not use.
+    idle_since: Option<u64>,
 }
 
 /// All senders, and the pool of credit they share.
 ///
-/// Invariant: a sender that is gone has a value that is not settled, or that is kept, holds no unused credit and stands in no line.
+/// Invariant: a sender that is gone has a value that is not settled, holds no unused credit and is in no line.
 #[derive(Debug)]
 pub(super) struct Senders {
     map: BTreeMap<SenderKey, Sender>,
     pool: Pool,
     touched: Vec<SenderKey>,
+    now: u64,
+    /// Senders that were asked for credit, or kept some, oldest first. One that has moved since is looked at again.
+    watched: VecDeque<(u64, SenderKey)>,
 }
 
 impl Senders {
     pub(super) fn new(capacity: u64) -> Self {
-        Self { map: BTreeMap::new(), pool: Pool::new(capacity), touched: Vec::new() }
+        Self {
+            map: BTreeMap::new(),
+            pool: Pool::new(capacity),
+            touched: Vec::new(),
+            now: 0,
+            watched: VecDeque::new(),
+        }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -67,8 +76,24 @@ impl Senders {
         self.map.len()
     }
 
-    pub(super) fn knows(&self, key: SenderKey) -> bool {
-        self.map.contains_key(&key)
+    pub(super) fn advance(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// How far each sender's values have come: its key, how many were pushed, which are settled, and whether it is gone.
+    pub(super) fn progress(&self) -> impl Iterator<Item = (SenderKey, u64, &super::progress::Progress, bool)> {
+        self.map.iter().map(|(key, sender)| (*key, sender.lease.pushed, &sender.lease.progress, sender.gone))
+    }
+
+    /// Puts a sender back as it was.
+    pub(super) fn restore(&mut self, key: SenderKey, pushed: u64, settled: impl IntoIterator<Item = u64>, gone: bool) {
+        self.add(key);
+        let Some(sender) = self.map.get_mut(&key) else { return };
+        let lease = &mut sender.lease;
+        (lease.pushed, lease.firm, lease.limit) = (pushed, pushed, pushed);
+        settled.into_iter().for_each(|seq| lease.progress.settle(seq));
+        sender.gone = gone;
+        self.pool.overdraw(pushed - lease.progress.count());
     }
 
     fn is_rendezvous(&self) -> bool {
@@ -84,7 +109,7 @@ impl Senders {
             return false;
         }
         let sender =
-            Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false, kept: 0 };
+            Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false, idle_since: None };
         self.map.insert(key, sender);
         true
     }
@@ -111,16 +136,59 @@ impl Senders {
         queued
     }
 
-    /// Says whether the record of a sender that is gone went with its last value.
-    fn forget_if_done(&mut self, key: SenderKey) -> bool {
-        let done = self
-            .map
-            .get(&key)
-            .is_some_and(|sender| sender.gone && sender.kept == 0 && sender.lease.all_settled());
-        if done {
+    /// The record of a sender that is gone goes with its last value.
+    fn forget_if_done(&mut self, key: SenderKey) {
+        if self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled()) {
             self.map.remove(&key);
         }
-        done
+    }
+
+    /// Notes when a sender was asked for credit, or has kept some.
+    fn watch(&mut self, key: SenderKey) {
+        if let Some(sender) = self.map.get_mut(&key) {
+            sender.idle_since = Some(self.now);
+            self.watched.push_back((self.now, key));
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.pool.is_closed() || self.pool.is_short()
+    }
+
+    /// When somebody may have sat on credit for too long.
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        let (at, _) = self.watched.front().filter(|_| self.is_short())?;
+        Some(at + STALLED_AFTER_MILLIS)
+    }
+
+    /// Names the senders that have neither used nor returned credit for too long while others wait for it (`HOST-10`).
+    pub(super) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        let short = self.is_short();
+        while let Some((at, key)) = self.watched.front().copied()
+            && at.saturating_add(STALLED_AFTER_MILLIS) <= now
+        {
+            self.watched.pop_front();
+            let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { continue };
+            let lease = &sender.lease;
+            let idle = lease.suspended.is_none() && lease.unused() > 0;
+            match sender.idle_since.filter(|_| idle) {
+                None => sender.idle_since = None,
+                Some(since) if since > at => self.watched.push_back((since, key)),
+                Some(_) if short => {
+                    sender.idle_since = None;
+                    effects.push_back(Effect::StalledSender { key });
+                }
+                Some(_) => self.watch(key),
+            }
+        }
+    }
+
+    /// The sender needs no more than what lies below `limit`: the rest may be recalled, though it kept it before (`HOST-12`).
+    pub(super) fn needs_only(&mut self, key: SenderKey, limit: u64) {
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
+        let lease = &mut sender.lease;
+        lease.firm = lease.firm.min(limit.max(lease.pushed));
+        self.pool.place(key, lease);
     }
 
     pub(super) fn want(&mut self, key: SenderKey, n: u64) {
@@ -157,12 +225,12 @@ impl Senders {
     }
 
     /// Admits value `seq`, which takes `ticket` if it joins the queue.
-    pub(super) fn push(
+    pub(super) fn push<T>(
         &mut self,
         key: SenderKey,
         seq: u64,
         ticket: u64,
-        effects: &mut VecDeque<Effect>,
+        effects: &mut VecDeque<Effect<T>>,
     ) -> Result<Admission, Violation> {
         let rendezvous = self.is_rendezvous();
         let sender = self.map.get_mut(&key).filter(|sender| !sender.gone).ok_or(Violation::UnknownSender)?;
@@ -182,6 +250,9 @@ impl Senders {
             return Err(Violation::ExcessCredit);
         }
         lease.push();
+        if sender.idle_since.is_some() {
+            sender.idle_since = (lease.unused() > 0).then_some(self.now);
+        }
         if rendezvous && self.pool.is_closed() {
             self.settle_withdrawn(key, seq, effects);
             return Ok(Admission::Refused);
@@ -245,6 +316,10 @@ impl Senders {
         lease.recalled = false;
         self.pool.restore(lease.shrink(limit));
         self.pool.place(key, lease);
+        if lease.unused() > 0 {
+            // What it has committed is on its way; what it has reserved, it is to use.
+            self.watch(key);
+        }
         Ok(())
     }
 
@@ -299,7 +374,7 @@ impl Senders {
         }
     }
 
-    pub(super) fn settle_taken(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+    pub(super) fn settle_taken<T>(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect<T>>) {
         let Some(sender) = self.map.get_mut(&key) else {
             debug_assert!(false, "a value of {key:?} outlived its sender's record");
             return;
@@ -309,10 +384,7 @@ impl Senders {
             self.pool.restore(1);
         }
         if sender.gone {
-            if self.forget_if_done(key) {
-                effects.push_back(Effect::Forgotten { sender: key });
-            }
-            return;
+            return self.forget_if_done(key);
         }
         if let Offer::Dispatched { withdraw_asked } = sender.offer {
             sender.offer = Offer::Taken;
@@ -326,23 +398,7 @@ impl Senders {
         }
     }
 
-    /// A value of this sender stays here though it is settled: so does the sender's record, for whoever asks who sent it.
-    pub(super) fn keep(&mut self, key: SenderKey) {
-        if let Some(sender) = self.map.get_mut(&key) {
-            sender.kept += 1;
-        }
-    }
-
-    /// Such a value is gone.
-    pub(super) fn let_go(&mut self, key: SenderKey, effects: &mut VecDeque<Effect>) {
-        let Some(sender) = self.map.get_mut(&key) else { return };
-        sender.kept = sender.kept.saturating_sub(1);
-        if self.forget_if_done(key) {
-            effects.push_back(Effect::Forgotten { sender: key });
-        }
-    }
-
-    fn settle_withdrawn(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+    fn settle_withdrawn<T>(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect<T>>) {
         let Some(sender) = self.map.get_mut(&key) else {
             debug_assert!(false, "an offer of {key:?} outlived its sender's record");
             return;
@@ -351,21 +407,19 @@ impl Senders {
         sender.offer = Offer::Withdrawn;
         self.pool.restore(1);
         if sender.gone {
-            if self.forget_if_done(key) {
-                effects.push_back(Effect::Forgotten { sender: key });
-            }
+            self.forget_if_done(key);
         } else {
             effects.push_back(Effect::Withdrawn { to: key, seq, withdrawn: true });
         }
     }
 
     /// A value in flight comes back. True if it returns to the queue; else it has been withdrawn (`HOST-17`).
-    pub(super) fn take_back(
+    pub(super) fn take_back<T>(
         &mut self,
         key: SenderKey,
         seq: u64,
         ticket: u64,
-        effects: &mut VecDeque<Effect>,
+        effects: &mut VecDeque<Effect<T>>,
     ) -> bool {
         if !self.is_rendezvous() {
             return true;
@@ -384,25 +438,30 @@ impl Senders {
     }
 
     /// Ends granting and recalls every lease (`HOST-18`).
-    pub(super) fn close(&mut self, effects: &mut VecDeque<Effect>) {
+    pub(super) fn close<T>(&mut self, effects: &mut VecDeque<Effect<T>>) {
         self.pool.close();
-        for (key, sender) in &mut self.map {
+        let Self { map, pool, watched, now, .. } = self;
+        for (key, sender) in map {
             let lease = &mut sender.lease;
-            if lease.recallable() > 0 && !lease.recalled {
+            if lease.unused() > 0 && !lease.recalled && lease.suspended.is_none() {
+                // What was kept before may have been let go by now: the close is told with this.
                 lease.recalled = true;
+                lease.firm = lease.pushed;
+                sender.idle_since = Some(*now);
+                watched.push_back((*now, *key));
                 effects.push_back(Effect::Recall { from: *key });
             }
-            self.pool.place(*key, lease);
+            pool.place(*key, lease);
         }
     }
 
     /// Withdraws an offer that the close caught in the queue (`HOST-19`).
-    pub(super) fn refuse(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect>) {
+    pub(super) fn refuse<T>(&mut self, key: SenderKey, seq: u64, effects: &mut VecDeque<Effect<T>>) {
         self.settle_withdrawn(key, seq, effects);
     }
 
     /// Tells senders what is settled (`HOST-13`), then hands out what is free, then recalls what is missing.
-    pub(super) fn serve(&mut self, effects: &mut VecDeque<Effect>) {
+    pub(super) fn serve<T>(&mut self, grants: bool, effects: &mut VecDeque<Effect<T>>) {
         for key in self.touched.drain(..) {
             if let Some(sender) = self.map.get_mut(&key).filter(|sender| sender.touched && !sender.gone) {
                 sender.touched = false;
@@ -410,7 +469,7 @@ impl Senders {
                 effects.push_back(Effect::Settled { sender: key, prefix, count });
             }
         }
-        while let Some(key) = self.pool.next_turn() {
+        while grants && let Some(key) = self.pool.next_turn() {
             let Some(sender) = self.map.get_mut(&key) else { break };
             let amount = sender.lease.grant_size(self.pool.share());
             sender.lease.grant(amount);
@@ -422,6 +481,7 @@ impl Senders {
             let Some(sender) = self.map.get_mut(&key) else { break };
             sender.lease.recalled = true;
             self.pool.place(key, &mut sender.lease);
+            self.watch(key);
             effects.push_back(Effect::Recall { from: key });
         }
     }
@@ -430,8 +490,7 @@ impl Senders {
     pub(super) fn audit(&self) {
         self.pool.audit(self.map.values().map(|sender| &sender.lease));
         for sender in self.map.values().filter(|sender| sender.gone) {
-            let has_reason = sender.kept > 0 || !sender.lease.all_settled();
-            assert!(has_reason && sender.lease.unused() == 0, "a ghost without reason");
+            assert!(!sender.lease.all_settled() && sender.lease.unused() == 0, "a ghost without reason");
             assert!(!sender.lease.is_waiting());
         }
     }

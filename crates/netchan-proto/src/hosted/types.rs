@@ -10,34 +10,71 @@ pub struct SenderKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReceiverKey(pub u64);
 
-/// One value in the channel.
+/// One value in the channel. `T` says who sent it, for the program that receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct Item<T = ()> {
     /// Its place in the order of this channel.
     pub ticket: u64,
-    /// Who sent it.
+    /// The sender whose credit it uses.
     pub origin: SenderKey,
     /// Its number among the values of its sender, from 0.
     pub seq: u64,
+    /// Who sent it.
+    pub from: T,
     /// The encoded value.
     pub bytes: Bytes,
-    /// A receiver held it before and did not take it, as far as is known.
+    /// It may have been received before (`HOST-4`).
     pub redelivered: bool,
     /// How often it was handed to a holder that did not acknowledge it (`DEL-3`).
     pub attempts: u32,
     /// Its sender knows it taken: wherever it is now, it needs no credit.
     pub settled: bool,
+    /// The holder that refused it last: others come first (`DEL-13`).
+    pub refused_by: Option<ReceiverKey>,
+}
+
+/// How a receiver leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leave {
+    /// So many of the oldest values that are in flight to it may have been received; of the others it is certain that they
+    /// were not.
+    pub doubtful: u64,
+    /// It said that it goes: what it returns costs no attempt.
+    pub orderly: bool,
+}
+
+impl Leave {
+    /// Nobody knows what it has received.
+    pub const LOST: Self = Self { doubtful: u64::MAX, orderly: false };
+    /// It has said what it took, and that it goes.
+    pub const ORDERLY: Self = Self { doubtful: 0, orderly: true };
 }
 
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Hand the item to a `recv` that waits there.
+pub enum Effect<T = ()> {
+    /// Values are the receiver's: [`Hosted::next_unsent`](super::Hosted::next_unsent) gives them, oldest first. Comes once
+    /// for a run of them.
     Deliver {
         /// The receiver.
         to: ReceiverKey,
-        /// The value; a copy stays here until it is known taken.
-        item: Item,
+    },
+    /// Ask the receiver for the values that it has not taken (`HOST-24`). It answers with what it took, and
+    /// [`Hosted::give_back`](super::Hosted::give_back) follows.
+    CallBack {
+        /// The receiver.
+        from: ReceiverKey,
+    },
+    /// The receiver has not answered a [`Self::CallBack`] in time: its channel is to be reset, and it is to be removed.
+    StalledReceiver {
+        /// The receiver.
+        key: ReceiverKey,
+    },
+    /// The sender has neither used nor returned its credit in time while others wait: its channel is to be reset, and it is
+    /// to be removed.
+    StalledSender {
+        /// The sender.
+        key: SenderKey,
     },
     /// The sender may commit values numbered below `limit`.
     Grant {
@@ -60,11 +97,6 @@ pub enum Effect {
         /// How many values are settled, in any order.
         count: u64,
     },
-    /// The last value of a sender that was removed is settled: its key means nothing any more.
-    Forgotten {
-        /// The sender.
-        sender: SenderKey,
-    },
     /// The answer to a [`Hosted::withdraw`](super::Hosted::withdraw) that found the offer dispatched, or the return of an
     /// offer by a close.
     Withdrawn {
@@ -86,7 +118,7 @@ pub enum Effect {
     /// [`Hosted::revive`](super::Hosted::revive) (`DEL-7`).
     Dead {
         /// The value, which is no longer here.
-        item: Item,
+        item: Item<T>,
     },
     /// The channel is closed and drained. Comes once.
     Finished,

@@ -258,6 +258,23 @@ fn dispatch<H: Host>(host: &H, frame: Frame) -> Result<(), Violation> {
             Some(()) => host.set_ready(id),
             None => known(id)?,
         },
+        Frame::CallBack { id, generation } => {
+            match host.with_recv(id, |half| half.handle_call_back(generation)).transpose()? {
+                Some(true) => host.set_ready(id),
+                Some(false) => {}
+                None => known(id)?,
+            }
+        }
+        Frame::Closing { id, code, reason } => {
+            let reason = crate::channel::CloseReason { code, reason };
+            match host.with_send(id, |half| half.handle_closing(reason)) {
+                Some(()) => {
+                    host.event(Event::Writable(id));
+                    host.set_ready(id);
+                }
+                None => known(id)?,
+            }
+        }
         Frame::Recall(recall) => {
             match host.with_send(recall.id, |half| half.handle_recall(&recall)).transpose()? {
                 Some(Some(limit)) => host.event(Event::RewindAsked { id: recall.id, limit }),

@@ -118,6 +118,23 @@ pub enum Frame {
         /// The channel.
         id: ChannelId,
     },
+    /// The sending end asks for the values that have not been taken (`CHAN-11`): the receiving end answers with
+    /// [`Self::Recall`].
+    CallBack {
+        /// The channel.
+        id: ChannelId,
+        /// The generation of the credit under which they were sent.
+        generation: u32,
+    },
+    /// The receiving end takes no more sends; what was committed still arrives (`CHAN-12`).
+    Closing {
+        /// The channel.
+        id: ChannelId,
+        /// Why, as a number for programs.
+        code: u16,
+        /// Why, for people.
+        reason: String,
+    },
     /// Asks for leased credit back.
     Recall(Recall),
     /// Gives leased credit back.
@@ -174,6 +191,8 @@ mod kind {
     pub(super) const RECALL: u8 = 0x12;
     pub(super) const YIELD: u8 = 0x13;
     pub(super) const POLL: u8 = 0x14;
+    pub(super) const CALL_BACK: u8 = 0x15;
+    pub(super) const CLOSING: u8 = 0x16;
     pub(super) const CLOSE: u8 = 0x18;
     pub(super) const RESET: u8 = 0x19;
     pub(super) const WITHDRAW: u8 = 0x1a;
@@ -238,6 +257,8 @@ impl Frame {
             Self::Window(_) => kind::WINDOW,
             Self::Want { .. } => kind::WANT,
             Self::Poll { .. } => kind::POLL,
+            Self::CallBack { .. } => kind::CALL_BACK,
+            Self::Closing { .. } => kind::CLOSING,
             Self::Recall(_) => kind::RECALL,
             Self::Yield(_) => kind::YIELD,
             Self::Close(_) => kind::CLOSE,
@@ -271,6 +292,11 @@ impl Frame {
             }
             Self::Want { id, limit } => ints(&[u64::from(id.0), *limit]),
             Self::Poll { id } => ints(&[u64::from(id.0)]),
+            Self::CallBack { id, generation } => ints(&[u64::from(id.0), u64::from(*generation)]),
+            Self::Closing { id, code, reason } => {
+                ints(&[u64::from(id.0), u64::from(*code)]);
+                opening::write_text(out, reason, TEXT_BYTES_MAX);
+            }
             Self::Recall(r) => {
                 ints(&[u64::from(r.id.0), u64::from(r.generation), r.limit, u64::from(r.rewind)]);
             }
@@ -315,6 +341,12 @@ impl Frame {
             }),
             kind::WANT => Self::Want { id: opening::read_id(r)?, limit: r.varint()? },
             kind::POLL => Self::Poll { id: opening::read_id(r)? },
+            kind::CALL_BACK => Self::CallBack { id: opening::read_id(r)?, generation: r.varint_u32()? },
+            kind::CLOSING => Self::Closing {
+                id: opening::read_id(r)?,
+                code: read_u16(r)?,
+                reason: r.text(TEXT_BYTES_MAX)?,
+            },
             kind::RECALL => Self::Recall(Recall {
                 id: opening::read_id(r)?,
                 generation: r.varint_u32()?,

@@ -47,7 +47,7 @@ fn kind(mode: Mode, capacity: u64, prefetch: u64) -> WindowKind {
         Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
         Mode::Rendezvous => WindowKind::Rendezvous,
         Mode::Lease => WindowKind::Lease,
-        Mode::Demand => WindowKind::Demand { prefetch },
+        Mode::Demand => WindowKind::Demand { prefetch, ahead: 0 },
     }
 }
 

@@ -251,7 +251,7 @@ impl SessionCore {
         let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, longest));
         let recv_half = || {
             let kind = match accept.mode {
-                Mode::Demand => WindowKind::Demand { prefetch },
+                Mode::Demand => WindowKind::Demand { prefetch, ahead: 0 },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
                 Mode::Cast => WindowKind::Fixed { capacity: accept.capacity },

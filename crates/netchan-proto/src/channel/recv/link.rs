@@ -54,6 +54,7 @@ impl RecvHalf {
         self.awaits_pos = false;
         self.report_due = true;
         self.recall_due = self.recall.is_some();
+        self.closing_due = self.closing.is_some();
         self.close_due = self.stopped.is_some() || self.close_sent;
         self.drained();
         Ok(lease)
@@ -88,7 +89,7 @@ impl RecvHalf {
     #[must_use]
     #[inline]
     pub fn urgency(&self) -> Urgency {
-        if self.recall_due || self.close_due || self.withdrawn_due.is_some() {
+        if self.recall_due || self.close_due || self.closing_due || self.withdrawn_due.is_some() {
             return Urgency::Now;
         }
         match (self.may_report(), self.report_due) {
@@ -126,6 +127,13 @@ impl RecvHalf {
             let generation = self.generation;
             Frame::Window(WindowUpdate { id: self.id, generation, received, taken, limit, limit_bytes })
                 .write(out);
+        }
+        // Before the recall: what was reserved is void, and is not kept.
+        if std::mem::take(&mut self.closing_due)
+            && !self.close_sent
+            && let Some(CloseReason { code, reason }) = self.closing.clone()
+        {
+            Frame::Closing { id: self.id, code, reason }.write(out);
         }
         // Behind the window: what a recall asks back must have been granted before.
         if std::mem::take(&mut self.recall_due)

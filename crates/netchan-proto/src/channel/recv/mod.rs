@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::CloseReason;
 use super::arrived::Arrived;
 use super::item::Payload;
-use crate::flow::{Window, WindowKind};
+use crate::flow::{Violation, Window, WindowKind};
 use crate::id::ChannelId;
 use crate::limits::DEMAND_UNITS_MAX;
 use crate::planted::{self, Mutant};
@@ -61,6 +61,9 @@ pub struct RecvHalf {
     asked: u64,
     recall: Option<Recall>,
     recall_due: bool,
+    /// This end takes no more sends; what was committed still arrives. And whether the sender is to be told.
+    closing: Option<CloseReason>,
+    closing_due: bool,
     last_withdrawn: Option<u64>,
     withdrawn_due: Option<(u64, bool)>,
     /// The last number, the reason, and whether the channel ended at once, without regard to data.
@@ -93,10 +96,12 @@ impl RecvHalf {
             handed: 0,
             unsettled: VecDeque::new(),
             waiting: 0,
-            report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.. }),
+            report_due: matches!(options.kind, WindowKind::Demand { prefetch: 1.., .. }),
             asked: 0,
             recall: None,
             recall_due: false,
+            closing: None,
+            closing_due: false,
             last_withdrawn: None,
             withdrawn_due: None,
             peer_close: None,
@@ -262,6 +267,23 @@ impl RecvHalf {
         }
     }
 
+    /// Demand: handles CALL_BACK: gives every value that was not taken back, whoever waits here (`CHAN-11`). Says whether it
+    /// does; one that crossed another rewind, or the end, is old news.
+    ///
+    /// # Errors
+    /// A [`Violation`] when nothing can be called back from this end.
+    pub fn handle_call_back(&mut self, generation: u32) -> Result<bool, Violation> {
+        if !matches!(self.kind(), WindowKind::Demand { .. }) || generation > self.generation {
+            return Err(Violation("call back of what is not lent"));
+        }
+        let current = generation == self.generation && self.recall.is_none();
+        let gives = current && self.stopped.is_none() && self.peer_close.is_none();
+        if gives {
+            self.rewind();
+        }
+        Ok(gives)
+    }
+
     /// Demand: says how many receives wait. One that is about to [`RecvHalf::take`] waits no more.
     pub fn set_waiting(&mut self, waiting: u64) {
         // The rest waits here: the other end takes no more from one receiver (`HOST-21`).
@@ -274,19 +296,35 @@ impl RecvHalf {
     /// Demand: whether the peer has leave to send, or has sent, values that nobody waits for.
     #[must_use]
     pub fn has_excess(&self) -> bool {
-        matches!(self.kind(), WindowKind::Demand { prefetch: 0 })
+        matches!(self.kind(), WindowKind::Demand { prefetch: 0, .. })
             && self.waiting == 0
             && self.recall.is_none()
             && self.stopped.is_none()
             && self.peer_close.is_none()
-            && self.window.granted() > self.window.taken()
+            && self.window.granted().max(self.window.received()) > self.window.taken()
+    }
+
+    /// What is taken here is told by other means before long, as acknowledgements do.
+    pub const fn set_lazy(&mut self) {
+        self.window.set_lazy();
+    }
+
+    /// No more sends are taken, and the sender is told so; what it had committed still arrives (`CHAN-12`).
+    pub fn announce_closing(&mut self, reason: CloseReason) {
+        if self.closing.is_none() && self.stopped.is_none() && self.peer_close.is_none() {
+            self.closing = Some(reason);
+            self.closing_due = true;
+        }
     }
 
     /// Demand: gives every value that was not taken, and all leave to send, back (`CHAN-6`).
     pub fn give_back(&mut self) {
-        if !self.has_excess() {
-            return;
+        if self.has_excess() {
+            self.rewind();
         }
+    }
+
+    fn rewind(&mut self) {
         let Some(generation) = self.generation.checked_add(1) else { return };
         let limit = self.window.taken();
         self.discard();

@@ -11,6 +11,7 @@ impl SendHalf {
     /// The link is gone: nothing is sealed until the peer's position on the next one is known.
     pub fn detach(&mut self) {
         self.synced = false;
+        self.call_back_due = false;
         // The peer's position says whether it is still due: none comes from a peer that has forgotten the channel.
         self.close_due = false;
     }
@@ -35,6 +36,7 @@ impl SendHalf {
         self.deferred = None;
         self.yield_due = None;
         self.want = 0;
+        self.kept_reserved = self.credit.reserved() > 0;
         if planted::is(Mutant::LeaseKeptAcrossCut) {
             return self.credit.committed() + self.credit.reserved();
         }
@@ -122,6 +124,7 @@ impl SendHalf {
             || self.want_due
             || self.poll_is_ready()
             || self.withdraw_due
+            || self.call_back_due
             || self.close_is_ready()
     }
 
@@ -145,6 +148,9 @@ impl SendHalf {
         }
         if std::mem::take(&mut self.want_due) && self.peer_close.is_none() {
             Frame::Want { id: self.id, limit: self.want }.write(out);
+        }
+        if std::mem::take(&mut self.call_back_due) && self.peer_close.is_none() {
+            Frame::CallBack { id: self.id, generation: self.generation }.write(out);
         }
         let Offer::Withdrawing(seq) = self.offer else {
             self.withdraw_due = false;

@@ -127,6 +127,12 @@ pub struct SendHalf {
     withdraw_due: bool,
     /// Nothing may be sent for now, whatever the credit; a close waits too.
     held: bool,
+    /// The peer takes no more sends; what was committed still goes out.
+    peer_closing: Option<CloseReason>,
+    /// Credit was kept for what was reserved when it was asked back: once that is let go, the peer is told.
+    kept_reserved: bool,
+    /// What is with the peer is to be asked back.
+    call_back_due: bool,
     closing: Option<(CloseReason, bool)>,
     close_due: bool,
     close_sent: bool,
@@ -168,6 +174,9 @@ impl SendHalf {
             withdrawn: None,
             withdraw_due: false,
             held: false,
+            peer_closing: None,
+            kept_reserved: false,
+            call_back_due: false,
             closing: None,
             close_due: false,
             close_sent: false,
@@ -182,6 +191,16 @@ impl SendHalf {
         self.retained_bytes_max = retained_bytes_max.max(1);
         let limit_bytes = self.granted_bytes.min(self.retained_bytes_max);
         self.credit = Credit::new(self.credit.limit(), limit_bytes);
+    }
+
+    /// Demand: the receiving end lets up to `ahead` values be with it that it has not asked for (`FLOW-10`).
+    pub const fn allow_ahead(&mut self, ahead: u64) {
+        self.credit.allow_ahead(ahead);
+    }
+
+    /// Demand: asks the receiving end for what it has not taken (`CHAN-11`). It answers with a recall.
+    pub fn call_back(&mut self) {
+        self.call_back_due = self.mode == Mode::Demand && self.peer_close.is_none() && self.rewind_asked.is_none();
     }
 
     /// The channel.
@@ -269,7 +288,8 @@ impl SendHalf {
     /// Whether the channel takes no more values, and why.
     #[must_use]
     pub fn closed(&self) -> Option<&CloseReason> {
-        self.peer_close.as_ref().or(self.closing.as_ref().map(|(reason, _)| reason))
+        let closing = self.closing.as_ref().map(|(reason, _)| reason);
+        self.peer_close.as_ref().or(self.peer_closing.as_ref()).or(closing)
     }
 
     /// Why the peer ended the channel, if it did.
@@ -372,10 +392,11 @@ impl SendHalf {
         &mut self,
         encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<R, E>,
     ) -> Result<Pushed<R>, PushError<E>> {
-        self.credit.release();
-        if self.peer_close.is_some() || self.close_sent {
+        if self.peer_close.is_some() || self.peer_closing.is_some() || self.close_sent {
+            self.release();
             return Err(PushError::Closed);
         }
+        self.credit.release();
         self.append(encode)
     }
 
@@ -416,9 +437,15 @@ impl SendHalf {
         reserved
     }
 
-    /// Gives a unit that was set aside back.
+    /// Gives a unit that was set aside back. If the peer had asked for it before, it is told that it may have it now.
     pub fn release(&mut self) {
         self.credit.release();
+        let needs = self.credit.committed() + self.credit.reserved();
+        if self.kept_reserved && self.waiting == 0 && needs < self.credit.limit() {
+            self.kept_reserved = self.credit.reserved() > 0;
+            self.want = needs;
+            self.want_due = true;
+        }
     }
 
     /// Says how many sends wait; asks for a lease when they need one, and takes the request back when they do not.

@@ -64,6 +64,7 @@ impl SendHalf {
         // A number that is used up was taken or withdrawn: until the answer says which, the value stays.
         let taken = if let Offer::Withdrawing(seq) = self.offer { taken.min(seq) } else { taken };
         self.taken = self.taken.max(taken);
+        self.credit.note_taken(self.taken);
         self.received = self.received.max(self.taken);
         if let Offer::Out(seq) = self.offer
             && seq < self.taken
@@ -118,7 +119,8 @@ impl SendHalf {
             self.yield_due = Some(self.make_yield());
             return Ok(None);
         }
-        if Some(recall.generation) != self.generation.checked_add(1) || recall.limit > self.credit.limit() {
+        let above = !recall.rewind && recall.limit > self.credit.limit();
+        if Some(recall.generation) != self.generation.checked_add(1) || above {
             return Err(Violation("recall of the wrong generation or above the limit"));
         }
         if recall.rewind {
@@ -136,10 +138,20 @@ impl SendHalf {
         }
         // A grant and its recall may arrive together: the sends it was for have been woken and go first, else a lease that
         // many want would go round without a value.
-        let kept = self.waiting.min(self.available());
+        let kept = if self.peer_closing.is_some() { 0 } else { self.waiting.min(self.available()) };
         self.deferred = Some((*recall, self.credit.committed() + self.credit.reserved() + kept));
         self.answer_when_used();
         Ok(None)
+    }
+
+    /// Handles CLOSING: the receiving end takes no more sends, and what was reserved is void (`CHAN-12`).
+    pub fn handle_closing(&mut self, reason: CloseReason) {
+        if self.peer_closing.is_none() && self.peer_close.is_none() {
+            self.peer_closing = Some(reason);
+            self.waiting = 0;
+            self.want_due = false;
+            self.answer_recall();
+        }
     }
 
     /// Whether a recall waits for sends that are about to use what they were granted.
@@ -151,7 +163,12 @@ impl SendHalf {
     /// Answers a recall that was deferred, whoever still waits.
     pub fn answer_recall(&mut self) {
         let Some((recall, _)) = self.deferred.take() else { return };
-        self.credit.recall(recall.limit);
+        if self.peer_closing.is_some() {
+            self.credit.recall_all();
+        } else {
+            self.credit.recall(recall.limit);
+            self.kept_reserved = self.credit.reserved() > 0;
+        }
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
         // What was asked for before went with the lease; whoever still waits asks anew, behind the YIELD.
@@ -164,6 +181,7 @@ impl SendHalf {
     pub(super) fn answer_when_used(&mut self) {
         if let Some((_, floor)) = self.deferred
             && (self.waiting == 0
+                || self.peer_closing.is_some()
                 || !self.credit.has_bytes()
                 || self.credit.committed() + self.credit.reserved() >= floor)
         {
@@ -183,6 +201,7 @@ impl SendHalf {
         self.credit.rewind(limit, bytes)?;
         self.received = self.received.min(self.committed());
         self.sealed_high = self.sealed_high.min(self.committed());
+        self.call_back_due = false;
         self.generation = recall.generation;
         self.yield_due = Some(self.make_yield());
         Ok(())

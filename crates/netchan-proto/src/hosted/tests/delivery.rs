@@ -11,7 +11,7 @@ fn host_1_a_value_has_one_holder() {
     send(&mut hosted, A, 0..1);
     assert_eq!(delivered(&mut hosted), [(X, A, 0, false)]);
     hosted.give_back(X, 0).unwrap();
-    assert_eq!(delivered(&mut hosted), [(X, A, 0, true)]);
+    assert_eq!(delivered(&mut hosted), [(X, A, 0, false)], "it was certainly not taken");
     hosted.taken(X, 1).unwrap();
     assert!(delivered(&mut hosted).is_empty());
     assert_eq!((hosted.len(), hosted.in_flight(), hosted.held_bytes()), (0, 0, 0));
@@ -24,8 +24,8 @@ fn host_2_the_longest_waiting_unit_is_served_first() {
         hosted.demand(key, units).unwrap();
     }
     send(&mut hosted, A, 0..5);
-    let to: Vec<_> = delivered(&mut hosted).into_iter().map(|(to, ..)| to).collect();
-    assert_eq!(to, [X, Y, Y, X, X]);
+    let got: Vec<_> = delivered(&mut hosted).into_iter().map(|(to, _, seq, _)| (to, seq)).collect();
+    assert_eq!(got, [(X, 0), (X, 3), (X, 4), (Y, 1), (Y, 2)], "a run for each");
 }
 
 #[test]
@@ -74,10 +74,11 @@ fn host_4_returned_values_go_to_the_head_in_order() {
     hosted.demand(X, 2).unwrap();
     send(&mut hosted, A, 0..6);
     drain(&mut hosted);
-    hosted.remove_receiver(X);
+    hosted.remove_receiver(X, Leave::LOST);
     assert_eq!(hosted.give_back(Y, 0), Ok(1));
     hosted.demand(Y, 6).unwrap();
-    let expected = [0, 1, 2, 3, 4, 5].map(|seq| (Y, A, seq, seq < 4));
+    // What Y gave back it had certainly not taken; X may have taken what it had.
+    let expected = [0, 1, 2, 3, 4, 5].map(|seq| (Y, A, seq, seq < 4 && seq != 1));
     assert_eq!(delivered(&mut hosted), expected);
 }
 
@@ -86,7 +87,7 @@ fn host_4_a_receiver_that_leaves_takes_its_demand_along() {
     let mut hosted = channel(8);
     hosted.demand(X, 5).unwrap();
     hosted.demand(Y, 1).unwrap();
-    hosted.remove_receiver(X);
+    hosted.remove_receiver(X, Leave::LOST);
     send(&mut hosted, A, 0..2);
     assert_eq!(delivered(&mut hosted), [(Y, A, 0, false)]);
     assert_eq!(hosted.demand(X, 1), Err(Violation::UnknownReceiver));

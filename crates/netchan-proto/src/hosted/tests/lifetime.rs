@@ -33,8 +33,8 @@ fn host_14_the_offer_of_a_removed_sender_is_withdrawn() {
     assert_eq!((hosted.len(), hosted.in_flight()), (0, 1));
     assert!(hosted.add_sender(B) && !hosted.add_sender(A));
     hosted.demand(Y, 1).unwrap();
-    hosted.remove_receiver(X);
-    assert_eq!(drain(&mut hosted), [Effect::Forgotten { sender: A }], "given back, it is gone");
+    hosted.remove_receiver(X, Leave::LOST);
+    assert_eq!(drain(&mut hosted), [], "given back, it is gone");
     assert!(hosted.add_sender(A));
     assert_eq!((hosted.lent(), hosted.held_bytes()), (0, 0));
 }
@@ -137,7 +137,7 @@ fn host_20_the_end_comes_once() {
     assert!(hosted.is_drained());
     hosted.close();
     hosted.demand(X, 1).unwrap();
-    hosted.remove_receiver(X);
+    hosted.remove_receiver(X, Leave::LOST);
     hosted.remove_sender(A);
     assert!(drain(&mut hosted).is_empty());
 }

@@ -1,7 +1,9 @@
 //! One test per rule, then all rules at once against a model.
 
+mod ahead;
 mod broadcast;
 mod buffered;
+mod costs;
 mod delivery;
 mod holders;
 mod lifetime;
@@ -11,7 +13,7 @@ mod rendezvous;
 
 use bytes::Bytes;
 
-use super::{Effect, Hosted, ReceiverKey, SenderKey};
+use super::{Effect, HolderOptions, Hosted, Item, Leave, ReceiverKey, SenderKey};
 
 const A: SenderKey = SenderKey(1);
 const B: SenderKey = SenderKey(2);
@@ -27,8 +29,25 @@ fn channel(capacity: u64) -> Hosted {
     hosted
 }
 
+/// What the channel wants done; values that go out are taken along.
 fn drain(hosted: &mut Hosted) -> Vec<Effect> {
-    std::iter::from_fn(|| hosted.poll_effect()).collect()
+    let effects: Vec<_> = std::iter::from_fn(|| hosted.poll_effect()).collect();
+    for effect in &effects {
+        if let Effect::Deliver { to } = effect {
+            sent(hosted, *to);
+        }
+    }
+    effects
+}
+
+/// The values that go out to a receiver now.
+fn sent(hosted: &mut Hosted, to: ReceiverKey) -> Vec<Item> {
+    let mut items = Vec::new();
+    while let Some(item) = hosted.next_unsent(to).cloned() {
+        hosted.mark_sent(to);
+        items.push(item);
+    }
+    items
 }
 
 fn value(n: u64) -> Bytes {
@@ -52,11 +71,13 @@ fn push(hosted: &mut Hosted, key: SenderKey, seqs: std::ops::Range<u64>) {
 
 /// What was delivered: to whom, whose, which number, and whether again.
 fn delivered(hosted: &mut Hosted) -> Vec<(ReceiverKey, SenderKey, u64, bool)> {
-    let pick = |effect| match effect {
-        Effect::Deliver { to, item } => Some((to, item.origin, item.seq, item.redelivered)),
-        _ => None,
-    };
-    drain(hosted).into_iter().filter_map(pick).collect()
+    let mut all = Vec::new();
+    while let Some(effect) = hosted.poll_effect() {
+        if let Effect::Deliver { to } = effect {
+            all.extend(sent(hosted, to).into_iter().map(|item| (to, item.origin, item.seq, item.redelivered)));
+        }
+    }
+    all
 }
 
 /// What was granted: to whom, up to where.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::reference::{Peer, Reference};
 use super::*;
-use crate::hosted::{Violation, Withdraw};
+use crate::hosted::{Durable, Violation, Withdraw};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -57,12 +57,19 @@ struct Run {
     hosted: Hosted,
     reference: Reference,
     next_key: u64,
+    /// What the facts told so far add up to.
+    durable: Durable,
 }
 
 impl Run {
     fn new(capacity: u64) -> Self {
-        let mut run =
-            Self { hosted: Hosted::new(capacity), reference: Reference::new(capacity), next_key: 0 };
+        let mut run = Self {
+            hosted: Hosted::new(capacity),
+            reference: Reference::new(capacity),
+            next_key: 0,
+            durable: Durable::default(),
+        };
+        run.hosted.tell_facts();
         for op in [Op::AddSender, Op::AddSender, Op::AddSender, Op::AddReceiver, Op::AddReceiver] {
             run.step(&op);
         }
@@ -85,6 +92,10 @@ impl Run {
             match effect {
                 Effect::Grant { to, limit } => self.reference.granted(to, limit),
                 Effect::Recall { from } => self.reference.recalled(from),
+                Effect::Deliver { to } => {
+                    let expected = self.reference.outgoing.remove(&to).unwrap_or_default();
+                    assert_eq!(sent(&mut self.hosted, to), Vec::from(expected), "after {op:?}");
+                }
                 other => {
                     let at = self.reference.expected.iter().position(|expected| *expected == other);
                     assert!(at.is_some(), "{other:?} after {op:?}, not one of {:?}", self.reference.expected);
@@ -98,6 +109,11 @@ impl Run {
             }
         }
         assert!(self.reference.expected.is_empty(), "missing after {op:?}: {:?}", self.reference.expected);
+        assert!(self.reference.outgoing.is_empty(), "not sent after {op:?}: {:?}", self.reference.outgoing);
+        while let Some(fact) = self.hosted.poll_fact() {
+            self.durable.fold(fact);
+        }
+        assert_eq!(self.durable, self.hosted.durable(), "what the facts add up to after {op:?}");
         self.reference.check(&self.hosted);
     }
 
@@ -145,10 +161,10 @@ impl Run {
         let Self { hosted, reference, .. } = self;
         match *op {
             Op::RemoveReceiver(_) => {
-                hosted.remove_receiver(key);
+                hosted.remove_receiver(key, Leave::LOST);
                 reference.demand.retain(|of| *of != key);
                 let items = reference.held.remove(&key).unwrap();
-                reference.return_items(items);
+                reference.return_items(items, true);
             }
             Op::Demand(_, n) => {
                 hosted.demand(key, n).unwrap();
@@ -172,7 +188,7 @@ impl Run {
                 let keep = keep.min(reference.held[&key].len());
                 let items = reference.held.get_mut(&key).unwrap().split_off(keep);
                 assert_eq!(hosted.give_back(key, keep as u64), Ok(items.len()));
-                reference.return_items(items);
+                reference.return_items(items, false);
             }
             _ => unreachable!(),
         }

@@ -50,6 +50,10 @@ pub(super) struct Reference {
     pub(super) taken: BTreeSet<(SenderKey, u64)>,
     pub(super) withdrawn: BTreeSet<(SenderKey, u64)>,
     first_delivery: BTreeMap<SenderKey, u64>,
+    /// Tickets of values that were out before.
+    came_back: BTreeSet<u64>,
+    /// Values that must go out, by receiver, in order.
+    pub(super) outgoing: BTreeMap<ReceiverKey, VecDeque<Item>>,
     next_ticket: u64,
     pub(super) closed: bool,
     pub(super) finished: bool,
@@ -71,6 +75,8 @@ impl Reference {
             taken: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             first_delivery: BTreeMap::new(),
+            came_back: BTreeSet::new(),
+            outgoing: BTreeMap::new(),
             next_ticket: 0,
             closed: false,
             finished: false,
@@ -114,6 +120,8 @@ impl Reference {
                 redelivered: false,
                 attempts: 0,
                 settled: false,
+                from: (),
+                refused_by: None,
             });
         }
     }
@@ -125,8 +133,6 @@ impl Reference {
         assert!(self.withdrawn.insert((origin, seq)));
         if tell && !peer.gone {
             self.expected.push_back(Effect::Withdrawn { to: origin, seq, withdrawn: true });
-        } else if tell && peer.settled.len() as u64 == peer.pushed {
-            self.expected.push_back(Effect::Forgotten { sender: origin });
         }
     }
 
@@ -140,9 +146,6 @@ impl Reference {
             peer.settled.insert(item.seq);
             peer.answer = Some(Withdraw::Taken);
             if peer.gone {
-                if peer.settled.len() as u64 == peer.pushed {
-                    self.expected.push_back(Effect::Forgotten { sender: item.origin });
-                }
                 continue;
             }
             if peer.withdraw_asked {
@@ -163,13 +166,15 @@ impl Reference {
         }
     }
 
-    pub(super) fn return_items(&mut self, items: Vec<Item>) {
+    /// What comes back; `doubtful` if it may have been received.
+    pub(super) fn return_items(&mut self, items: Vec<Item>, doubtful: bool) {
         for mut item in items {
             let peer = &self.senders[&item.origin];
             if self.capacity == 0 && (peer.gone || peer.withdraw_asked || self.closed) {
                 self.withdraw(item.origin, item.seq, true);
             } else {
-                item.redelivered = true;
+                item.redelivered |= doubtful;
+                self.came_back.insert(item.ticket);
                 self.queue.push(item);
             }
         }
@@ -181,12 +186,12 @@ impl Reference {
         while !self.queue.is_empty() {
             let Some(to) = self.demand.pop_front() else { break };
             let item = self.queue.remove(0);
-            if !item.redelivered {
+            if !self.came_back.contains(&item.ticket) {
                 let before = self.first_delivery.insert(item.origin, item.seq);
                 assert!(before < Some(item.seq), "order of first delivery per sender");
             }
             self.held.get_mut(&to).unwrap().push(item.clone());
-            self.expected.push_back(Effect::Deliver { to, item });
+            self.outgoing.entry(to).or_default().push_back(item);
         }
         if self.closed && self.lent() == 0 && !self.finished {
             self.finished = true;
@@ -210,7 +215,10 @@ impl Reference {
         assert!(self.closed || self.free() == 0, "a recall though credit is free");
         let closed = self.closed;
         let peer = self.senders.get_mut(&from).unwrap();
-        assert!(!peer.gone && !peer.recalled && peer.limit > peer.firm, "a recall without reason");
+        // At a close, what was kept before may be let go too.
+        let firm = if closed { peer.pushed } else { peer.firm };
+        assert!(!peer.gone && !peer.recalled && peer.limit > firm, "a recall without reason");
+        peer.firm = firm;
         assert!(closed || peer.want == 0, "a recall from who waits");
         peer.recalled = true;
     }
