@@ -9,7 +9,7 @@ use crate::error::{OpenError, SessionEnd};
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Service, SessionCore};
+use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Owner, SessionCore};
 
 /// What is wrong with a name, if anything.
 pub(crate) fn check_name(name: &str) -> Option<&'static str> {
@@ -87,14 +87,14 @@ async fn open<T: 'static>(
     open_for(core, name, direction, options, purpose, None).await
 }
 
-/// Opens a channel that is not for plain values, perhaps with something that stands at this end.
+/// Opens a channel that is not for plain values, perhaps with something at this end in place of the program.
 pub(crate) async fn open_for<T: 'static>(
     core: &Arc<SessionCore>,
     name: &str,
     direction: Direction,
     options: &ChannelOptions<T>,
     purpose: Purpose,
-    service: Option<Arc<dyn Service>>,
+    owner: Option<Arc<dyn Owner>>,
 ) -> Result<Opened, OpenError> {
     let owned = || name.to_owned();
     if let Some(reason) = check_name(name) {
@@ -123,7 +123,7 @@ pub(crate) async fn open_for<T: 'static>(
         prefetch: options.prefetch,
         on_loss: options.on_loss,
         purpose,
-        service,
+        owner,
     };
     core.open(spec).await.map_err(|failure| match failure {
         OpenFailure::Here(error) => OpenError::TooMany { name: owned(), reason: error.to_string() },

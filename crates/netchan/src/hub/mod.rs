@@ -5,6 +5,7 @@
 //! after the lock is released.
 
 mod cast;
+mod ends;
 mod engine;
 mod holder;
 mod local;
@@ -27,10 +28,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use self::cast::{Cast, CastNext, Inlet, Subscription, VALUE};
+pub(crate) use self::cast::{Cast, CastNext, VALUE};
+pub(crate) use self::ends::accept_service;
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
-pub(crate) use self::holder::Holder;
+use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
 use crate::error::CloseReason;
 use crate::peer::Peer;

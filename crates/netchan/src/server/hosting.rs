@@ -208,7 +208,7 @@ impl Upper for ServerCore {
 
     fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
         if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
-            return core.accept_service(&open);
+            return crate::hub::accept_service(core, &open);
         }
         self.judge_open(core, &open.clone(), || self.provide(core, open));
     }
