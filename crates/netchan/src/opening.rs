@@ -2,27 +2,15 @@
 
 use std::sync::Arc;
 
-use netchan_proto::limits::{CAPACITY_ITEMS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use netchan_proto::limits::{CAPACITY_ITEMS_MAX, TEXT_BYTES_MAX};
 use netchan_proto::wire::{Open, Purpose, Refuse, RefuseCode};
 
 use crate::error::{OpenError, SessionEnd};
+use crate::names::check_name;
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Owner, SessionCore};
-
-/// What is wrong with a name, if anything.
-pub(crate) fn check_name(name: &str) -> Option<&'static str> {
-    if name.is_empty() {
-        Some("it is empty")
-    } else if name.len() > NAME_BYTES_MAX {
-        Some("it is longer than 255 bytes")
-    } else if name.chars().any(char::is_control) {
-        Some("it has control characters")
-    } else {
-        None
-    }
-}
 
 /// Compares what the peer opened with what is here. On a mismatch: the code, and what is here, for the refusal.
 pub(crate) fn check_types(

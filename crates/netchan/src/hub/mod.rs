@@ -16,7 +16,6 @@ mod turn;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::channel::{ItemBuf, PushError, TooLarge};
@@ -35,6 +34,7 @@ pub(crate) use self::engine::{Engine, Keeper};
 use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
 use crate::error::CloseReason;
+use crate::options::DeliveryLimits;
 use crate::peer::Peer;
 use crate::session::{RecvChan, SendChan};
 use crate::wait::WaitQueue;
@@ -49,16 +49,6 @@ const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
 pub(crate) struct Access {
     pub(crate) may_send: bool,
     pub(crate) may_receive: bool,
-}
-
-/// How values are delivered to those who acknowledge them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeliveryLimits {
-    /// Values out to one holder at once.
-    pub(crate) unacked_max: u64,
-    /// How long a holder that cannot be reached keeps what it has.
-    pub(crate) grace: Duration,
-    pub(crate) attempts_max: Option<u32>,
 }
 
 /// What a channel is hosted as.

@@ -50,7 +50,7 @@ use self::link::Arrival;
 pub(crate) use self::link::NewLink;
 pub(crate) use self::lost::reopen_pause;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened, REFUSALS_MAX};
-pub(crate) use self::opened::{Granted, Hold};
+pub(crate) use self::opened::Granted;
 pub(crate) use self::owner::{Owner, Ownership, Position};
 pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
 pub(crate) use self::redial::{NoLink, Relink};

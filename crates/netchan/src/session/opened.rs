@@ -1,6 +1,5 @@
 //! What the peer has opened: what is kept for as long as it is, and how it is taken away.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
@@ -8,10 +7,8 @@ use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Open, RefuseCode};
 
 use super::{Chan, Owner, SessionCore};
+use crate::hold::Hold;
 use crate::policy::{Action, PolicyPeer};
-
-/// Something that lasts as long as a channel of the peer's, or a link.
-pub(crate) type Hold = Box<dyn Any + Send + Sync>;
 
 /// What a client has opened and was let have: from when its OPEN was judged until it has closed it, or, where the
 /// owner of its other end says so, for longer.

@@ -21,8 +21,8 @@ use self::ends::Inlet;
 use self::serving::{After, too_slow};
 use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
-use crate::receiver::ReceiverStats;
 use crate::session::{SendChan, SessionCore};
+use crate::stats::ReceiverStats;
 use crate::transport::BoxFuture;
 use crate::wait::{Ticket, WaitQueue};
 
