@@ -346,7 +346,7 @@ impl Server {
     /// Receives the next channel that a client opens under a name that is not hosted. `None` once the server is shut down.
     ///
     /// # Errors
-    /// [`SessionLost`](crate::SessionLost), never at present: a server outlives its sessions.
+    /// [`SessionLost`], never at present: a server outlives its sessions.
     ///
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no channel is lost.
