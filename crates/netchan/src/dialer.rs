@@ -1,5 +1,7 @@
 //! Reaching a server, that of a ticket or of a known host: for a new session, or to go on with one.
 
+mod error;
+
 use std::io;
 use std::time::Duration;
 
@@ -11,12 +13,14 @@ use netchan_proto::session::close_code;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+pub use self::error::DialError;
 use crate::address::Address;
 use crate::config::{Config, SessionLimits};
-use crate::error::{CloseReason, DialError, SessionEnd};
+use crate::error::{CloseReason, SessionEnd};
 use crate::handshake::{self, AGENT, Anywhere, HandshakeFailure, Joined, Verdict};
 use crate::identity::Identity;
 use crate::session::{NewLink, NoLink, Relink};
+use crate::system;
 use crate::ticket::{Ticket, TicketError};
 use crate::transport::{BoxFuture, Link};
 
@@ -206,7 +210,7 @@ impl Dialer {
         let hello = Hello {
             version: netchan_proto::crypto::hello::VERSION,
             agent: AGENT.to_owned(),
-            aes_hardware: handshake::has_aes_hardware(),
+            aes_hardware: system::has_aes_hardware(),
             message_bytes_max: self.limits().message_bytes_max as u64,
             resume: None,
         };
@@ -231,7 +235,7 @@ impl Dialer {
             }
             failure => explain(address, self.identity.fingerprint(), failure),
         };
-        let mut client = ClientHandshake::new(settings, handshake::unix_seconds(), handshake::random())
+        let mut client = ClientHandshake::new(settings, system::unix_seconds(), system::random())
             .map_err(|error| failed(error.into()))?;
         let peer_address = link.peer_address();
         let nobody = |_: &_| Verdict::Refuse(RefusalCode::Denied, String::new());

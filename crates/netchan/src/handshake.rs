@@ -1,14 +1,15 @@
 //! Driving a handshake over a link.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use netchan_proto::crypto::{
     Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::session::Hold;
+use crate::hold::Hold;
+use crate::system::unix_seconds;
 use crate::transport::{BoxFuture, Link, LinkReader, LinkWriter};
 
 /// Name and version of this software, for people at the other end.
@@ -43,29 +44,6 @@ pub(crate) struct Joined {
     pub(crate) link: (LinkReader, LinkWriter),
     /// Bytes that arrived behind the handshake.
     pub(crate) early: Vec<u8>,
-}
-
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Random bytes from the system.
-///
-/// # Panics
-/// When the system has none: nothing can be secret then.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random number generator works");
-    bytes
-}
-
-pub(crate) fn has_aes_hardware() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 /// Where a handshake has leave to do what is costly.

@@ -38,12 +38,15 @@ mod config;
 mod delivery;
 mod dialer;
 mod error;
+mod first_use;
 mod handshake;
+mod hold;
 mod hub;
 pub mod identity;
 pub mod known_hosts;
 mod limits;
 mod lookup;
+mod names;
 mod offer;
 mod opening;
 mod options;
@@ -57,6 +60,8 @@ mod reentry;
 mod sender;
 mod server;
 mod session;
+mod stats;
+mod system;
 pub mod ticket;
 pub mod transport;
 mod wait;
@@ -66,11 +71,11 @@ pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::{Config, DuplicateSessions};
 pub use delivery::{Deliveries, Delivery, Receipt};
-pub use dialer::IntoTicket;
+pub use dialer::{DialError, IntoTicket};
 pub use error::{
-    AccessError, AckError, AckWithError, AssignError, CloseReason, DialError, Fault, FlushError, HostError,
-    InDoubt, ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
-    SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError,
+    AckError, AckWithError, AssignError, CloseReason, Fault, FlushError, HostError, InDoubt, OpenError,
+    RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost,
+    SinkError, TryRecvError, TrySendError,
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;
@@ -84,12 +89,13 @@ pub use offer::{Offer, OfferKind};
 pub use options::{ChannelOptions, LossPolicy, WhenSlow};
 pub use peer::Peer;
 pub use policy::{Policy, PolicyFile, PolicySource};
-pub use receiver::{Received, Receiver, ReceiverStats};
-pub use sender::{Permit, PermitIterator, Sender, SenderStats, Unsettled};
-pub use server::{Client, Server, ServerEvent, ServerStats, listen_and_serve};
+pub use receiver::{Received, Receiver};
+pub use sender::{Permit, PermitIterator, Sender, Unsettled};
+pub use server::{AccessError, Client, ListenError, Server, ServerEvent, ServerStats, listen_and_serve};
 pub use session::{
     ChannelDirection, ChannelInfo, CloseReport, Events, SessionEvent, SessionState, SessionStats,
 };
+pub use stats::{ReceiverStats, SenderStats};
 pub use ticket::Ticket;
 
 #[cfg(doctest)]

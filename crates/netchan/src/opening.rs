@@ -2,27 +2,15 @@
 
 use std::sync::Arc;
 
-use netchan_proto::limits::{CAPACITY_ITEMS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use netchan_proto::limits::{CAPACITY_ITEMS_MAX, TEXT_BYTES_MAX};
 use netchan_proto::wire::{Open, Purpose, Refuse, RefuseCode};
 
 use crate::error::{OpenError, SessionEnd};
+use crate::names::check_name;
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Service, SessionCore};
-
-/// What is wrong with a name, if anything.
-pub(crate) fn check_name(name: &str) -> Option<&'static str> {
-    if name.is_empty() {
-        Some("it is empty")
-    } else if name.len() > NAME_BYTES_MAX {
-        Some("it is longer than 255 bytes")
-    } else if name.chars().any(char::is_control) {
-        Some("it has control characters")
-    } else {
-        None
-    }
-}
+use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Owner, SessionCore};
 
 /// Compares what the peer opened with what is here. On a mismatch: the code, and what is here, for the refusal.
 pub(crate) fn check_types(
@@ -87,14 +75,14 @@ async fn open<T: 'static>(
     open_for(core, name, direction, options, purpose, None).await
 }
 
-/// Opens a channel that is not for plain values, perhaps with something that stands at this end.
+/// Opens a channel that is not for plain values, perhaps with something at this end in place of the program.
 pub(crate) async fn open_for<T: 'static>(
     core: &Arc<SessionCore>,
     name: &str,
     direction: Direction,
     options: &ChannelOptions<T>,
     purpose: Purpose,
-    service: Option<Arc<dyn Service>>,
+    owner: Option<Arc<dyn Owner>>,
 ) -> Result<Opened, OpenError> {
     let owned = || name.to_owned();
     if let Some(reason) = check_name(name) {
@@ -123,7 +111,7 @@ pub(crate) async fn open_for<T: 'static>(
         prefetch: options.prefetch,
         on_loss: options.on_loss,
         purpose,
-        service,
+        owner,
     };
     core.open(spec).await.map_err(|failure| match failure {
         OpenFailure::Here(error) => OpenError::TooMany { name: owned(), reason: error.to_string() },

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{Codec, Message, Postcard, Raw, type_label};
-use crate::hub::DeliveryLimits;
 
 /// What becomes of a channel that a client opened by its name when its session is truly lost: because it had no connection
 /// for longer than [`Config::session_lifetime`](crate::Config::session_lifetime) at the server, or because the server started
@@ -24,6 +23,16 @@ pub enum LossPolicy {
     Resend,
     /// As [`Resend`](Self::Resend), but what was not known taken is dropped: at most once.
     Drop,
+}
+
+/// How values are delivered to those who acknowledge them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeliveryLimits {
+    /// Values out to one holder at once.
+    pub(crate) unacked_max: u64,
+    /// How long a holder that cannot be reached keeps what it has.
+    pub(crate) grace: Duration,
+    pub(crate) attempts_max: Option<u32>,
 }
 
 /// Settings of one channel at this end: how its values are encoded, what their type is called, how many may wait.

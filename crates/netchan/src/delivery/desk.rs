@@ -1,7 +1,7 @@
 //! Where a client says what it does with its deliveries, and hears what became of that.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use netchan_proto::channel::CloseReason;
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{AckError, SendError, SessionEnd, TrySendError};
 use crate::sender::Sender;
-use crate::session::{RecvChan, Service, SessionCore};
+use crate::session::{Owner, RecvChan, SessionCore};
 
 /// What came back, at this end.
 #[derive(Default)]
@@ -27,8 +27,6 @@ struct State {
 
 pub(super) struct Desk {
     core: Arc<SessionCore>,
-    /// The session has it.
-    outcomes: OnceLock<Weak<RecvChan>>,
     state: Mutex<State>,
 }
 
@@ -47,18 +45,11 @@ impl Drop for Waiting<'_> {
 
 impl Desk {
     pub(super) fn new(core: &Arc<SessionCore>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core), outcomes: OnceLock::new(), state: Mutex::default() })
+        Arc::new(Self { core: Arc::clone(core), state: Mutex::default() })
     }
 
     pub(super) const fn core(&self) -> &Arc<SessionCore> {
         &self.core
-    }
-
-    /// The channel of the outcomes is open.
-    pub(super) fn open(self: &Arc<Self>, outcomes: &Arc<RecvChan>) {
-        _ = self.outcomes.set(Arc::downgrade(outcomes));
-        // Outcomes may have come before.
-        Arc::clone(self).moved();
     }
 
     /// Whether a delivery that has just been taken is another's by now.
@@ -108,27 +99,7 @@ impl Desk {
         }
     }
 
-    fn end(&self) -> SessionEnd {
-        self.state.lock().end.clone().unwrap_or(SessionEnd::ClosedHere)
-    }
-}
-
-/// Asks without waiting for anything. What finds no room now is sent later, if there is a runtime; else the server finds out
-/// when the session ends.
-pub(super) fn tell(asks: &Sender<Bytes>, ask: Ask<'_>) {
-    let mut bytes = Vec::new();
-    ask.write(0, &mut bytes);
-    if let Err(TrySendError::Full(bytes)) = asks.try_send(bytes.into())
-        && let Ok(runtime) = tokio::runtime::Handle::try_current()
-    {
-        let asks = asks.clone();
-        runtime.spawn(async move { asks.send(bytes).await });
-    }
-}
-
-impl Service for Desk {
-    fn moved(self: Arc<Self>) {
-        let Some(chan) = self.outcomes.get().and_then(Weak::upgrade) else { return };
+    fn take_outcomes(&self, chan: &Arc<RecvChan>) {
         let mut told = Vec::new();
         let (urgency, malformed) = {
             let mut half = chan.state.lock();
@@ -156,11 +127,34 @@ impl Service for Desk {
         chan.report(urgency);
     }
 
+    fn end(&self) -> SessionEnd {
+        self.state.lock().end.clone().unwrap_or(SessionEnd::ClosedHere)
+    }
+}
+
+/// Asks without waiting for anything. What finds no room now is sent later, if there is a runtime; else the server finds out
+/// when the session ends.
+pub(super) fn tell(asks: &Sender<Bytes>, ask: Ask<'_>) {
+    let mut bytes = Vec::new();
+    ask.write(0, &mut bytes);
+    if let Err(TrySendError::Full(bytes)) = asks.try_send(bytes.into())
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        let asks = asks.clone();
+        runtime.spawn(async move { asks.send(bytes).await });
+    }
+}
+
+impl Owner for Desk {
+    fn readable(self: Arc<Self>, outcomes: &Arc<RecvChan>) {
+        self.take_outcomes(outcomes);
+    }
+
     fn backlog(&self) -> Option<u64> {
         None
     }
 
-    fn ended(&self, end: &SessionEnd) {
+    fn ended(&self, end: &SessionEnd, _: u64) {
         let waiting = {
             let mut state = self.state.lock();
             state.end.get_or_insert_with(|| end.clone());

@@ -18,9 +18,9 @@ use self::subscription::{Shared, Subscription};
 use crate::error::{AckError, AckWithError, OpenError, RecvError, RecvTimeoutError};
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
-use crate::receiver::ReceiverStats;
 use crate::sender::Sender;
 use crate::session::SessionCore;
+use crate::stats::ReceiverStats;
 
 /// How long a value rests that could not be decoded here: another build of the program may know it, and this one is not to
 /// meet it again at once.

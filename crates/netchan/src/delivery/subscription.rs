@@ -14,7 +14,7 @@ use crate::opening;
 use crate::options::{ChannelOptions, LossPolicy};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, Opened, REFUSALS_MAX, RecvHandle, Service, SessionCore, reopen_pause};
+use crate::session::{Direction, Opened, Owner, REFUSALS_MAX, RecvHandle, SessionCore, reopen_pause};
 
 /// Outcomes that may be on their way. They are taken as they come.
 const OUTCOMES_CAPACITY: usize = 1_024;
@@ -143,13 +143,12 @@ async fn open<T: Send + 'static>(
     let receiver = Receiver::wire(handle, Arc::new(HandedCodec(options.codec)));
     let desk = Desk::new(core);
     let plain = ChannelOptions::raw().capacity(OUTCOMES_CAPACITY);
-    let service = Some(Arc::clone(&desk) as Arc<dyn Service>);
+    let owner = Some(Arc::clone(&desk) as Arc<dyn Owner>);
     let (asks, outcomes) = tokio::try_join!(
         opening::open_for(core, name, Direction::Send, &plain, Purpose::Acks { of }, None),
-        opening::open_for(core, name, Direction::Receive, &plain, Purpose::Outcomes { of }, service),
+        opening::open_for(core, name, Direction::Receive, &plain, Purpose::Outcomes { of }, owner),
     )?;
     let (Opened::Send(asks), Opened::Recv(outcomes)) = (asks, outcomes) else { return Err(unexpected()) };
-    desk.open(&outcomes.0);
     let asks = Sender::wire(asks, plain.codec);
     Ok(Shared { receiver, asks, desk, _outcomes: outcomes })
 }

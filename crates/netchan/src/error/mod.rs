@@ -2,14 +2,12 @@
 
 mod ack;
 mod assign;
-mod connect;
 mod open;
 mod recv;
 mod send;
 
 pub use ack::{AckError, AckWithError};
 pub use assign::AssignError;
-pub use connect::{AccessError, DialError, ListenError};
 pub use open::{HostError, OpenError};
 pub use recv::{RecvError, RecvTimeoutError, TryRecvError};
 pub use send::{FlushError, InDoubt, ReserveError, SendError, SendTimeoutError, SinkError, TrySendError};

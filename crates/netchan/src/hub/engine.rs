@@ -99,8 +99,8 @@ impl Engine for Hub {
 
     fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
         match open.flow {
-            OpenFlow::OpenerSends => session.accept_hosted_sender(open, &self),
-            OpenFlow::OpenerReceives => session.accept_hosted_receiver(open, &self),
+            OpenFlow::OpenerSends => self.accept_sender(session, open),
+            OpenFlow::OpenerReceives => self.accept_receiver(session, open),
         }
     }
 

@@ -19,9 +19,8 @@ use netchan_proto::wire::{Ask, Outcome, Verdict};
 use parking_lot::Mutex;
 
 use super::turn::OneAtATime;
-use super::{Acquired, Hub, HubState};
-use crate::error::SessionEnd;
-use crate::session::{RecvChan, SendChan, Service, SessionCore};
+use super::{Acquired, Hub, HubState, ends};
+use crate::session::{RecvChan, SendChan, SessionCore};
 use crate::wait::Ticket;
 
 /// The longest time that a delivery can be put off, or kept, at once: a year.
@@ -158,6 +157,27 @@ impl Holder {
     /// How many requests it may have under way: one that ends each delivery, and as many others.
     pub(crate) fn asks_max(&self) -> u64 {
         self.hub.spec.deliveries.unacked_max.saturating_mul(2).max(2)
+    }
+
+    /// It has said something, or can be told something.
+    pub(super) fn moved(self: &Arc<Self>) {
+        if self.away.swap(false, Ordering::SeqCst) {
+            self.hub.holder_is_back(self.key);
+        }
+        self.work();
+        if let Some(outcomes) = self.outcomes.get().and_then(Weak::upgrade)
+            && outcomes.state.lock().half.peer_closed().is_some()
+        {
+            // Nobody listens any more.
+            outcomes.close(CloseReason::plain());
+        }
+    }
+
+    /// Its link is gone.
+    pub(super) fn detached(&self, replaced: bool) {
+        // The channel of the deliveries may be closed, and then tells nobody.
+        self.hub.suspend_receiver(self.key, replaced);
+        self.away.store(true, Ordering::SeqCst);
     }
 
     /// False if there is such a channel already.
@@ -302,7 +322,7 @@ impl Holder {
                 hub.ask(key, number, |state| state.hosted.extend(key, number, until))
             }
             Ask::AckWith { number, results, value } => {
-                let Some((results, chan)) = core.results(results) else {
+                let Some((results, chan)) = ends::results(core, results) else {
                     self.answer(token, Verdict::NoResults);
                     return Some(());
                 };
@@ -429,34 +449,5 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.results.leave_senders(&mut self.ticket);
-    }
-}
-
-impl Service for Holder {
-    fn moved(self: Arc<Self>) {
-        if self.away.swap(false, Ordering::SeqCst) {
-            self.hub.holder_is_back(self.key);
-        }
-        self.work();
-        if let Some(outcomes) = self.outcomes.get().and_then(Weak::upgrade)
-            && outcomes.state.lock().half.peer_closed().is_some()
-        {
-            // Nobody listens any more.
-            outcomes.close(CloseReason::plain());
-        }
-    }
-
-    fn detached(&self, replaced: bool) {
-        // The channel of the deliveries may be closed, and then tells nobody.
-        self.hub.suspend_receiver(self.key, replaced);
-        self.away.store(true, Ordering::SeqCst);
-    }
-
-    fn ended(&self, _: &SessionEnd) {
-        self.leave();
-    }
-
-    fn backlog(&self) -> Option<u64> {
-        None
     }
 }

@@ -9,8 +9,7 @@ use netchan_proto::hosted::{Item, SenderKey, Withdraw};
 use super::{Hub, HubState, LOCAL_RECEIVER, LOCAL_SENDER, Offer};
 use crate::error::CloseReason;
 use crate::peer::Peer;
-use crate::receiver::ReceiverStats;
-use crate::sender::SenderStats;
+use crate::stats::{ReceiverStats, SenderStats};
 use crate::wait::Ticket;
 
 /// What a local send found.

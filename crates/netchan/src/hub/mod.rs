@@ -5,6 +5,7 @@
 //! after the lock is released.
 
 mod cast;
+mod ends;
 mod engine;
 mod holder;
 mod local;
@@ -15,7 +16,6 @@ mod turn;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::channel::{ItemBuf, PushError, TooLarge};
@@ -27,12 +27,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) use self::cast::{Cast, CastNext, Inlet, Subscription, VALUE};
+pub(crate) use self::cast::{Cast, CastNext, VALUE};
+pub(crate) use self::ends::accept_service;
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
-pub(crate) use self::holder::Holder;
+use self::holder::Holder;
 pub(crate) use self::local::{Acquired, OfferOutcome};
 use crate::error::CloseReason;
+use crate::options::DeliveryLimits;
 use crate::peer::Peer;
 use crate::session::{RecvChan, SendChan};
 use crate::wait::WaitQueue;
@@ -47,16 +49,6 @@ const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
 pub(crate) struct Access {
     pub(crate) may_send: bool,
     pub(crate) may_receive: bool,
-}
-
-/// How values are delivered to those who acknowledge them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeliveryLimits {
-    /// Values out to one holder at once.
-    pub(crate) unacked_max: u64,
-    /// How long a holder that cannot be reached keeps what it has.
-    pub(crate) grace: Duration,
-    pub(crate) attempts_max: Option<u32>,
 }
 
 /// What a channel is hosted as.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use netchan_proto::hosted::Item;
 
 use super::{Access, Acquired, Engine, Hub, HubSpec, Keeper};
+use crate::options::DeliveryLimits;
 use crate::peer::Peer;
 
 /// Nobody hosts a channel of dead values: it ends with the channel that they come from.
@@ -29,7 +30,7 @@ impl Hub {
             fingerprint: spec.fingerprint,
             access: Access { may_send: false, may_receive: false },
             capacity: spec.capacity.max(1),
-            deliveries: super::DeliveryLimits { attempts_max: None, ..spec.deliveries },
+            deliveries: DeliveryLimits { attempts_max: None, ..spec.deliveries },
             when_slow: spec.when_slow,
         };
         Self::new(Weak::<Nobody>::new(), spec)

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{FILE_BYTES_MAX, KEYS_PER_ADDRESS_MAX, KnownHostsError};
 use crate::address::Address;
-use crate::handshake::random;
 use crate::identity::Fingerprint;
 use crate::private_file::{self, NotLocked, for_owner};
+use crate::system::random;
 
 const HEAD: &str = "# Servers' keys by address, for netchan: ADDRESS SHA256:…, one of them a line.\n";
 

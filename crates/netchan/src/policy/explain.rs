@@ -12,7 +12,7 @@ use super::source::nearest;
 use super::time::format_time;
 use super::{Action, PolicyPeer, PolicyRequest};
 use crate::identity::Fingerprint;
-use crate::opening::check_name;
+use crate::names::check_name;
 
 /// What a policy says of one open, and why. Its text is for people, its serialisation for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

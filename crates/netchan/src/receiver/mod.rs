@@ -21,6 +21,7 @@ use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
 use crate::session::RecvHandle;
+use crate::stats::ReceiverStats;
 use crate::wait::Ticket;
 
 /// Receives values of one type from a channel.
@@ -81,18 +82,6 @@ impl Drop for HubReceiver {
             ));
         }
     }
-}
-
-/// What has happened on a channel so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReceiverStats {
-    /// Values that have arrived.
-    pub received: u64,
-    /// Values taken by `recv`.
-    pub taken: u64,
-    /// Local receives that wait.
-    pub waiting: u64,
 }
 
 /// A value that was received, and what is known of it.

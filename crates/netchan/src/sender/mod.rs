@@ -27,6 +27,7 @@ use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
 use crate::session::{SendHandle, SessionCore};
+use crate::stats::SenderStats;
 
 /// Sends values of one type into a channel.
 ///
@@ -68,22 +69,6 @@ impl Drop for HubSender {
             self.hub.close(CloseReason::new(0, ""));
         }
     }
-}
-
-/// What has happened on a channel so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SenderStats {
-    /// Values committed.
-    pub sent: u64,
-    /// Values known to have reached the peer.
-    pub received: u64,
-    /// Values known to have been taken by the peer's `recv`.
-    pub taken: u64,
-    /// Encoded bytes kept until the peer takes them.
-    pub retained_bytes: u64,
-    /// Local sends that wait.
-    pub waiting: u64,
 }
 
 /// A value that is not known to have been taken when its channel ended.

@@ -18,6 +18,7 @@ use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
 use crate::policy::{DENIED, Decision, PolicyPeer, PolicyRequest};
 use crate::rate::TokenBucket;
 use crate::session::{NewLink, SessionCore, SessionState, Upper};
+use crate::system;
 use crate::transport::{Link, Listener};
 
 /// After an accept that failed, as for want of file descriptors: time for some to come free. Doubles while it goes on.
@@ -230,7 +231,7 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
         session_id,
         incarnation: core.incarnation,
         epoch,
-        aead: Aead::choose(hello.hello.aes_hardware, handshake::has_aes_hardware()),
+        aead: Aead::choose(hello.hello.aes_hardware, system::has_aes_hardware()),
         resumed: false,
         message_bytes_max: core.message_limits().bytes_max as u64,
         channels_max: u32::try_from(core.config.limits.channels_max).unwrap_or(u32::MAX),
@@ -268,7 +269,7 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
     {
         return refuse(RefusalCode::AlreadyConnected, ONE_AT_A_TIME.to_owned());
     }
-    Verdict::Accept(accepted(SessionId(handshake::random()), Epoch(0)), None)
+    Verdict::Accept(accepted(SessionId(system::random()), Epoch(0)), None)
 }
 
 fn new_link(joined: Joined, address: String) -> NewLink {

@@ -4,9 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use netchan_proto::crypto::{GateKeeper, GateKey};
 
-use super::{Server, ServerCore, audit};
+use super::{AccessError, Server, ServerCore, audit};
 use crate::config::Config;
-use crate::error::AccessError;
 use crate::identity::Identity;
 use crate::policy::{Policy, PolicyError, PolicySource};
 use crate::ticket::Ticket;

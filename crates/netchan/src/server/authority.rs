@@ -13,9 +13,10 @@ use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
 use parking_lot::{Mutex, RwLock};
 
 use super::{ServerCore, audit};
+use crate::hold::Hold;
 use crate::hub::Engine;
 use crate::policy::{Action, DENIED, Decision, OpenBound, Policy, PolicyPeer, PolicyRequest};
-use crate::session::{Granted, Hold, SessionCore};
+use crate::session::{Granted, SessionCore};
 
 /// The policy that holds. Whoever judges an open holds the lock until the channel is in its table, so that a new policy
 /// finds it there.

@@ -344,7 +344,7 @@ fn is_drawn(here: usize, max: usize, fraction: f64) -> bool {
 
 /// Evenly distributed over [0, 1).
 fn fraction() -> f64 {
-    let bits = u64::from_be_bytes(crate::handshake::random()) >> 11;
+    let bits = u64::from_be_bytes(crate::system::random()) >> 11;
     bits as f64 / (1_u64 << 53) as f64
 }
 
@@ -352,7 +352,7 @@ fn below(count: usize) -> Option<usize> {
     if count == 0 {
         return None;
     }
-    let wide = u128::from(u64::from_be_bytes(crate::handshake::random())) * count as u128;
+    let wide = u128::from(u64::from_be_bytes(crate::system::random())) * count as u128;
     usize::try_from(wide >> 64).ok()
 }
 

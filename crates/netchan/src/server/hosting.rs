@@ -11,8 +11,9 @@ use super::{ServerCore, ServerEvent, audit};
 use crate::error::{HostError, SessionEnd};
 use crate::hub::{Access, Engine, Hub, HubSpec, Keeper};
 use crate::limits::MessageLimits;
+use crate::names::check_name;
 use crate::offer::Offer;
-use crate::opening::{check_name, check_types};
+use crate::opening::check_types;
 use crate::options::ChannelOptions;
 use crate::session::{SessionCore, SessionEvent, Upper};
 
@@ -208,7 +209,7 @@ impl Upper for ServerCore {
 
     fn incoming(&self, core: &Arc<SessionCore>, open: Open) {
         if matches!(open.purpose, Purpose::Acks { .. } | Purpose::Outcomes { .. }) {
-            return core.accept_service(&open);
+            return crate::hub::accept_service(core, &open);
         }
         self.judge_open(core, &open.clone(), || self.provide(core, open));
     }

@@ -6,6 +6,7 @@ mod audit;
 mod authority;
 mod client;
 mod doorway;
+mod error;
 mod event;
 mod hosting;
 mod metrics;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use netchan_proto::crypto::{Fingerprint, GateKeeper, ServerSettings};
 use netchan_proto::id::{Incarnation, SessionId};
+use netchan_proto::session::close_code;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,6 +32,7 @@ use tokio::time::Instant;
 use self::authority::Authority;
 pub use self::client::Client;
 use self::doorway::Doorway;
+pub use self::error::{AccessError, ListenError};
 pub use self::event::{ServerEvent, ServerStats};
 use self::policy_file::Watched;
 use self::suspended::Suspended;
@@ -37,8 +40,7 @@ use crate::address::Address;
 use crate::broadcast::Broadcast;
 use crate::codec::Message;
 use crate::config::Config;
-use crate::error::{CloseReason, HostError, ListenError, SessionEnd};
-use crate::handshake::random;
+use crate::error::{CloseReason, HostError, SessionEnd, SessionLost};
 use crate::hub::{Access, Cast, Engine, HostedInfo, Hub};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
@@ -47,6 +49,7 @@ use crate::policy::{Policy, PolicySource, TicketHolders};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{CloseReport, Events, Publisher, SessionCore, SessionState};
+use crate::system::random;
 use crate::ticket::{Ticket, advertised_addresses};
 use crate::wait::Ticket as Place;
 
@@ -343,11 +346,11 @@ impl Server {
     /// Receives the next channel that a client opens under a name that is not hosted. `None` once the server is shut down.
     ///
     /// # Errors
-    /// [`SessionLost`](crate::SessionLost), never at present: a server outlives its sessions.
+    /// [`SessionLost`], never at present: a server outlives its sessions.
     ///
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no channel is lost.
-    pub async fn recv(&self) -> Result<Option<Offer>, crate::SessionLost> {
+    pub async fn recv(&self) -> Result<Option<Offer>, SessionLost> {
         NextOffer { queue: &self.core.offers, ticket: None }.await
     }
 
@@ -401,7 +404,7 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropped before it completes, the server keeps what it has done so far; call it again, or drop the server.
-    pub async fn shutdown(&self, deadline: Duration) -> Result<CloseReport, crate::SessionLost> {
+    pub async fn shutdown(&self, deadline: Duration) -> Result<CloseReport, SessionLost> {
         let now = Instant::now();
         // A deadline beyond the end of time is none.
         let end = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(365 * 24 * 3_600));
@@ -466,7 +469,7 @@ fn is_here(session: &Arc<SessionCore>) -> bool {
 }
 
 impl Stream for Server {
-    type Item = Result<Offer, crate::SessionLost>;
+    type Item = Result<Offer, SessionLost>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.core.offers.poll(cx, &mut self.polling.lock()).map(Result::transpose)
@@ -483,10 +486,7 @@ impl Drop for Server {
             engine.abort(CloseReason::new(0, "the server has stopped"));
         }
         for session in self.core.sessions() {
-            session.say_goodbye(
-                netchan_proto::session::close_code::SHUTDOWN,
-                "the server has stopped".to_owned(),
-            );
+            session.say_goodbye(close_code::SHUTDOWN, "the server has stopped".to_owned());
         }
         self.core.end_events();
     }

@@ -85,8 +85,7 @@ impl SessionCore {
         let channels = self.all_channels();
         for chan in &channels {
             match chan {
-                // What a hosted channel sends is its own, and goes back to it.
-                Chan::Send(chan) if chan.hub.is_some() => {}
+                Chan::Send(chan) if chan.takes_back() => {}
                 Chan::Send(chan) => {
                     chan.state.lock().half.close(ProtoReason::plain());
                     chan.kick(true);
@@ -100,7 +99,7 @@ impl SessionCore {
         let mut report = CloseReport::default();
         for chan in channels {
             if let Chan::Send(chan) = chan
-                && chan.hub.is_none()
+                && !chan.takes_back()
             {
                 report.add(undelivered(&chan));
             }
@@ -152,7 +151,7 @@ impl SessionCore {
     fn request_reports(&self) {
         for chan in self.channels() {
             if let Chan::Send(chan) = &chan
-                && chan.hub.is_none()
+                && !chan.takes_back()
             {
                 chan.state.lock().half.request_report();
                 chan.mark_ready();

@@ -8,7 +8,7 @@ use netchan_proto::channel::{RecvHalf, SendHalf};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::{Control, Event, Host};
 
-use super::{Chan, SessionCore};
+use super::{Chan, Owner, SessionCore};
 use crate::patience;
 
 /// A session's core, as the objects of `netchan-proto` see it.
@@ -68,17 +68,25 @@ impl Host for ShellHost<'_> {
 }
 
 impl SessionCore {
-    fn send_chan(&self, id: ChannelId) -> Option<Arc<super::SendChan>> {
+    pub(crate) fn send_chan(&self, id: ChannelId) -> Option<Arc<super::SendChan>> {
         match self.get(id)? {
             Chan::Send(chan) => Some(chan),
             Chan::Recv(_) => None,
         }
     }
 
-    fn recv_chan(&self, id: ChannelId) -> Option<Arc<super::RecvChan>> {
+    pub(crate) fn recv_chan(&self, id: ChannelId) -> Option<Arc<super::RecvChan>> {
         match self.get(id)? {
             Chan::Recv(chan) => Some(chan),
             Chan::Send(_) => None,
+        }
+    }
+
+    fn with_recv_owner(&self, id: ChannelId, f: impl FnOnce(&dyn Owner)) {
+        if let Some(chan) = self.recv_chan(id)
+            && let Some(owner) = chan.owner()
+        {
+            f(&**owner);
         }
     }
 
@@ -86,13 +94,7 @@ impl SessionCore {
         match event {
             Event::Confirmed => self.confirmed(),
             Event::Acknowledged => self.acknowledged(),
-            Event::LeaseTold { id, limit } => {
-                if let Some(chan) = self.recv_chan(id)
-                    && let Some((hub, key)) = &chan.hub
-                {
-                    hub.resume_sender(*key, limit);
-                }
-            }
+            Event::LeaseTold { id, limit } => self.with_recv_owner(id, |owner| owner.lease_told(limit)),
             Event::Incoming(open) => self.incoming(open),
             Event::Limited { open, limit } => self.upper.refused(self, &open, limit),
             Event::Announced(announce) => self.upper.announced(self, announce),
@@ -108,36 +110,20 @@ impl SessionCore {
                     chan.writable();
                 }
             }
-            Event::Wanted { id, limit } => {
-                if let Some(chan) = self.recv_chan(id)
-                    && let Some((hub, key)) = &chan.hub
-                {
-                    hub.wanted(*key, limit);
-                }
-            }
+            Event::Wanted { id, limit } => self.with_recv_owner(id, |owner| owner.wanted(limit)),
             Event::Yielded { id, limit } => {
                 if let Some(chan) = self.recv_chan(id) {
-                    match &chan.hub {
-                        Some((hub, key)) => hub.yielded(*key, limit),
-                        // A receiver gave back; whoever waits again has its demand told.
-                        None => chan.readable(),
-                    }
+                    chan.yielded(limit);
                 }
             }
             Event::RewindAsked { id, limit } => {
                 if let Some(chan) = self.send_chan(id)
-                    && let Some((hub, key)) = &chan.hub
+                    && let Some(owner) = chan.owner()
                 {
-                    hub.give_back(*key, limit);
+                    owner.rewind_asked(limit);
                 }
             }
-            Event::WithdrawAsked { id, seq } => {
-                if let Some(chan) = self.recv_chan(id)
-                    && let Some((hub, key)) = &chan.hub
-                {
-                    hub.withdraw_remote(*key, seq);
-                }
-            }
+            Event::WithdrawAsked { id, seq } => self.with_recv_owner(id, |owner| owner.withdraw_asked(seq)),
             Event::RecallDeferred(id) => {
                 if let Some(chan) = self.send_chan(id) {
                     self.note_idle(Chan::Send(chan));
@@ -165,15 +151,11 @@ impl SessionCore {
             Some(Chan::Send(chan)) => {
                 tracing::debug!(parent: &chan.span, "channel closed");
                 self.note_replayed(&chan);
-                chan.writable_locally();
-                chan.detach_hub();
-                chan.let_go();
+                chan.finished();
             }
             Some(Chan::Recv(chan)) => {
                 tracing::debug!(parent: &chan.span, "channel closed");
-                chan.wake_all();
-                chan.detach_hub();
-                self.let_go(id);
+                chan.finished();
             }
             None => {}
         }

@@ -9,8 +9,9 @@ use netchan_proto::session::{LinkControlKeys, ReadHalf, WriteHalf, begin};
 use tokio::io::AsyncReadExt;
 
 use super::host::ShellHost;
-use super::{Chan, Hold, SessionCore};
+use super::{Chan, SessionCore};
 use crate::error::SessionEnd;
+use crate::hold::Hold;
 use crate::peer::Peer;
 use crate::transport::{LinkReader, LinkWriter};
 

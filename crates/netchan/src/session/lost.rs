@@ -247,8 +247,8 @@ impl Chan {
 
     fn reopen(&self) -> Option<&Reopen> {
         match self {
-            Self::Send(chan) => chan.reopen.as_ref(),
-            Self::Recv(chan) => chan.reopen.as_ref(),
+            Self::Send(chan) => chan.ownership.reopen(),
+            Self::Recv(chan) => chan.ownership.reopen(),
         }
     }
 
@@ -278,12 +278,12 @@ impl Chan {
 impl SendChan {
     /// Whether what is unsettled when a session is lost is sent again in the next.
     pub(crate) fn resends(&self) -> bool {
-        self.reopen.as_ref().is_some_and(|reopen| reopen.policy == LossPolicy::Resend)
+        self.ownership.reopen().is_some_and(|reopen| reopen.policy == LossPolicy::Resend)
     }
 
     /// Whether the channel is to be opened again; then nothing is sent until it has been.
     fn waits_for_reopening(&self) -> bool {
-        let goes_on = self.reopen.as_ref().is_some_and(Reopen::goes_on);
+        let goes_on = self.ownership.reopen().is_some_and(Reopen::goes_on);
         let mut state = patience::lock(&self.state);
         let goes_on = goes_on && state.half.peer_closed().is_none() && state.end.is_none();
         if goes_on {
@@ -299,7 +299,7 @@ impl SendChan {
     ///
     /// `insert` puts it into the table again, once its id is the new one.
     pub(super) fn reopened(self: &Arc<Self>, mut half: SendHalf, insert: impl FnOnce()) {
-        let policy = self.reopen.as_ref().map_or(LossPolicy::Fail, |reopen| reopen.policy);
+        let policy = self.ownership.reopen().map_or(LossPolicy::Fail, |reopen| reopen.policy);
         let mut state = patience::lock(&self.state);
         let mut owed = std::mem::take(&mut state.owed);
         if policy == LossPolicy::Resend {
@@ -341,7 +341,7 @@ impl SendChan {
 impl RecvChan {
     /// Whether the channel is to be opened again. One that holds values of its own goes on when they have been taken.
     fn waits_for_reopening(&self) -> bool {
-        let goes_on = self.reopen.as_ref().is_some_and(Reopen::goes_on);
+        let goes_on = self.ownership.reopen().is_some_and(Reopen::goes_on);
         let mut state = patience::lock(&self.state);
         let goes_on = goes_on && state.half.peer_closed().is_none() && state.half.ended().is_none();
         if goes_on && state.end.is_none() {

@@ -19,6 +19,7 @@ mod lost;
 mod open;
 mod opened;
 mod owed;
+mod owner;
 mod recv_chan;
 mod redial;
 mod send_chan;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use self::accept::Terms;
 pub(crate) use self::driver::Driver;
 pub use self::end::CloseReport;
 use self::flush::Writer;
@@ -48,9 +50,9 @@ use self::link::Arrival;
 pub(crate) use self::link::NewLink;
 pub(crate) use self::lost::reopen_pause;
 pub(crate) use self::open::{Direction, OpenFailure, OpenSpec, Opened, REFUSALS_MAX};
-pub(crate) use self::opened::{Granted, Hold};
-use self::recv_chan::Role;
-pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState, Service};
+pub(crate) use self::opened::Granted;
+pub(crate) use self::owner::{Owner, Ownership, Position};
+pub(crate) use self::recv_chan::{RecvChan, RecvHandle, RecvState};
 pub(crate) use self::redial::{NoLink, Relink};
 pub(crate) use self::send_chan::{SendChan, SendHandle, SendState};
 pub use self::state::{Events, SessionEvent, SessionState, SessionStats};
@@ -60,7 +62,6 @@ use self::traffic::Traffic;
 pub(crate) use self::upper::Upper;
 use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
-use crate::hub::Hub;
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::rate::TokenBucket;
@@ -452,18 +453,6 @@ impl SessionCore {
 
     fn get(&self, id: ChannelId) -> Option<Chan> {
         self.table.lock().get(&id).cloned()
-    }
-
-    /// The hosted channel that the peer sends results into on channel `id`; none that has no places.
-    pub(crate) fn results(&self, id: ChannelId) -> Option<(Arc<Hub>, Arc<RecvChan>)> {
-        match self.get(id)? {
-            Chan::Recv(chan) if !chan.is_revoked() => {
-                let hub =
-                    chan.hub.as_ref().map(|(hub, _)| Arc::clone(hub)).filter(|hub| hub.capacity() > 0)?;
-                Some((hub, chan))
-            }
-            _ => None,
-        }
     }
 
     fn channels(&self) -> Vec<Chan> {

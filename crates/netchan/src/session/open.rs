@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::{Urgency, WindowKind};
-use netchan_proto::hosted::{ReceiverKey, SenderKey};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::{OpenError, OpenRequest};
 use netchan_proto::wire::{Accept, Mode, Open, OpenFlow, Purpose, Refuse, RefuseCode};
@@ -14,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::lost::Reopen;
 use super::state::{SessionEvent, SessionState};
-use super::{Chan, RecvChan, RecvHandle, Role, SendChan, SendHandle, Service, SessionCore};
+use super::{Chan, Owner, Ownership, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
 use crate::error::SessionEnd;
 use crate::options::LossPolicy;
 
@@ -41,8 +40,8 @@ pub(crate) struct OpenSpec {
     pub(crate) prefetch: u64,
     pub(crate) on_loss: LossPolicy,
     pub(crate) purpose: Purpose,
-    /// Is to stand at this end, from the first value on.
-    pub(crate) service: Option<Arc<dyn Service>>,
+    /// What is to be at this end in place of the program, from the first value on.
+    pub(crate) owner: Option<Arc<dyn Owner>>,
 }
 
 /// Why nothing was opened.
@@ -271,24 +270,25 @@ impl SessionCore {
             self.board.publish(SessionEvent::Reopened { channel: spec.name.to_string() });
             return;
         }
-        let service = opening.as_ref().and_then(|opening| opening.spec.service.clone());
-        let (name, reopen, answer) = match opening {
+        let (name, ownership, answer) = match opening {
             Some(Opening { spec, asker: Asker::Caller(_, answer), .. }) => {
-                let reopen =
-                    self.redial.is_some().then(|| Reopen { policy: spec.on_loss, spec: spec.clone() });
-                (spec.name, reopen, Some(answer))
+                let ownership = match &spec.owner {
+                    Some(owner) => Ownership::Owned(Arc::clone(owner)),
+                    None => Ownership::Program(
+                        self.redial.is_some().then(|| Reopen { policy: spec.on_loss, spec: spec.clone() }),
+                    ),
+                };
+                (spec.name, ownership, Some(answer))
             }
             // Whoever asked has gone; the half is made all the same, and its handle closes it.
-            _ => (Arc::from(open.name.as_str()), None, None),
+            _ => (Arc::from(open.name.as_str()), Ownership::Program(None), None),
         };
         let opened = match open.flow {
             OpenFlow::OpenerSends => {
-                let role = Role { reopen, service, hub: None };
-                Opened::Send(SendHandle::new(self.insert_send(name, send_half(), role)))
+                Opened::Send(SendHandle::new(self.insert_send(name, send_half(), ownership)))
             }
             OpenFlow::OpenerReceives => {
-                let role = Role { reopen, service, hub: None };
-                let chan = self.insert_recv(name, recv_half(), role);
+                let chan = self.insert_recv(name, recv_half(), ownership);
                 // Nothing is decoded before there is a handle.
                 chan.state.lock().is_cast = accept.mode == Mode::Cast;
                 if prefetch > 0 {
@@ -331,9 +331,9 @@ impl SessionCore {
         self: &Arc<Self>,
         name: Arc<str>,
         half: SendHalf,
-        role: Role<ReceiverKey>,
+        ownership: Ownership,
     ) -> Arc<SendChan> {
-        let chan = SendChan::new(self, name, half, role);
+        let chan = SendChan::new(self, name, half, ownership);
         self.insert(Chan::Send(Arc::clone(&chan)));
         chan
     }
@@ -342,9 +342,9 @@ impl SessionCore {
         self: &Arc<Self>,
         name: Arc<str>,
         half: RecvHalf,
-        role: Role<SenderKey>,
+        ownership: Ownership,
     ) -> Arc<RecvChan> {
-        let chan = RecvChan::new(self, name, half, role);
+        let chan = RecvChan::new(self, name, half, ownership);
         self.insert(Chan::Recv(Arc::clone(&chan)));
         chan
     }

@@ -1,29 +1,24 @@
 //! What the peer has opened: what is kept for as long as it is, and how it is taken away.
 
-use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Open, RefuseCode};
 
-use super::{Chan, SessionCore};
-use crate::error::SessionEnd;
-use crate::hub::Holder;
+use super::{Chan, Owner, SessionCore};
+use crate::hold::Hold;
 use crate::policy::{Action, PolicyPeer};
 
-/// Something that lasts as long as a channel of the peer's, or a link.
-pub(crate) type Hold = Box<dyn Any + Send + Sync>;
-
-/// What a client has opened and was let have: from when its OPEN was judged until it has closed it, and for who acknowledges what it
-/// takes until it holds nothing more.
+/// What a client has opened and was let have: from when its OPEN was judged until it has closed it, or, where the
+/// owner of its other end says so, for longer.
 pub(crate) struct Grant {
     name: Arc<str>,
     action: Action,
     /// Where it is counted, if anywhere.
     counted: Option<Hold>,
-    holder: Option<Arc<Holder>>,
+    /// What is at this end, once the channel is in place.
+    owner: Option<Arc<dyn Owner>>,
 }
 
 /// A grant, to be judged again.
@@ -43,7 +38,7 @@ impl SessionCore {
 
     /// The peer may have the channel that it asks for.
     pub(crate) fn grant(&self, id: ChannelId, name: &str, action: Action, counted: Option<Hold>) {
-        let grant = Grant { name: Arc::from(name), action, counted, holder: None };
+        let grant = Grant { name: Arc::from(name), action, counted, owner: None };
         let mut grants = self.grants.lock();
         if self.end.get().is_none() {
             grants.insert(id, grant);
@@ -64,10 +59,10 @@ impl SessionCore {
         self.grants.lock().get(&id).and_then(|grant| grant.counted.as_ref()).is_some_and(is)
     }
 
-    /// It lasts until this holder has left.
-    pub(super) fn granted_to(&self, id: ChannelId, holder: &Arc<Holder>) {
+    /// The owner is told when the grant is taken away, even if the channel is closed by then.
+    pub(super) fn granted_by(&self, id: ChannelId, owner: &Arc<dyn Owner>) {
         if let Some(grant) = self.grants.lock().get_mut(&id) {
-            grant.holder = Some(Arc::clone(holder));
+            grant.owner = Some(Arc::clone(owner));
         }
     }
 
@@ -125,31 +120,14 @@ impl SessionCore {
     pub(crate) fn revoke(self: &Arc<Self>, id: ChannelId, reason: ProtoReason) {
         let grant = self.grants.lock().remove(&id);
         match self.get(id) {
-            Some(Chan::Send(chan)) => {
-                let taken = {
-                    let mut state = chan.state.lock();
-                    state.half.reset(reason);
-                    state.half.taken()
-                };
-                if let Some((hub, key)) = &chan.hub {
-                    hub.remove_receiver(*key, taken);
+            Some(Chan::Send(chan)) => chan.revoke(reason),
+            Some(Chan::Recv(chan)) => chan.revoke(reason),
+            None => {
+                // It waits to be accepted, or is closed.
+                if let Some(owner) = grant.and_then(|grant| grant.owner) {
+                    owner.revoked(0);
                 }
-                if let Some(service) = chan.service() {
-                    service.ended(&SessionEnd::ClosedHere);
-                }
-                chan.kick(true);
-                chan.writable_locally();
             }
-            Some(Chan::Recv(chan)) => {
-                chan.revoked.store(true, Ordering::SeqCst);
-                chan.stop(reason);
-                chan.detach_hub();
-            }
-            // It waits to be accepted, or is closed.
-            None => {}
-        }
-        if let Some(holder) = grant.and_then(|grant| grant.holder) {
-            holder.leave();
         }
     }
 }

@@ -5,17 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use netchan_proto::channel::{CloseReason, RecvHalf};
 use netchan_proto::flow::Urgency;
-use netchan_proto::hosted::SenderKey;
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::lost::Reopen;
+use super::owner::{Owner, Ownership};
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
-use crate::hub::Hub;
 use crate::wait::WaitQueue;
 use crate::{patience, reentry};
 
@@ -52,43 +50,10 @@ pub(crate) struct RecvChan {
     /// When news that nobody waited for last went out.
     reported_millis: AtomicU64,
     /// The policy has taken it from the peer: nothing more comes in, not by the side door of an acknowledgement either.
-    pub(super) revoked: AtomicBool,
+    revoked: AtomicBool,
     /// Listed among the idle receivers.
     pub(super) idle: AtomicBool,
-    /// Set where this end takes the values of a remote sender into a hosted channel.
-    pub(super) hub: Option<(Arc<Hub>, SenderKey)>,
-    /// Set where a client opened it by its name.
-    pub(super) reopen: Option<Reopen>,
-    /// Stands here in place of the program.
-    service: Option<Arc<dyn Service>>,
-}
-
-/// Whose an end of a channel is: a handle's of the program, unless something stands here.
-pub(super) struct Role<K> {
-    /// A hosted channel, to which the other end goes by this key.
-    pub(super) hub: Option<(Arc<Hub>, K)>,
-    pub(super) reopen: Option<Reopen>,
-    pub(super) service: Option<Arc<dyn Service>>,
-}
-
-impl<K> Default for Role<K> {
-    fn default() -> Self {
-        Self { hub: None, reopen: None, service: None }
-    }
-}
-
-/// Stands at an end of a channel in place of the program. Called with no lock held, mostly in the task that reads the link.
-pub(crate) trait Service: Send + Sync {
-    /// Values or the end have arrived, or there is room to send.
-    fn moved(self: Arc<Self>);
-    /// The link is gone; another has taken its place if `replaced`.
-    fn detached(&self, replaced: bool) {
-        _ = replaced;
-    }
-    /// The session is over.
-    fn ended(&self, end: &SessionEnd);
-    /// Values that wait behind those which the channel has; `None` for a channel that is none of the program's.
-    fn backlog(&self) -> Option<u64>;
+    pub(super) ownership: Ownership,
 }
 
 impl RecvChan {
@@ -96,9 +61,8 @@ impl RecvChan {
         core: &Arc<SessionCore>,
         name: Arc<str>,
         half: RecvHalf,
-        role: Role<SenderKey>,
+        ownership: Ownership,
     ) -> Arc<Self> {
-        let Role { hub, reopen, service } = role;
         let state = RecvState {
             half,
             meter: Meter::default(),
@@ -122,9 +86,7 @@ impl RecvChan {
             revoked: AtomicBool::new(false),
             reported_millis: AtomicU64::new(0),
             idle: AtomicBool::new(false),
-            hub,
-            reopen,
-            service,
+            ownership,
         })
     }
 
@@ -203,17 +165,19 @@ impl RecvChan {
             }
             state.half.urgency()
         };
-        if let Some(service) = &self.service {
-            return Arc::clone(service).moved();
+        match self.owner() {
+            Some(owner) => Arc::clone(owner).readable(self),
+            None => self.report(urgency),
         }
-        let urgency = match &self.hub {
-            None => urgency,
-            Some((hub, key)) => {
-                hub.values_arrived(*key, self);
-                patience::lock(&self.state).half.urgency()
-            }
-        };
-        self.report(urgency);
+    }
+
+    /// The peer gave something back.
+    pub(super) fn yielded(self: &Arc<Self>, limit: u64) {
+        match self.owner() {
+            Some(owner) => owner.yielded(limit),
+            // Whoever waits again has its demand told.
+            None => self.readable(),
+        }
     }
 
     /// Lists this end among those that may have to give back what nobody waits for.
@@ -241,14 +205,19 @@ impl RecvChan {
         state.receivers.wake_all();
         state.watchers.wake_all();
         drop(state);
-        self.detach_hub();
-        if let Some(service) = &self.service {
-            service.ended(end);
+        if let Some(owner) = self.owner() {
+            owner.ended(end, 0);
         }
     }
 
-    pub(super) fn service(&self) -> Option<&Arc<dyn Service>> {
-        self.service.as_ref()
+    #[inline]
+    pub(super) const fn owner(&self) -> Option<&Arc<dyn Owner>> {
+        self.ownership.owner()
+    }
+
+    /// What is here in place of the program, if it is an `O`.
+    pub(crate) fn owner_as<O: Owner>(&self) -> Option<&O> {
+        self.ownership.owner_as()
     }
 
     /// Whether a session that is on its way out has nothing more to say for it. What was taken must have been said before
@@ -258,27 +227,36 @@ impl RecvChan {
         state.end.is_some() || (state.half.is_synced() && state.half.urgency() == Urgency::None)
     }
 
-    /// The channel is forgotten: whoever still waits finds it ended.
-    pub(super) fn wake_all(&self) {
+    /// Whoever still waits finds the channel ended.
+    fn wake_all(&self) {
         let mut state = patience::lock(&self.state);
         state.receivers.wake_all();
         state.watchers.wake_all();
     }
 
-    /// The link is gone. What a remote sender has not used of its credit is lent to others.
+    /// The link is gone.
     pub(super) fn detach(&self, replaced: bool) {
         patience::lock(&self.state).half.detach();
-        if let Some((hub, key)) = &self.hub {
-            hub.suspend_sender(*key);
-        }
-        if let Some(service) = &self.service {
-            service.detached(replaced);
+        if let Some(owner) = self.owner() {
+            owner.detached(replaced);
         }
     }
 
-    pub(super) fn detach_hub(&self) {
-        if let Some((hub, key)) = &self.hub {
-            hub.remove_remote_sender(*key);
+    /// Both ends have closed it.
+    pub(super) fn finished(&self) {
+        self.wake_all();
+        if let Some(owner) = self.owner() {
+            owner.finished(0);
+        }
+        self.core.let_go(self.id());
+    }
+
+    /// The policy has taken it from the peer: what is on its way does not arrive.
+    pub(super) fn revoke(self: &Arc<Self>, reason: CloseReason) {
+        self.revoked.store(true, Ordering::SeqCst);
+        self.stop(reason);
+        if let Some(owner) = self.owner() {
+            owner.revoked(0);
         }
     }
 

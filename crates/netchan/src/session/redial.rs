@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::link::Arrival;
 use super::{NewLink, SessionCore};
 use crate::error::SessionEnd;
-use crate::handshake::random;
+use crate::system::random;
 use crate::transport::BoxFuture;
 
 /// The longest first pause. It doubles with each attempt, and the pause taken is any part of it: many clients that lost one

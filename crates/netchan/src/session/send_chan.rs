@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use netchan_proto::channel::{CloseReason, SendHalf};
-use netchan_proto::hosted::ReceiverKey;
 use netchan_proto::id::ChannelId;
 use parking_lot::Mutex;
 
 use super::claims::Claims;
-use super::lost::Reopen;
 use super::owed::Owed;
-use super::{Chan, Role, Service, SessionCore};
+use super::owner::{Owner, Ownership, Position};
+use super::{Chan, SessionCore};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
-use crate::hub::Hub;
 use crate::wait::WaitQueue;
 use crate::{patience, reentry};
 
@@ -56,12 +54,7 @@ pub(crate) struct SendChan {
     pub(super) span: tracing::Span,
     pub(crate) state: Mutex<SendState>,
     pub(super) queued: AtomicBool,
-    /// Set where this end sends the values of a hosted channel to a remote receiver.
-    pub(super) hub: Option<(Arc<Hub>, ReceiverKey)>,
-    /// Set where a client opened it by its name.
-    pub(super) reopen: Option<Reopen>,
-    /// Stands here in place of the program.
-    service: Option<Arc<dyn Service>>,
+    pub(super) ownership: Ownership,
 }
 
 impl SendChan {
@@ -69,9 +62,8 @@ impl SendChan {
         core: &Arc<SessionCore>,
         name: Arc<str>,
         mut half: SendHalf,
-        role: Role<ReceiverKey>,
+        ownership: Ownership,
     ) -> Arc<Self> {
-        let Role { hub, reopen, service } = role;
         half.bound(core.limits.window_bytes_max);
         let state = SendState {
             half,
@@ -93,9 +85,7 @@ impl SendChan {
             core: Arc::clone(core),
             state: Mutex::new(state),
             queued: AtomicBool::new(false),
-            hub,
-            reopen,
-            service,
+            ownership,
         })
     }
 
@@ -129,7 +119,7 @@ impl SendChan {
 
     /// Credit, positions or the end have moved.
     pub(super) fn writable(self: &Arc<Self>) {
-        let (paid, limit, taken, closed) = {
+        let (paid, at) = {
             let mut state = patience::lock(&self.state);
             let paid = state.pay();
             let available = state.half.available();
@@ -139,23 +129,17 @@ impl SendChan {
                 state.senders.wake_front(available);
             }
             state.watchers.wake_all();
-            (paid, state.half.limit(), state.half.taken(), state.half.peer_closed().is_some())
+            let (limit, taken) = (state.half.limit(), state.half.taken());
+            (paid, Position { limit, taken, closed: state.half.peer_closed().is_some() })
         };
         if paid {
             self.kick(true);
         }
-        if let Some((hub, key)) = &self.hub {
-            if closed {
-                self.leave_hub(hub, *key, taken);
-            } else {
-                hub.receiver_moved(*key, limit, taken);
-            }
+        if let Some(owner) = self.owner() {
+            Arc::clone(owner).writable(self, at);
         }
-        if closed {
+        if at.closed {
             self.let_go();
-        }
-        if let Some(service) = &self.service {
-            Arc::clone(service).moved();
         }
         self.core.closing_progress();
     }
@@ -167,22 +151,29 @@ impl SendChan {
         state.watchers.wake_all();
         let taken = state.half.taken();
         drop(state);
-        if let Some((hub, key)) = &self.hub {
-            hub.remove_receiver(*key, taken);
-        }
-        if let Some(service) = &self.service {
-            service.ended(end);
+        if let Some(owner) = self.owner() {
+            owner.ended(end, taken);
         }
     }
 
-    pub(super) fn service(&self) -> Option<&Arc<dyn Service>> {
-        self.service.as_ref()
+    #[inline]
+    pub(super) const fn owner(&self) -> Option<&Arc<dyn Owner>> {
+        self.ownership.owner()
+    }
+
+    /// What is here in place of the program, if it is an `O`.
+    pub(crate) fn owner_as<O: Owner>(&self) -> Option<&O> {
+        self.ownership.owner_as()
+    }
+
+    /// Whether what the peer does not take goes back to an owner.
+    pub(super) fn takes_back(&self) -> bool {
+        self.owner().is_some_and(|owner| owner.takes_back())
     }
 
     /// Whether a session that is on its way out has nothing more to do for it.
     pub(super) fn is_drained(&self) -> bool {
-        if self.hub.is_some() {
-            // What a hosted channel sends is its own, and goes back to it.
+        if self.takes_back() {
             return true;
         }
         let state = patience::lock(&self.state);
@@ -200,33 +191,39 @@ impl SendChan {
     /// The link is gone. A remote receiver that cannot be reached waits for nothing more: others are served.
     pub(super) fn detach(&self, replaced: bool) {
         patience::lock(&self.state).half.detach();
-        if let Some((hub, key)) = &self.hub {
-            hub.suspend_receiver(*key, replaced);
-        }
-        if let Some(service) = &self.service {
-            service.detached(replaced);
+        if let Some(owner) = self.owner() {
+            owner.detached(replaced);
         }
     }
 
-    pub(super) fn detach_hub(&self) {
-        if let Some((hub, key)) = &self.hub {
+    /// Both ends have closed it.
+    pub(super) fn finished(&self) {
+        self.writable_locally();
+        if let Some(owner) = self.owner() {
             let taken = self.state.lock().half.taken();
-            self.leave_hub(hub, *key, taken);
+            owner.finished(taken);
         }
+        self.let_go();
     }
 
-    /// The peer has it no more, unless it has yet to acknowledge what it took.
-    pub(super) fn let_go(&self) {
-        if self.hub.as_ref().is_none_or(|(hub, key)| hub.holder(*key).is_none()) {
+    /// The policy has taken it from the peer: what is on its way does not arrive.
+    pub(super) fn revoke(self: &Arc<Self>, reason: CloseReason) {
+        let taken = {
+            let mut state = self.state.lock();
+            state.half.reset(reason);
+            state.half.taken()
+        };
+        if let Some(owner) = self.owner() {
+            owner.revoked(taken);
+        }
+        self.kick(true);
+        self.writable_locally();
+    }
+
+    /// The channel is closed: the peer keeps its grant only if it may still use what it took.
+    fn let_go(&self) {
+        if !self.owner().is_some_and(|owner| owner.outlasts_close()) {
             self.core.let_go(self.id());
-        }
-    }
-
-    /// The channel is closed. Who acknowledges what it took has more to say.
-    fn leave_hub(&self, hub: &Arc<Hub>, key: ReceiverKey, taken: u64) {
-        match hub.holder(key) {
-            Some(holder) => holder.retire(taken),
-            None => hub.remove_receiver(key, taken),
         }
     }
 

@@ -72,11 +72,11 @@ pub(super) fn is_programs(chan: &Chan) -> bool {
 
 /// `None` for a channel that is none of the program's.
 fn backlog(chan: &Chan) -> Option<u64> {
-    let service = match chan {
-        Chan::Send(chan) => chan.service(),
-        Chan::Recv(chan) => chan.service(),
+    let owner = match chan {
+        Chan::Send(chan) => chan.owner(),
+        Chan::Recv(chan) => chan.owner(),
     };
-    service.map_or(Some(0), |service| service.backlog())
+    owner.map_or(Some(0), |owner| owner.backlog())
 }
 
 /// `None` for one that is busy with this very call as well.
@@ -84,7 +84,7 @@ fn survey(chan: &Chan) -> Option<ChannelInfo> {
     let backlog = backlog(chan)?;
     Some(match chan {
         Chan::Send(chan) => {
-            let unacked = chan.hub.as_ref().map_or(0, |(hub, key)| hub.unacked_of(*key));
+            let unacked = chan.owner().map_or(0, |owner| owner.unacked());
             let state = reentry::lock(&chan.state)?;
             let half = &state.half;
             ChannelInfo {

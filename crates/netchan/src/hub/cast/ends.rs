@@ -5,13 +5,44 @@ use std::sync::{Arc, OnceLock, Weak};
 use bytes::{BufMut, Bytes, BytesMut};
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::hosted::{NotSent, ReceiverKey, WhenSlow};
+use netchan_proto::wire::{Mode, Open, RefuseCode};
 use parking_lot::Mutex;
 
 use super::super::Engine;
 use super::super::turn::OneAtATime;
 use super::{Cast, VALUE};
 use crate::error::SessionEnd;
-use crate::session::{RecvChan, SendChan, Service};
+use crate::session::{Owner, Position, RecvChan, SendChan, SessionCore, Terms};
+
+impl Cast {
+    /// Accepts a client that receives.
+    pub(super) fn accept_subscriber(
+        self: &Arc<Self>,
+        session: &Arc<SessionCore>,
+        open: &Open,
+        when_slow: WhenSlow,
+    ) {
+        // Beyond what the log holds, it would hold more than the log.
+        let capacity = open.capacity.clamp(1, self.capacity());
+        let subscription = Subscription::new(self);
+        let placed = session.place_send(open, Terms::new(Mode::Cast, capacity), subscription.clone());
+        if !subscription.begin(when_slow, placed.chan()) {
+            return placed.refuse(RefuseCode::NotAvailable, "the broadcast is closed");
+        }
+        if !placed.accept() {
+            return subscription.leave();
+        }
+        subscription.serve();
+    }
+
+    /// Accepts a client that sends.
+    pub(super) fn accept_inlet(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
+        let inlet = Inlet::new(self);
+        let placed = session.place_recv(open, Terms::new(Mode::Credit, self.capacity()), inlet.clone());
+        _ = inlet.chan.set(Arc::downgrade(placed.chan()));
+        placed.accept();
+    }
+}
 
 /// A client that receives.
 pub(crate) struct Subscription {
@@ -20,31 +51,35 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(cast: &Arc<Cast>) -> Arc<Self> {
+    fn new(cast: &Arc<Cast>) -> Arc<Self> {
         Arc::new(Self { cast: Arc::clone(cast), key: OnceLock::new() })
     }
 
     /// It is served on this channel from here on. False once the broadcast is closed.
-    pub(crate) fn begin(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> bool {
+    fn begin(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> bool {
         let key = self.cast.subscribe_remote(when_slow, chan);
         key.is_some_and(|key| self.key.set(key).is_ok())
     }
 
-    pub(crate) fn leave(&self) {
+    fn serve(&self) {
+        if let Some(key) = self.key.get() {
+            self.cast.serve(*key);
+        }
+    }
+
+    fn leave(&self) {
         if let Some(key) = self.key.get() {
             self.cast.unsubscribe(*key);
         }
     }
 }
 
-impl Service for Subscription {
-    fn moved(self: Arc<Self>) {
-        if let Some(key) = self.key.get() {
-            self.cast.serve(*key);
-        }
+impl Owner for Subscription {
+    fn writable(self: Arc<Self>, _: &Arc<SendChan>, _: Position) {
+        self.serve();
     }
 
-    fn ended(&self, _: &SessionEnd) {
+    fn ended(&self, _: &SessionEnd, _: u64) {
         self.leave();
     }
 
@@ -66,21 +101,13 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
-    pub(super) fn new(cast: &Arc<Cast>) -> Arc<Self> {
+    fn new(cast: &Arc<Cast>) -> Arc<Self> {
         Arc::new(Self {
             cast: Arc::clone(cast),
             chan: OnceLock::new(),
             waiting: Mutex::default(),
             turn: OneAtATime::default(),
         })
-    }
-
-    pub(crate) fn capacity(&self) -> u64 {
-        self.cast.spec().capacity.max(1)
-    }
-
-    pub(crate) fn begin(&self, chan: &Arc<RecvChan>) {
-        _ = self.chan.set(Arc::downgrade(chan));
     }
 
     /// Passes on what is here, as far as there is room. One task at a time does it, for all that call meanwhile.
@@ -127,12 +154,12 @@ fn headed(value: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-impl Service for Inlet {
-    fn moved(self: Arc<Self>) {
+impl Owner for Inlet {
+    fn readable(self: Arc<Self>, _: &Arc<RecvChan>) {
         self.work();
     }
 
-    fn ended(&self, _: &SessionEnd) {}
+    fn ended(&self, _: &SessionEnd, _: u64) {}
 
     fn backlog(&self) -> Option<u64> {
         Some(u64::from(self.waiting.lock().is_some()))

@@ -17,12 +17,12 @@ use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode, Told};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub(crate) use self::ends::{Inlet, Subscription};
+use self::ends::Inlet;
 use self::serving::{After, too_slow};
 use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
-use crate::receiver::ReceiverStats;
 use crate::session::{SendChan, SessionCore};
+use crate::stats::ReceiverStats;
 use crate::transport::BoxFuture;
 use crate::wait::{Ticket, WaitQueue};
 
@@ -352,7 +352,7 @@ impl Engine for Cast {
 
     fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
         if open.flow == OpenFlow::OpenerSends {
-            return session.accept_inlet(open, &Inlet::new(&self));
+            return self.accept_inlet(session, open);
         }
         let when_slow = match open.purpose {
             Purpose::Subscription { when_slow: 0 } => WhenSlow::Lag,
@@ -369,7 +369,7 @@ impl Engine for Cast {
                 "this broadcast waits for no subscriber; its server must host it with WhenSlow::Block";
             return session.refuse(open.id, RefuseCode::Declined, reason);
         }
-        session.accept_subscriber(open, &self, when_slow);
+        self.accept_subscriber(session, open, when_slow);
     }
 
     fn close(&self, reason: CloseReason) {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Doorway, below, say_farewell};
 use crate::handshake::Places;
-use crate::session::Hold;
+use crate::hold::Hold;
 use crate::transport::BoxFuture;
 
 /// When all places for handshakes are taken and none has come free for so long, some who hold one are sent away: a round trip

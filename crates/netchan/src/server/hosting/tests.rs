@@ -1,16 +1,16 @@
 //! Other engines in the place of queue and broadcast.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use netchan_proto::wire::Mode;
 use parking_lot::Mutex;
 
 use super::*;
 use crate::error::{CloseReason, OpenError};
 use crate::hub::HostedInfo;
-use crate::session::{RecvChan, SendChan, Service};
+use crate::session::{Owner, Position, RecvChan, SendChan, Terms};
 use crate::transport::BoxFuture;
 use crate::{ChannelOptions, Config};
 
@@ -103,10 +103,7 @@ struct Stack {
 }
 
 /// An end of a client's channel.
-struct Place {
-    stack: Arc<Stack>,
-    writes: OnceLock<Weak<RecvChan>>,
-}
+struct Place(Arc<Stack>);
 
 impl Stack {
     fn serve(&self) {
@@ -124,26 +121,24 @@ impl Stack {
     }
 }
 
-impl Service for Place {
-    fn moved(self: Arc<Self>) {
-        if let Some(chan) = self.writes.get().and_then(Weak::upgrade) {
-            let urgency = {
-                let mut state = chan.state.lock();
-                while let Some(payload) = state.half.take() {
-                    self.stack.values.lock().push(payload.into_bytes());
-                }
-                state.half.urgency()
-            };
-            chan.report(urgency);
-        }
-        self.stack.serve();
+impl Owner for Place {
+    fn readable(self: Arc<Self>, chan: &Arc<RecvChan>) {
+        let urgency = {
+            let mut state = chan.state.lock();
+            while let Some(payload) = state.half.take() {
+                self.0.values.lock().push(payload.into_bytes());
+            }
+            state.half.urgency()
+        };
+        chan.report(urgency);
+        self.0.serve();
     }
 
-    fn ended(&self, _: &SessionEnd) {}
-
-    fn backlog(&self) -> Option<u64> {
-        Some(0)
+    fn writable(self: Arc<Self>, _: &Arc<SendChan>, _: Position) {
+        self.0.serve();
     }
+
+    fn ended(&self, _: &SessionEnd, _: u64) {}
 }
 
 impl Engine for Stack {
@@ -156,13 +151,13 @@ impl Engine for Stack {
     }
 
     fn open(self: Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
-        let place = Arc::new(Place { stack: Arc::clone(&self), writes: OnceLock::new() });
+        let place = Arc::new(Place(Arc::clone(&self)));
         if open.flow == OpenFlow::OpenerSends {
-            session.accept_from(open, self.spec.capacity, place.clone(), |chan| {
-                _ = place.writes.set(Arc::downgrade(chan));
-            });
+            session.place_recv(open, Terms::new(Mode::Credit, self.spec.capacity), place).accept();
         } else {
-            session.accept_for(open, place, |chan| self.readers.lock().push(Arc::clone(chan)));
+            let placed = session.place_send(open, Terms::new(Mode::Credit, open.capacity), place);
+            self.readers.lock().push(Arc::clone(placed.chan()));
+            placed.accept();
             self.serve();
         }
     }

@@ -19,8 +19,9 @@ use tracing::Instrument;
 use super::flush::Flusher;
 use super::host::ShellHost;
 use super::link::NewLink;
-use super::{Hold, SessionCore, phase};
+use super::{SessionCore, phase};
 use crate::error::SessionEnd;
+use crate::hold::Hold;
 use crate::transport::{LinkReader, LinkWriter};
 
 /// Reads in a row before consumers get their turn.
