@@ -75,6 +75,20 @@ fn broadcast() {
     check("broadcast", &["--subscribers", "5"], 64, "deliveries/s", &["tcp", "tls"]);
 }
 
+#[test]
+fn tasks() {
+    check("tasks", &["--workers", "3"], 64, "tasks/s", &["tcp", "tls"]);
+    check("tasks", &["--workers", "3", "--ahead", "8"], 64, "tasks/s", &["tcp", "tls"]);
+}
+
+#[test]
+fn hosted() {
+    // What fills the channel when the time is over is still consumed: one round is enough.
+    let one = &["--hosted", "--rounds", "1"];
+    check("stream", one, 64, "messages/s", &["direct", "tcp", "tls", "mpsc"]);
+    check("pingpong", one, 64, "us", &["direct", "tcp", "tls"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn idle() {
@@ -87,8 +101,15 @@ fn nonsense_is_refused_with_a_reason() {
         (&["stream", "--size", "10"][..], "at least 64 bytes"),
         (&["connect", "--size", "64"], "has no --size"),
         (&["stream", "--seconds", "0"], "must be from 0.01 to 3600"),
-        (&["stream", "--workers", "4"], "--workers is for `queue`, not for `stream`"),
-        (&["flood"], "possible values: stream, bulk, pingpong, channels, connect, queue, broadcast, idle"),
+        (&["stream", "--workers", "4"], "--workers is for `queue` and `tasks`, not for `stream`"),
+        (&["queue", "--ahead", "4"], "--ahead is for `tasks`, not for `queue`"),
+        (&["tasks", "--ahead", "1000", "--size", "1000"], "at most 65536 bytes can be ahead"),
+        (&["bulk", "--hosted"], "--hosted is for `stream` and `pingpong`, not for `bulk`"),
+        (&["idle", "--rounds", "2"], "has no --rounds"),
+        (
+            &["flood"],
+            "possible values: stream, bulk, pingpong, channels, connect, queue, broadcast, tasks, idle",
+        ),
     ] {
         let output = bench(arguments);
         assert!(!output.status.success(), "{arguments:?}");

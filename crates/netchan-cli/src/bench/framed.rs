@@ -24,26 +24,26 @@ const BATCHES_UNDER_WAY: usize = 4;
 const SLACK_BYTES: usize = 32;
 
 /// Encoded messages on their way out: each is its length as a varint and its postcard bytes.
-struct Outbox {
+pub(super) struct Outbox {
     buffer: Vec<u8>,
     filled: usize,
     largest: usize,
 }
 
 impl Outbox {
-    fn new(message_size: usize) -> Self {
+    pub(super) fn new(message_size: usize) -> Self {
         let largest = message_size + SLACK_BYTES;
         Self { buffer: vec![0; BATCH_BYTES.max(largest)], filled: 0, largest }
     }
 
     /// Whether another message might not fit.
     #[inline]
-    fn full(&self) -> bool {
+    pub(super) fn full(&self) -> bool {
         self.buffer.len() - self.filled < self.largest
     }
 
     #[inline]
-    fn put(&mut self, message: &Message) -> io::Result<()> {
+    pub(super) fn put(&mut self, message: &Message) -> io::Result<()> {
         let (at, body) = (self.filled, self.filled + 1);
         let length = postcard::to_slice(message, &mut self.buffer[body..]).map_err(io::Error::other)?.len();
         if length < 0x80 {
@@ -60,7 +60,7 @@ impl Outbox {
         Ok(())
     }
 
-    async fn send(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    pub(super) async fn send(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         writer.write_all(&self.buffer[..self.filled]).await?;
         self.filled = 0;
         Ok(())
@@ -68,19 +68,19 @@ impl Outbox {
 }
 
 /// Bytes that have come in, and the messages in them.
-struct Inbox {
+pub(super) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Inbox {
-    fn new(message_size: usize) -> Self {
+    pub(super) fn new(message_size: usize) -> Self {
         Self { buffer: vec![0; READ_BYTES.max(2 * (message_size + SLACK_BYTES))], start: 0, end: 0 }
     }
 
     /// Reads once; `false` at the end of the stream, which must not be inside a message.
-    async fn fill(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+    pub(super) async fn fill(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -96,7 +96,7 @@ impl Inbox {
 
     /// The next whole message, if there is one.
     #[inline]
-    fn take(&mut self) -> io::Result<Option<Message>> {
+    pub(super) fn take(&mut self) -> io::Result<Option<Message>> {
         let bytes = &self.buffer[self.start..self.end];
         let (length, prefix) = match bytes.first() {
             None => return Ok(None),

@@ -86,7 +86,7 @@ pub(super) async fn run(connections: usize, json: bool) -> Result<bool, Failure>
     raise_descriptors(connections as u64 + SPARE_DESCRIPTORS)?;
     let mut found = BTreeMap::new();
     let mut asked = (0.0, 0.0);
-    for &contestant in Workload::Idle.contestants() {
+    for &contestant in Workload::Idle.contestants(false) {
         let name = contestant.name();
         let (one, trips) =
             measure(contestant, connections).await.map_err(|error| format!("{name}: {error}"))?;
@@ -277,7 +277,7 @@ impl Held {
                 let address = match contestant {
                     Contestant::Netchan => self.serve_netchan().await?,
                     Contestant::Tls => self.serve(identity.acceptor(key)?).await?,
-                    Contestant::Tcp | Contestant::Mpsc => self.serve(Plain).await?,
+                    Contestant::Tcp | Contestant::Direct | Contestant::Mpsc => self.serve(Plain).await?,
                 };
                 News::Listening { address }
             }
@@ -290,7 +290,9 @@ impl Held {
                         self.sessions = dialed;
                     }
                     Contestant::Tls => self.dial(address, identity.connector(key)?, connections).await?,
-                    Contestant::Tcp | Contestant::Mpsc => self.dial(address, Plain, connections).await?,
+                    Contestant::Tcp | Contestant::Direct | Contestant::Mpsc => {
+                        self.dial(address, Plain, connections).await?
+                    }
                 }
                 News::Done
             }

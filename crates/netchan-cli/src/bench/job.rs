@@ -21,6 +21,11 @@ pub(super) const CHANNELS_CAPACITY: usize = 256;
 pub(super) const CONNECTS_AT_ONCE: usize = 4;
 /// Messages that may be under way to each worker or subscriber.
 pub(super) const FAN_CAPACITY: usize = 1_024;
+/// Tasks, and results, that may be under way on their channels in the `tasks` workload: at least this many.
+const TASKS_CAPACITY: usize = 1_024;
+/// Bytes of tasks that may be ahead on one connection: as many as fit into the buffers of its two sockets, so that two ends
+/// that write first and read afterwards cannot wait for each other.
+pub(super) const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long whatever is under way may take to arrive once the time of a round is over.
 pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -42,6 +47,8 @@ pub(crate) enum Workload {
     Queue,
     /// Small typed messages to many subscribers, each to all: deliveries a second
     Broadcast,
+    /// Tasks from one queue to many workers, a result committed with each acknowledgement: tasks a second
+    Tasks,
     /// Many connections that do nothing: KiB for each, at the server and at the client
     Idle,
 }
@@ -51,6 +58,8 @@ pub(crate) enum Workload {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Contestant {
     Netchan,
+    /// netchan's direct channels, beside hosted ones.
+    Direct,
     /// Plain TCP by tokio: the limit of what a network stream can do.
     Tcp,
     /// TLS 1.3 with AES-256-GCM by tokio-rustls: the limit with encryption.
@@ -63,6 +72,7 @@ impl Contestant {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Netchan => "netchan",
+            Self::Direct => "direct",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Mpsc => "mpsc",
@@ -80,30 +90,33 @@ impl Workload {
             Self::Connect => "connect",
             Self::Queue => "queue",
             Self::Broadcast => "broadcast",
+            Self::Tasks => "tasks",
             Self::Idle => "idle",
         }
     }
 
     /// Who takes part: those whose figure says something. (The streams of TCP and TLS have no channels; in `channels`
     /// they carry the same messages over one stream.)
-    pub(super) fn contestants(self) -> &'static [Contestant] {
-        use Contestant::{Mpsc, Netchan, Tcp, Tls};
-        match self {
-            Self::Stream => &[Netchan, Tcp, Tls, Mpsc],
-            Self::Bulk
-            | Self::Pingpong
-            | Self::Channels
-            | Self::Connect
-            | Self::Queue
-            | Self::Broadcast
-            | Self::Idle => &[Netchan, Tcp, Tls],
+    pub(super) fn contestants(self, hosted: bool) -> &'static [Contestant] {
+        use Contestant::{Direct, Mpsc, Netchan, Tcp, Tls};
+        match (self, hosted) {
+            (Self::Stream, false) => &[Netchan, Tcp, Tls, Mpsc],
+            (Self::Stream, true) => &[Netchan, Direct, Tcp, Tls, Mpsc],
+            (_, true) => &[Netchan, Direct, Tcp, Tls],
+            (_, false) => &[Netchan, Tcp, Tls],
         }
+    }
+
+    /// Whether it can be measured over hosted channels as well as over direct ones.
+    pub(super) fn can_be_hosted(self) -> bool {
+        matches!(self, Self::Stream | Self::Pingpong)
     }
 
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::Stream | Self::Channels | Self::Queue => "messages/s",
             Self::Broadcast => "deliveries/s",
+            Self::Tasks => "tasks/s",
             Self::Idle => "KiB/session",
             Self::Bulk => "MiB/s",
             Self::Pingpong => "us",
@@ -114,11 +127,9 @@ impl Workload {
     /// The size of a payload if the user names none; 0 where there is none.
     pub(super) fn default_size(self) -> usize {
         match self {
-            Self::Stream | Self::Pingpong | Self::Channels | Self::Queue | Self::Broadcast => {
-                Message::SMALLEST
-            }
             Self::Bulk => 1 << 20,
             Self::Connect | Self::Idle => 0,
+            _ => Message::SMALLEST,
         }
     }
 
@@ -135,7 +146,7 @@ impl Workload {
     /// How many clients there are if the user does not say.
     pub(super) fn default_ends(self) -> usize {
         match self {
-            Self::Queue => 16,
+            Self::Queue | Self::Tasks => 16,
             Self::Broadcast => 100,
             Self::Idle => 10_000,
             _ => 1,
@@ -145,11 +156,9 @@ impl Workload {
     /// The smallest size that a payload can have; `None` if there is no payload.
     pub(super) fn smallest_size(self) -> Option<usize> {
         match self {
-            Self::Stream | Self::Pingpong | Self::Channels | Self::Queue | Self::Broadcast => {
-                Some(Message::SMALLEST)
-            }
             Self::Bulk => Some(8),
             Self::Connect | Self::Idle => None,
+            _ => Some(Message::SMALLEST),
         }
     }
 }
@@ -163,9 +172,29 @@ pub(super) struct Job {
     pub(super) seconds: f64,
     /// How many workers, subscribers or connections there are.
     pub(super) ends: usize,
+    /// How many tasks each worker may have ahead of the one it is working at; `None`: one task at a time.
+    pub(super) ahead: Option<usize>,
+    /// netchan's channels are hosted ones, beside `direct`.
+    pub(super) hosted: bool,
 }
 
 impl Job {
+    /// Whether this round goes through hosted channels.
+    pub(super) fn is_hosted(&self) -> bool {
+        self.hosted && self.contestant == Contestant::Netchan
+    }
+
+    /// How many tasks may be with one worker at a time.
+    pub(super) fn tasks_at_once(&self) -> usize {
+        self.ahead.unwrap_or(1)
+    }
+
+    /// The capacity of the channel of tasks and of that of results: twice what all workers may have, so that none waits for
+    /// the one who sends.
+    pub(super) fn tasks_capacity(&self) -> usize {
+        TASKS_CAPACITY.max(2 * self.ends * self.tasks_at_once())
+    }
+
     /// What arrives when this many messages were sent, one to each.
     pub(super) fn expected(&self, sent: u64) -> Tally {
         Tally { count: sent, checksum: Message::checksum_of_first(self.size, sent), seconds: 0.0 }
@@ -258,6 +287,12 @@ impl Meter {
         }
         self.count += 1;
         self.checksum = self.checksum.wrapping_add(checksum);
+    }
+
+    /// How much has arrived.
+    #[inline]
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     /// The last has arrived.

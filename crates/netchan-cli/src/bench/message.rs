@@ -61,6 +61,21 @@ impl Message {
         message
     }
 
+    /// Turns a task into its result, in place. The result has a field that only those know who have read another of the
+    /// task's, and as many bytes.
+    #[inline]
+    pub(super) fn work(&mut self) {
+        self.time_us += u64::from(self.quantity);
+    }
+
+    /// The result as a value of its own, for those who send values.
+    #[inline]
+    pub(super) fn result(&self) -> Self {
+        let mut result = self.clone();
+        result.work();
+        result
+    }
+
     /// Whether this is the n-th message.
     pub(super) fn is_numbered(&self, n: u64) -> bool {
         self.sequence == FIRST + n
@@ -85,9 +100,19 @@ impl Message {
 
     /// The sum of the checksums of the first `count` messages.
     pub(super) fn checksum_of_first(size: usize, count: u64) -> u64 {
+        Self::checksum_of(size, count, |_| ())
+    }
+
+    /// The sum of the checksums of the results of the first `count` tasks.
+    pub(super) fn checksum_of_results(size: usize, count: u64) -> u64 {
+        Self::checksum_of(size, count, Self::work)
+    }
+
+    fn checksum_of(size: usize, count: u64, change: impl Fn(&mut Self)) -> u64 {
         let mut message = Self::template(size);
         (0..count).fold(0, |sum: u64, n| {
             message.stamp(n);
+            change(&mut message);
             sum.wrapping_add(message.checksum())
         })
     }
@@ -133,6 +158,18 @@ mod tests {
     fn a_larger_size_is_a_longer_string() {
         let large = postcard::to_stdvec(&Message::template(1000)).unwrap();
         assert_eq!(large.len(), 58 + (1000 - 64) + 1, "one byte more for the string's length");
+    }
+
+    #[test]
+    fn a_result_has_as_many_bytes_as_its_task_and_another_checksum() {
+        for n in [0, 1, 999_999, 200_000_000] {
+            let task = Message::template(Message::SMALLEST).numbered(n);
+            let result = task.result();
+            assert_eq!(postcard::to_stdvec(&result).unwrap().len(), 58, "result {n}");
+            assert_ne!(result.checksum(), task.checksum(), "result {n}");
+        }
+        let of_two = [0, 1].map(|n| Message::template(80).numbered(n).result().checksum());
+        assert_eq!(Message::checksum_of_results(80, 2), of_two[0].wrapping_add(of_two[1]));
     }
 
     #[test]

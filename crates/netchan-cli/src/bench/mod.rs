@@ -5,6 +5,7 @@
 //! no contestant can gain by leaving work out.
 
 mod framed;
+mod hosted;
 pub(crate) mod idle;
 mod job;
 mod message;
@@ -12,6 +13,7 @@ mod mpsc;
 mod netchan;
 pub(crate) mod peer;
 mod report;
+mod tasks;
 mod tls;
 mod wire;
 
@@ -22,14 +24,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Failure;
 use crate::child::Subprocess;
-use job::{Contestant, Driven, Job, Tally, Workload};
+use job::{AHEAD_BYTES_MAX, Contestant, Driven, Job, Tally, Workload};
 use message::Message;
 use peer::{News, Order};
 use report::{Report, Rounds, percentile};
 use tls::Identity;
 
-/// How often each contestant has its turn.
-const ROUNDS: usize = 5;
+/// How often each contestant has its turn, unless told otherwise.
+const ROUNDS_DEFAULT: usize = 5;
 /// How much longer than its time a round may take before it counts as hung.
 const ROUND_SLACK: Duration = Duration::from_secs(30);
 
@@ -40,12 +42,21 @@ pub(crate) struct Options {
     /// The size of a message or block in bytes [default: 64; bulk: 1 MiB]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=(16 << 20)))]
     size: Option<u32>,
-    /// How long each contestant runs in each of the five rounds
+    /// How long each contestant runs in each round
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     seconds: f64,
-    /// How many workers take from the queue [default: 16]
+    /// How often each contestant has its turn [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: Option<u32>,
+    /// For `stream` and `pingpong`: netchan over channels that the server hosts, with direct ones beside them
+    #[arg(long)]
+    hosted: bool,
+    /// How many workers take from the queue, or do the tasks [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     workers: Option<u32>,
+    /// How many tasks each worker may have ahead of the one it is working at [default: one task at a time]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    ahead: Option<u32>,
     /// How many subscribers the broadcast has [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     subscribers: Option<u32>,
@@ -68,24 +79,58 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Options {
     /// How many clients there are, if the workload can have that many.
     fn checked_ends(&self) -> Result<usize, Failure> {
-        let workload = self.workload;
-        let given = [
-            (Workload::Queue, "workers", self.workers),
-            (Workload::Broadcast, "subscribers", self.subscribers),
-            (Workload::Idle, "connections", self.connections),
+        let given: [(&[Workload], _, _); 3] = [
+            (&[Workload::Queue, Workload::Tasks], "workers", self.workers),
+            (&[Workload::Broadcast], "subscribers", self.subscribers),
+            (&[Workload::Idle], "connections", self.connections),
         ];
         for (of, name, ends) in given {
             match ends {
-                Some(ends) if of == workload => return Ok(ends as usize),
-                Some(_) => {
-                    return Err(
-                        format!("--{name} is for `{}`, not for `{}`", of.name(), workload.name()).into()
-                    );
-                }
+                Some(ends) if of.contains(&self.workload) => return Ok(ends as usize),
+                Some(_) => return Err(self.not_for(name, of)),
                 None => {}
             }
         }
-        Ok(workload.default_ends())
+        Ok(self.workload.default_ends())
+    }
+
+    /// How many tasks are ahead of each worker, if the workload has tasks and their bytes fit.
+    fn checked_ahead(&self, size: usize) -> Result<Option<usize>, Failure> {
+        let Some(ahead) = self.ahead.map(|ahead| ahead as usize) else { return Ok(None) };
+        if self.workload != Workload::Tasks {
+            return Err(self.not_for("ahead", &[Workload::Tasks]));
+        }
+        if ahead * size > AHEAD_BYTES_MAX {
+            return Err(format!(
+                "--ahead {ahead} of {size} bytes each is too much: at most {AHEAD_BYTES_MAX} bytes can be ahead"
+            )
+            .into());
+        }
+        Ok(Some(ahead))
+    }
+
+    /// Whether netchan's channels are hosted ones, if they can be.
+    fn checked_hosted(&self) -> Result<bool, Failure> {
+        if self.hosted && !self.workload.can_be_hosted() {
+            return Err(self.not_for("hosted", &[Workload::Stream, Workload::Pingpong]));
+        }
+        Ok(self.hosted)
+    }
+
+    /// How often each contestant has its turn, if the workload has turns.
+    fn checked_rounds(&self) -> Result<usize, Failure> {
+        match self.rounds {
+            Some(_) if self.workload == Workload::Idle => {
+                Err("`idle` has no rounds, so it has no --rounds".into())
+            }
+            Some(rounds) => Ok(rounds as usize),
+            None => Ok(ROUNDS_DEFAULT),
+        }
+    }
+
+    fn not_for(&self, option: &str, of: &[Workload]) -> Failure {
+        let of: Vec<_> = of.iter().map(|workload| format!("`{}`", workload.name())).collect();
+        format!("--{option} is for {}, not for `{}`", of.join(" and "), self.workload.name()).into()
     }
 
     /// The size to use, if the workload can have it.
@@ -106,7 +151,8 @@ impl Options {
 /// Runs the bench; `true` unless something failed, which is an error here and never a slow figure.
 pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     let (workload, size, seconds) = (options.workload, options.checked_size()?, options.seconds);
-    let ends = options.checked_ends()?;
+    let (ends, rounds) = (options.checked_ends()?, options.checked_rounds()?);
+    let (ahead, hosted) = (options.checked_ahead(size)?, options.checked_hosted()?);
     if workload == Workload::Idle {
         return idle::run(ends, options.json).await;
     }
@@ -114,27 +160,27 @@ pub(crate) async fn run(options: Options) -> Result<bool, Failure> {
     let chosen =
         |contestant: &&Contestant| options.only.as_ref().is_none_or(|only| only == contestant.name());
     let mut contestants: Vec<Rounds> =
-        workload.contestants().iter().filter(chosen).map(|&c| Rounds::new(c)).collect();
+        workload.contestants(hosted).iter().filter(chosen).map(|&c| Rounds::new(c)).collect();
 
-    let bar = progress(ROUNDS * contestants.len());
-    for round in 1..=ROUNDS {
-        for rounds in &mut contestants {
-            let contestant = rounds.contestant;
-            bar.set_message(format!("round {round} of {ROUNDS}: {}", contestant.name()));
-            let job = Job { contestant, workload, size, seconds, ends };
+    let bar = progress(rounds * contestants.len());
+    for round in 1..=rounds {
+        for figures in &mut contestants {
+            let contestant = figures.contestant;
+            bar.set_message(format!("round {round} of {rounds}: {}", contestant.name()));
+            let job = Job { contestant, workload, size, seconds, ends, ahead, hosted };
             let limit = Duration::from_secs_f64(seconds) + ROUND_SLACK;
             let outcome = tokio::time::timeout(limit, far_side.measure(job)).await;
             let sample =
                 outcome.unwrap_or_else(|_| Err(format!("not done after {} s", limit.as_secs()).into()));
             let sample = sample.map_err(|e| format!("{}, round {round}: {e}", contestant.name()))?;
-            rounds.figures.push(sample.figure);
-            rounds.tails.extend(sample.tail);
+            figures.figures.push(sample.figure);
+            figures.tails.extend(sample.tail);
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
 
-    let report = Report { workload, size, seconds, ends, contestants };
+    let report = Report { workload, size, seconds, ends, ahead, hosted, contestants };
     print!("{}", report.table());
     if options.json {
         println!("{}", report.json());
@@ -179,7 +225,7 @@ impl FarSide {
         };
         // In a task, as a program's work is, and not in the thread that started everything.
         let driving = match job.contestant {
-            Contestant::Netchan => tokio::spawn(netchan::drive(address, job)),
+            Contestant::Netchan | Contestant::Direct => tokio::spawn(netchan::drive(address, job)),
             Contestant::Tls => tokio::spawn(wire::drive(address, self.identity.connector(key)?, job)),
             Contestant::Tcp | Contestant::Mpsc => tokio::spawn(wire::drive(address, wire::Plain, job)),
         };
@@ -255,7 +301,12 @@ fn expected_checksum(job: &Job, counts: &[u64]) -> u64 {
         let each = message::block_checksum(&message::block(job.size));
         return counts.iter().fold(0, |sum: u64, &count| sum.wrapping_add(each.wrapping_mul(count)));
     }
-    let of_channel = |&count: &u64| Message::checksum_of_first(job.size, count);
+    let of_first = if job.workload == Workload::Tasks {
+        Message::checksum_of_results
+    } else {
+        Message::checksum_of_first
+    };
+    let of_channel = |&count: &u64| of_first(job.size, count);
     counts.iter().map(of_channel).fold(0, u64::wrapping_add)
 }
 
@@ -264,7 +315,7 @@ mod tests {
     use super::*;
 
     fn job(workload: Workload, size: usize) -> Job {
-        Job { contestant: Contestant::Tcp, workload, size, seconds: 1.0, ends: 1 }
+        Job { contestant: Contestant::Tcp, workload, size, seconds: 1.0, ends: 1, ahead: None, hosted: false }
     }
 
     fn options(workload: Workload, size: Option<u32>) -> Options {
@@ -272,7 +323,10 @@ mod tests {
             workload,
             size,
             seconds: 1.0,
+            rounds: None,
+            hosted: false,
             workers: None,
+            ahead: None,
             subscribers: None,
             connections: None,
             only: None,
@@ -287,6 +341,26 @@ mod tests {
         assert_eq!(queue(Some(3)).checked_ends().unwrap(), 3);
         let mistaken = Options { workers: Some(3), ..options(Workload::Broadcast, None) };
         assert!(mistaken.checked_ends().is_err());
+        let tasks = Options { workers: Some(3), ..options(Workload::Tasks, None) };
+        assert_eq!(tasks.checked_ends().unwrap(), 3);
+    }
+
+    #[test]
+    fn what_is_ahead_fits_between_two_sockets() {
+        let tasks = |ahead| Options { ahead, ..options(Workload::Tasks, None) };
+        assert_eq!(tasks(None).checked_ahead(64).unwrap(), None);
+        assert_eq!(tasks(Some(1_024)).checked_ahead(64).unwrap(), Some(1_024));
+        assert!(tasks(Some(1_024)).checked_ahead(65).is_err());
+        assert!(Options { ahead: Some(2), ..options(Workload::Queue, None) }.checked_ahead(64).is_err());
+    }
+
+    #[test]
+    fn tasks_are_checked_by_their_results() {
+        let job = job(Workload::Tasks, 64);
+        let good = Tally { count: 3, checksum: Message::checksum_of_results(64, 3), seconds: 1.0 };
+        assert_eq!(sample(&job, &Driven::Sent(vec![3]), &good).unwrap().figure, 2.0);
+        let unworked = Tally { checksum: Message::checksum_of_first(64, 3), ..good };
+        assert!(sample(&job, &Driven::Sent(vec![3]), &unworked).is_err());
     }
 
     #[test]

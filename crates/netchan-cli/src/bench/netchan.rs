@@ -1,19 +1,22 @@
-//! netchan itself, as any program would use it: the default configuration, direct channels, one `send` and one `recv`
-//! for each value.
+//! netchan itself, as any program would use it: the default configuration, direct channels where the workload does not say
+//! otherwise, one `send` and one `recv` for each value.
 
 use std::time::{Duration, Instant};
 
-use ::netchan::{ChannelOptions, Config, Offer, Receiver, Server, Session, WhenSlow, dial, listen_and_serve};
+use ::netchan::{
+    ChannelOptions, Config, Offer, Receiver, Sender, Server, Session, WhenSlow, dial, listen_and_serve,
+};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::hosted::{self, Stage};
 use super::job::{
     BULK_CAPACITY, CHANNELS, CHANNELS_CAPACITY, CLOSE_DEADLINE, Driven, FAN_CAPACITY, Job, Meter,
     PINGPONG_CAPACITY, Pace, STREAM_CAPACITY, Tally, Workload,
 };
 use super::message::{Message, block, block_checksum};
-use super::wire;
+use super::{tasks, wire};
 use crate::Failure;
 
 /// A server for one round, on a port of the system's choice.
@@ -21,50 +24,76 @@ pub(super) async fn listen() -> Result<Server, Failure> {
     Ok(listen_and_serve("127.0.0.1:0", Config::default()).await?)
 }
 
-/// The consuming side of one round.
-pub(super) async fn serve(server: Server, job: Job, finish: oneshot::Receiver<()>) -> Result<Tally, Failure> {
-    if job.workload.fans_out() {
-        let sent = fan_out(&server, &job).await?;
-        _ = finish.await;
-        server.shutdown(CLOSE_DEADLINE).await?;
-        return Ok(sent);
-    }
+/// The server's side of one round: it consumes, or says what there was to consume.
+pub(super) async fn serve(
+    server: Server,
+    stage: Stage,
+    job: Job,
+    finish: oneshot::Receiver<()>,
+) -> Result<Tally, Failure> {
+    let tally = match stage {
+        Stage::Empty if job.workload.fans_out() => {
+            let sent = fan_out(&server, &job).await?;
+            _ = finish.await;
+            sent
+        }
+        Stage::Empty => consume(&server, &job, finish).await?,
+        Stage::Stream(sender) => {
+            let sent = hosted::stream(&server, sender, job).await?;
+            _ = finish.await;
+            sent
+        }
+        Stage::Pingpong { pings, pongs } => hosted::pingpong(pings, pongs, finish).await?,
+        Stage::Tasks(tasks) => tasks.serve(&server, job, finish).await?,
+    };
+    server.shutdown(CLOSE_DEADLINE).await?;
+    Ok(tally)
+}
+
+/// Consumes what one client sends on direct channels.
+async fn consume(server: &Server, job: &Job, finish: oneshot::Receiver<()>) -> Result<Tally, Failure> {
     let meter = match job.workload {
         Workload::Stream => {
-            let receiver = next_offer(&server).await?.accept_receiver(STREAM_CAPACITY).await?;
+            let receiver = next_offer(server).await?.accept_receiver(STREAM_CAPACITY).await?;
             consume_messages(receiver).await?
         }
         Workload::Bulk => {
-            let offer = next_offer(&server).await?;
+            let offer = next_offer(server).await?;
             consume_blocks(offer.accept_receiver_with(BULK_CAPACITY, ChannelOptions::raw()).await?).await?
         }
-        Workload::Pingpong => echo(&server).await?,
-        Workload::Channels => consume_channels(&server).await?,
-        Workload::Queue | Workload::Broadcast | Workload::Idle => return Err("it is served elsewhere".into()),
+        Workload::Pingpong => {
+            let pings = next_offer(server).await?.accept_receiver(PINGPONG_CAPACITY).await?;
+            echo(pings, next_offer(server).await?.accept_sender().await?).await?
+        }
+        Workload::Channels => consume_channels(server).await?,
+        Workload::Queue | Workload::Broadcast | Workload::Tasks | Workload::Idle => {
+            return Err("it is served elsewhere".into());
+        }
         Workload::Connect => {
             // Set-ups happen inside the server, and the client's `dial` returns only when they have.
             let _ = finish.await;
             Meter::default()
         }
     };
-    server.shutdown(CLOSE_DEADLINE).await?;
     Ok(meter.tally())
+}
+
+/// Waits until so many receives wait at the server, over all that it hosts.
+pub(super) async fn wait_for_receivers(server: &Server, receivers: u64) {
+    while server.hosted().iter().map(|hosted| hosted.receivers).sum::<u64>() < receivers {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Sends to as many clients as there are consumers; tells what must arrive there.
 async fn fan_out(server: &Server, job: &Job) -> Result<Tally, Failure> {
-    let all_here = |receivers: u64| async move {
-        while server.hosted().iter().map(|hosted| hosted.receivers).sum::<u64>() < receivers {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
     let template = Message::template(job.size);
     let mut sent = 0;
     if job.workload == Workload::Broadcast {
         // They wait for each other, as they do over plain connections: every message arrives everywhere.
         let options = ChannelOptions::<Message>::default().when_slow(WhenSlow::Block);
         let all = server.broadcast_with("fan", FAN_CAPACITY, options)?;
-        all_here(job.ends as u64).await;
+        wait_for_receivers(server, job.ends as u64).await;
         let mut pace = Pace::of_messages(job.seconds);
         while pace.more() {
             all.send(template.numbered(sent)).await?;
@@ -74,7 +103,7 @@ async fn fan_out(server: &Server, job: &Job) -> Result<Tally, Failure> {
         return Ok(job.expected_of_all(sent));
     }
     let queue = server.sender::<Message>("fan", STREAM_CAPACITY)?;
-    all_here((job.ends * FAN_CAPACITY) as u64).await;
+    wait_for_receivers(server, (job.ends * FAN_CAPACITY) as u64).await;
     let mut pace = Pace::of_messages(job.seconds);
     while pace.more() {
         queue.send(template.numbered(sent)).await?;
@@ -130,9 +159,8 @@ async fn consume_channels(server: &Server) -> Result<Meter, Failure> {
     Ok(all)
 }
 
-async fn echo(server: &Server) -> Result<Meter, Failure> {
-    let pings = next_offer(server).await?.accept_receiver::<Message>(PINGPONG_CAPACITY).await?;
-    let pongs = next_offer(server).await?.accept_sender::<Message>().await?;
+/// Sends every message back until there are no more.
+pub(super) async fn echo(pings: Receiver<Message>, pongs: Sender<Message>) -> Result<Meter, Failure> {
     let mut meter = Meter::default();
     while let Some(message) = pings.recv().await? {
         meter.arrive(message.checksum());
@@ -159,8 +187,14 @@ pub(super) async fn drive(ticket: String, job: Job) -> Result<Driven, Failure> {
         }
         return Ok(Driven::Fanned(all.tally()));
     }
+    if job.workload == Workload::Tasks {
+        return tasks::drive(ticket, job).await;
+    }
     let session = dial(ticket.as_str(), Config::default()).await?;
     let driven = match job.workload {
+        Workload::Stream if job.is_hosted() => {
+            Driven::Fanned(consume_messages(session.receiver("stream").await?).await?.tally())
+        }
         Workload::Bulk => Driven::Sent(vec![produce_blocks(&session, &job).await?]),
         Workload::Pingpong => Driven::Trips(ping(&session, &job).await?),
         Workload::Channels => Driven::Sent(produce_on_channels(&session, job).await?),
@@ -178,7 +212,7 @@ async fn set_up_once(ticket: String) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn produce_messages(sender: ::netchan::Sender<Message>, job: Job) -> Result<u64, Failure> {
+pub(super) async fn produce_messages(sender: Sender<Message>, job: Job) -> Result<u64, Failure> {
     let template = Message::template(job.size);
     let mut sent = 0;
     let mut pace = Pace::of_messages(job.seconds);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::hosted::Stage;
 use super::job::{Contestant, Job, Tally};
 use super::tls::Identity;
 use super::wire::{self, Plain};
@@ -55,10 +56,11 @@ async fn serve(
     let listening =
         |address: String| child::answer(&News::Listening { address, key: identity.public_key().to_vec() });
     let mut serving = match job.contestant {
-        Contestant::Netchan => {
+        Contestant::Netchan | Contestant::Direct => {
             let server = super::netchan::listen().await?;
+            let stage = Stage::set(&server, &job)?;
             listening(server.ticket().to_string())?;
-            tokio::spawn(super::netchan::serve(server, job, finished))
+            tokio::spawn(super::netchan::serve(server, stage, job, finished))
         }
         Contestant::Tcp => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;

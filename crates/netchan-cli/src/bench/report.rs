@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::job::{Contestant, Workload};
-use crate::text::{figure, table};
+use crate::text::{counted, figure, table};
 
 /// The figures of all rounds of one contestant.
 pub(super) struct Rounds {
@@ -56,6 +56,9 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     /// Workers or subscribers, where there are several.
     pub(super) ends: usize,
+    /// Tasks ahead of each worker, where the user has said so.
+    pub(super) ahead: Option<usize>,
+    pub(super) hosted: bool,
     pub(super) contestants: Vec<Rounds>,
 }
 
@@ -90,12 +93,18 @@ impl Report {
         let ends = match self.workload {
             Workload::Queue => format!(" to {} workers", self.ends),
             Workload::Broadcast => format!(" to {} subscribers", self.ends),
+            Workload::Tasks => {
+                let ahead = self.ahead.map_or("one at a time".into(), |ahead| format!("{ahead} ahead"));
+                format!(" to {} workers, {ahead}", self.ends)
+            }
+            _ if self.hosted => " over hosted channels".into(),
             _ => String::new(),
         };
         format!(
-            "{}{size}{ends}, {}, {better}; {rounds} rounds of {} s\n{}",
+            "{}{size}{ends}, {}, {better}; {} of {} s\n{}",
             self.workload.name(),
             self.workload.unit(),
+            counted(rounds as u64, "round"),
             self.seconds,
             table(&rows),
         )
@@ -121,12 +130,18 @@ impl Report {
             "ratio": ratio,
         });
         let ends = match self.workload {
-            Workload::Queue => Some("workers"),
+            Workload::Queue | Workload::Tasks => Some("workers"),
             Workload::Broadcast => Some("subscribers"),
             _ => None,
         };
         if let Some(ends) = ends {
             object[ends] = json!(self.ends);
+        }
+        if let Some(ahead) = self.ahead {
+            object["ahead"] = json!(ahead);
+        }
+        if self.hosted {
+            object["hosted"] = json!(true);
         }
         object
     }
@@ -144,6 +159,8 @@ mod tests {
             size: 64,
             seconds: 1.0,
             ends: 1,
+            ahead: None,
+            hosted: false,
             contestants: vec![
                 rounds(Contestant::Netchan, [5.0e6, 1.0e6, 3.0e6, 2.0e6, 4.0e6]),
                 rounds(Contestant::Tcp, [6.0e6; 5]),
@@ -178,6 +195,18 @@ mod tests {
             "ratio": {"tcp": 0.5},
         });
         assert_eq!(report().json(), expected);
+    }
+
+    #[test]
+    fn the_json_says_how_it_was_set_up_where_it_could_be_otherwise() {
+        let mut tasks = Report { workload: Workload::Tasks, ends: 3, ..report() };
+        assert_eq!((&tasks.json()["workers"], &tasks.json()["ahead"]), (&json!(3), &Value::Null));
+        tasks.ahead = Some(8);
+        assert_eq!(tasks.json()["ahead"], 8);
+        assert!(tasks.table().starts_with("tasks of 64 bytes to 3 workers, 8 ahead, tasks/s, higher"));
+        let hosted = Report { hosted: true, ..report() };
+        assert_eq!(hosted.json()["hosted"], true);
+        assert!(hosted.table().starts_with("stream of 64 bytes over hosted channels, messages/s"));
     }
 
     #[test]

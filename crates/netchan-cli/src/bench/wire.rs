@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::framed;
 use super::job::{CONNECTS_AT_ONCE, Driven, Job, Meter, Pace, Tally, Workload};
+use super::{framed, tasks};
 use crate::Failure;
 
 /// Makes the stream that carries the work out of a TCP connection.
@@ -17,6 +17,32 @@ pub(super) trait Upgrade: Clone + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn upgrade(&self, tcp: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// A fresh connection to `address`, made into what carries the work.
+    fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            self.upgrade(tcp).await
+        }
+    }
+
+    /// As many connections as there are clients.
+    fn accept(
+        &self,
+        listener: &TcpListener,
+        clients: usize,
+    ) -> impl Future<Output = io::Result<Vec<Self::Stream>>> + Send {
+        async move {
+            let mut streams = Vec::with_capacity(clients);
+            while streams.len() < clients {
+                let (tcp, _) = listener.accept().await?;
+                tcp.set_nodelay(true)?;
+                streams.push(self.upgrade(tcp).await?);
+            }
+            Ok(streams)
+        }
+    }
 }
 
 /// Plain TCP: the connection as it is.
@@ -45,7 +71,10 @@ pub(super) async fn serve<U: Upgrade>(
         };
     }
     if job.workload.fans_out() {
-        return fan_out(&listener, &upgrade, job).await;
+        return fan_out(upgrade.accept(&listener, job.ends).await?, job).await;
+    }
+    if job.workload == Workload::Tasks {
+        return tasks::hand_out_all(upgrade.accept(&listener, job.ends).await?, job).await;
     }
     let (tcp, _) = listener.accept().await?;
     tcp.set_nodelay(true)?;
@@ -59,13 +88,10 @@ pub(super) async fn serve<U: Upgrade>(
 }
 
 /// Sends to as many connections as there are consumers; tells what must arrive there.
-async fn fan_out<U: Upgrade>(listener: &TcpListener, upgrade: &U, job: Job) -> Result<Tally, Failure> {
-    let mut streams = Vec::new();
-    while streams.len() < job.ends {
-        let (tcp, _) = listener.accept().await?;
-        tcp.set_nodelay(true)?;
-        streams.push(upgrade.upgrade(tcp).await?);
-    }
+async fn fan_out<S>(streams: Vec<S>, job: Job) -> Result<Tally, Failure>
+where
+    S: AsyncWrite + Unpin + Send + 'static,
+{
     if job.workload == Workload::Broadcast {
         let sent = framed::broadcast_messages(streams, &job).await?;
         return Ok(job.expected_of_all(sent));
@@ -124,9 +150,10 @@ pub(super) async fn drive<U: Upgrade>(address: String, upgrade: U, job: Job) -> 
         }
         return Ok(Driven::Fanned(all.tally()));
     }
-    let tcp = TcpStream::connect(&address).await?;
-    tcp.set_nodelay(true)?;
-    let mut stream = upgrade.upgrade(tcp).await?;
+    if job.workload == Workload::Tasks {
+        return tasks::drive_streams(address, upgrade, job).await;
+    }
+    let mut stream = upgrade.connect(&address).await?;
     Ok(match job.workload {
         Workload::Bulk => Driven::Sent(vec![framed::produce_blocks(&mut stream, &job).await?]),
         Workload::Pingpong => Driven::Trips(framed::ping(&mut stream, &job).await?),
