@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod crypto;
+pub mod exchange;
 pub mod flow;
 pub mod hosted;
 pub mod id;

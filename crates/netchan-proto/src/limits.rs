@@ -131,3 +131,6 @@ pub const DELAY_MILLIS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// Receivers that one key may have on one hosted channel: each costs a place in its lists.
 pub const SUBSCRIPTIONS_PER_KEY_MAX: usize = 1_024;
+
+/// How long a value rests that is too long for the one receiver that waits: another may come that takes it.
+pub const PASSED_OVER_MILLIS: u64 = 1_000;

@@ -32,6 +32,8 @@ pub(crate) struct DeliveryLimits {
     pub(crate) unacked_max: u64,
     /// How long a holder that cannot be reached keeps what it has.
     pub(crate) grace: Duration,
+    /// How long a holder keeps one without a word, if that is bounded.
+    pub(crate) lease: Option<Duration>,
     pub(crate) attempts_max: Option<u32>,
 }
 
@@ -51,6 +53,7 @@ pub struct ChannelOptions<T> {
     pub(crate) prefetch: u64,
     pub(crate) on_loss: LossPolicy,
     pub(crate) deliveries: DeliveryLimits,
+    pub(crate) bytes_max: u64,
     pub(crate) when_slow: Option<WhenSlow>,
     pub(crate) clients_may_send: bool,
 }
@@ -108,8 +111,10 @@ impl<T: 'static> ChannelOptions<T> {
             deliveries: DeliveryLimits {
                 unacked_max: UNACKED_MAX_DEFAULT,
                 grace: DELIVERY_GRACE_DEFAULT,
-                attempts_max: None,
+                lease: None,
+                attempts_max: Some(netchan_proto::limits::ATTEMPTS_MAX_DEFAULT),
             },
+            bytes_max: netchan_proto::limits::QUEUE_BYTES_MAX_DEFAULT,
             when_slow: None,
             clients_may_send: false,
         }
@@ -186,10 +191,34 @@ impl<T: 'static> ChannelOptions<T> {
 
     /// Where a server hosts the channel: in how many attempts a delivery must be acknowledged. Then the value goes to
     /// [`Server::dead_letters`](crate::Server::dead_letters), as long as there is room for it; while there is none, it is
-    /// tried again. What nobody receives there stays until the server ends. Default: no bound.
+    /// tried again. What nobody receives there stays until the server ends. Default: 16; a value that is refused rests between
+    /// its attempts, from 50 ms to half a minute.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.deliveries.attempts_max = Some(attempts.max(1));
+        self
+    }
+
+    /// Where a server hosts the channel: a delivery is tried again until somebody acknowledges it, however often that takes.
+    #[must_use]
+    pub fn unlimited_attempts(mut self) -> Self {
+        self.deliveries.attempts_max = None;
+        self
+    }
+
+    /// Where a server hosts the channel: a client that is connected loses a delivery of which it has said nothing for `lease`,
+    /// in milliseconds at the finest; [`Delivery::extend`](crate::Delivery::extend) renews it. Default: none: a task may take as
+    /// long as it takes, while its worker is there.
+    #[must_use]
+    pub fn delivery_lease(mut self, lease: Duration) -> Self {
+        self.deliveries.lease = Some(lease.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Where a server hosts the channel: senders wait while the values in it have so many bytes or more. Default: 64 MiB.
+    #[must_use]
+    pub fn queue_bytes_max(mut self, bytes: u64) -> Self {
+        self.bytes_max = bytes.max(1);
         self
     }
 }
@@ -219,6 +248,7 @@ impl<T> Clone for ChannelOptions<T> {
             prefetch: self.prefetch,
             on_loss: self.on_loss,
             deliveries: self.deliveries,
+            bytes_max: self.bytes_max,
             when_slow: self.when_slow,
             clients_may_send: self.clients_may_send,
         }

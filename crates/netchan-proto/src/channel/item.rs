@@ -261,6 +261,36 @@ pub fn encode_alone<E>(
     }))
 }
 
+/// Encodes one value into `scratch`, over what that held, and calls `f` with it: for a value that is copied to where it goes. A
+/// long one takes the memory along.
+///
+/// # Errors
+/// [`PushError::TooLarge`] or [`PushError::Encode`].
+pub fn encode_with<E, R>(
+    scratch: &mut Vec<u8>,
+    bytes_max: usize,
+    encode: impl FnOnce(&mut ItemBuf<'_>) -> Result<(), E>,
+    f: impl FnOnce(Payload<'_>) -> R,
+) -> Result<R, PushError<E>> {
+    let mut item = ItemBuf::within(scratch, 0, bytes_max);
+    let result = encode(&mut item);
+    if item.overflowed() {
+        return Err(PushError::TooLarge { bytes_max });
+    }
+    result.map_err(PushError::Encode)?;
+    let len = item.len();
+    if let Some(shared) = item.keep() {
+        return Ok(f(Payload::Owned(shared)));
+    }
+    if len > BATCHED_ITEM_BYTES_MAX {
+        let mut bytes = std::mem::take(scratch);
+        bytes.truncate(len);
+        bytes.shrink_to_fit();
+        return Ok(f(Payload::Owned(Bytes::from(bytes))));
+    }
+    Ok(f(Payload::Slice(&scratch[..len])))
+}
+
 /// One received value, still encoded.
 #[derive(Debug)]
 pub enum Payload<'a> {

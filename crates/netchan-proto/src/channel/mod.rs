@@ -10,7 +10,7 @@ mod retained;
 mod send;
 
 pub use arrived::Buffer;
-pub use item::{ItemBuf, ItemWriter, Payload, TooLarge, encode_alone};
+pub use item::{ItemBuf, ItemWriter, Payload, TooLarge, encode_alone, encode_with};
 pub use recv::{Arrival, RecvHalf, RecvOptions};
 pub use retained::Record;
 pub use send::{PushError, Pushed, SendHalf, SendOptions, Unsettled, Withdrawal};

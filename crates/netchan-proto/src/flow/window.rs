@@ -227,7 +227,9 @@ impl Window {
         let limit_moved = self.target - self.granted.min(self.target);
         let bytes_moved = self.limit_bytes().saturating_sub(self.granted_bytes);
         let rendezvous = self.kind == WindowKind::Rendezvous && self.told_taken < self.taken;
-        if rendezvous || limit_moved >= self.half_items() && limit_moved > 0 || bytes_moved > self.window_bytes / 2
+        if rendezvous
+            || limit_moved >= self.half_items() && limit_moved > 0
+            || bytes_moved > self.window_bytes / 2
         {
             return Urgency::Now;
         }
@@ -266,7 +268,11 @@ impl Window {
                 if half == 0 { 1 } else { half }
             }
             WindowKind::Demand { prefetch, .. } => {
-                if prefetch < 2 { 1 } else { prefetch / 2 }
+                if prefetch < 2 {
+                    1
+                } else {
+                    prefetch / 2
+                }
             }
             WindowKind::Rendezvous | WindowKind::Lease => 1,
         }

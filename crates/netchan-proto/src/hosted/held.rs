@@ -112,9 +112,13 @@ impl<T> Held<T> {
     /// Takes what the holder keeps no longer, oldest first.
     pub(super) fn fence(&mut self, now: u64) -> Vec<(u64, Item<T>)> {
         let away = self.fence_at.is_some_and(|at| at <= now);
-        let mut numbers: Vec<u64> = self.leases.range(..=(now, u64::MAX)).map(|(_, number)| *number).collect();
+        let mut numbers: Vec<u64> =
+            self.leases.range(..=(now, u64::MAX)).map(|(_, number)| *number).collect();
         if away {
-            let over = self.kept.iter().filter(|(_, kept)| kept.until <= now && (kept.lease == 0 || kept.lease > now));
+            let over = self
+                .kept
+                .iter()
+                .filter(|(_, kept)| kept.until <= now && (kept.lease == 0 || kept.lease > now));
             numbers.extend(over.map(|(number, _)| *number));
         }
         numbers.sort_unstable();

@@ -3,9 +3,7 @@
 use super::facts::Fact;
 use super::held::Held;
 use super::{Effect, Hosted, Item, ReceiverKey};
-use crate::limits::{
-    DELAY_MILLIS_MAX, DELAYED_ITEMS_MAX, RETRY_DELAY_MILLIS_MAX, RETRY_DELAY_MILLIS_MIN,
-};
+use crate::limits::{DELAY_MILLIS_MAX, DELAYED_ITEMS_MAX, RETRY_DELAY_MILLIS_MAX, RETRY_DELAY_MILLIS_MIN};
 use crate::planted::{self, Mutant};
 
 /// What a receiver that acknowledges what it takes is held to.
@@ -235,7 +233,7 @@ impl<T: Clone> Hosted<T> {
         self.delay(Some(key), item, at);
     }
 
-    fn delay(&mut self, by: Option<ReceiverKey>, item: Item<T>, at: u64) {
+    pub(super) fn delay(&mut self, by: Option<ReceiverKey>, item: Item<T>, at: u64) {
         self.note(|| Fact::Delayed { ticket: item.ticket, attempts: item.attempts, at });
         // A value that nobody put off is named after no receiver.
         self.delayed.insert((at, item.ticket), (by.unwrap_or(ReceiverKey(u64::MAX)), item));

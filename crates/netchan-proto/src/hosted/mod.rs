@@ -52,7 +52,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::limits::{CAPACITY_ITEMS_MAX, QUEUE_BYTES_MAX_DEFAULT};
+use crate::limits::{CAPACITY_ITEMS_MAX, PASSED_OVER_MILLIS, QUEUE_BYTES_MAX_DEFAULT};
 use crate::planted::{self, Mutant};
 use queue::Queue;
 use receivers::Receivers;
@@ -127,6 +127,12 @@ impl<T: Clone> Hosted<T> {
         self.senders.advance(self.now);
     }
 
+    /// The time, as last told.
+    #[must_use]
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
     /// The next thing to do, in order.
     pub fn poll_effect(&mut self) -> Option<Effect<T>> {
         self.effects.pop_front()
@@ -135,6 +141,22 @@ impl<T: Clone> Hosted<T> {
     /// The oldest value that is the receiver's and has not left for it.
     pub fn next_unsent(&mut self, key: ReceiverKey) -> Option<&Item<T>> {
         self.receivers.next_unsent(key)
+    }
+
+    /// The receiver cannot take the [`Self::next_unsent`], for which it waits: another gets it, or it rests for a while. That
+    /// is no attempt.
+    pub fn pass_over(&mut self, key: ReceiverKey) {
+        let Some(mut item) = self.receivers.take_unsent(key) else { return };
+        item.refused_by = Some(key);
+        if self.receivers.others_wait(key) {
+            self.requeue(item);
+        } else {
+            let at = self.now.saturating_add(PASSED_OVER_MILLIS);
+            self.delay(None, item, at);
+        }
+        // It waits still, for another.
+        _ = self.receivers.demand(key, 1);
+        self.settle();
     }
 
     /// The [`Self::next_unsent`] has left.
@@ -419,6 +441,34 @@ impl<T: Clone> Hosted<T> {
         Ok(())
     }
 
+    /// Takes the oldest value that is in flight to this receiver, and returns it; [`Self::settle`] follows.
+    pub(crate) fn take_one(&mut self, key: ReceiverKey) -> Option<Item<T>> {
+        let item = self.receivers.map.get(&key)?.in_flight.front()?.clone();
+        self.take_run(key, 1).ok()?;
+        item
+    }
+
+    /// As [`Self::want_values_up_to`]; [`Self::settle`] follows.
+    pub(crate) fn want_more(&mut self, key: ReceiverKey, wanted: u64) -> Result<(), Violation> {
+        self.receivers.want_up_to(key, wanted)
+    }
+
+    /// As [`Self::send_ahead`]; [`Self::settle`] follows.
+    pub(crate) fn set_ahead(&mut self, key: ReceiverKey, ahead_max: u64) {
+        if self.capacity() > 0 {
+            self.receivers.set_ahead(key, ahead_max);
+        }
+    }
+
+    /// Whether the receiver holds anything.
+    pub(crate) fn holds_any(&self, key: ReceiverKey) -> bool {
+        self.receivers
+            .map
+            .get(&key)
+            .and_then(|receiver| receiver.held.as_ref())
+            .is_some_and(|held| held.len() > 0)
+    }
+
     /// As [`Self::taken`]; [`Self::settle`] follows.
     pub(crate) fn take_run(&mut self, key: ReceiverKey, n: u64) -> Result<(), Violation> {
         let Self { senders, effects, held_bytes, facts, now, .. } = self;
@@ -523,7 +573,19 @@ impl<T: Clone> Hosted<T> {
     }
 
     fn is_within_bytes(&self) -> bool {
-        self.held_bytes < self.bytes_max || self.lent() == 0
+        self.held_bytes < self.bytes_max || self.here() == 0
+    }
+
+    /// Whether no more values are to come in until some are gone (`HOST-27`).
+    #[must_use]
+    pub fn is_full_of_bytes(&self) -> bool {
+        !self.is_within_bytes()
+    }
+
+    /// How many bytes may still come in; one value may be longer.
+    #[must_use]
+    pub fn bytes_left(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.held_bytes).max(u64::from(self.here() == 0))
     }
 
     /// The item goes to the receive that has waited longest.
@@ -583,8 +645,14 @@ impl<T: Clone> Hosted<T> {
     #[cfg(debug_assertions)]
     fn audit(&self) {
         let held_up = self.receivers.is_held_up();
-        assert!(self.queue.len() == 0 || self.receivers.units() == 0 || held_up, "HOST-9: a value and a receiver wait");
-        assert!(self.senders.pool().next_turn().is_none() || !self.is_within_bytes(), "HOST-9: credit and a sender wait");
+        assert!(
+            self.queue.len() == 0 || self.receivers.units() == 0 || held_up,
+            "HOST-9: a value and a receiver wait"
+        );
+        assert!(
+            self.senders.pool().next_turn().is_none() || !self.is_within_bytes(),
+            "HOST-9: credit and a sender wait"
+        );
         if self.senders.len() + self.receivers.len() <= 32 {
             self.senders.audit();
             self.receivers.audit();

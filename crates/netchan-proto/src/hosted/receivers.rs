@@ -371,7 +371,13 @@ impl<T: Clone> Receivers<T> {
     }
 
     /// The item is this receiver's.
-    pub(super) fn give(&mut self, key: ReceiverKey, item: Item<T>, now: u64, effects: &mut VecDeque<Effect<T>>) {
+    pub(super) fn give(
+        &mut self,
+        key: ReceiverKey,
+        item: Item<T>,
+        now: u64,
+        effects: &mut VecDeque<Effect<T>>,
+    ) {
         let Some(receiver) = self.map.get_mut(&key) else { return };
         receiver.in_flight.push_back(Some(item));
         receiver.given += 1;
@@ -397,6 +403,21 @@ impl<T: Clone> Receivers<T> {
         if let Some(receiver) = self.map.get_mut(&key) {
             receiver.sent += 1;
         }
+    }
+
+    /// The oldest value that has not left for it goes elsewhere.
+    pub(super) fn take_unsent(&mut self, key: ReceiverKey) -> Option<Item<T>> {
+        let receiver = self.map.get_mut(&key)?;
+        let item = receiver.in_flight.remove(receiver.sent)??;
+        receiver.given -= 1;
+        let asked = receiver.units + receiver.held_back;
+        receiver.wanted = receiver.wanted.min(receiver.given + asked);
+        self.in_flight -= 1;
+        if receiver.in_flight.len() == receiver.fenced {
+            receiver.out.take().map(|place| self.out.leave(place));
+        }
+        self.refresh(key);
+        Some(item)
     }
 
     pub(super) fn unsent_of(&self, key: ReceiverKey) -> u64 {
@@ -528,7 +549,8 @@ impl<T: Clone> Receivers<T> {
     pub(super) fn take_stalled(&mut self, now: u64) -> Vec<ReceiverKey> {
         let mut stalled = Vec::new();
         while let Some((at, key)) = self.callbacks.front().copied() {
-            let waits = self.map.get(&key).and_then(|receiver| receiver.called_back).filter(|back| back.at == at);
+            let waits =
+                self.map.get(&key).and_then(|receiver| receiver.called_back).filter(|back| back.at == at);
             if waits.is_some() && now < at.saturating_add(STALLED_AFTER_MILLIS) {
                 break;
             }
@@ -543,7 +565,8 @@ impl<T: Clone> Receivers<T> {
 
     /// When somebody is to be called back, has not answered, or is to be fenced.
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let call_back = self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
+        let call_back =
+            self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
         let stalled = self.callbacks.front().map(|(at, _)| at + STALLED_AFTER_MILLIS);
         let fence = self.fences.first().map(|(at, _)| *at);
         [call_back, stalled, fence].into_iter().flatten().min()
@@ -637,7 +660,10 @@ impl<T: Clone> Receivers<T> {
             assert_eq!(receiver.in_flight.iter().filter(|place| place.is_none()).count(), receiver.fenced);
             assert!(receiver.sent <= receiver.in_flight.len());
             assert_eq!(receiver.eager.is_some(), receiver.room_ahead() > 0, "who may be sent ahead");
-            assert_eq!(receiver.given.max(receiver.wanted) - receiver.given, receiver.units + receiver.held_back);
+            assert_eq!(
+                receiver.given.max(receiver.wanted) - receiver.given,
+                receiver.units + receiver.held_back
+            );
             units += receiver.units;
             in_flight += receiver.out_count() as usize;
             turns += places.len();

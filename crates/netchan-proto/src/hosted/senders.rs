@@ -81,12 +81,20 @@ impl Senders {
     }
 
     /// How far each sender's values have come: its key, how many were pushed, which are settled, and whether it is gone.
-    pub(super) fn progress(&self) -> impl Iterator<Item = (SenderKey, u64, &super::progress::Progress, bool)> {
+    pub(super) fn progress(
+        &self,
+    ) -> impl Iterator<Item = (SenderKey, u64, &super::progress::Progress, bool)> {
         self.map.iter().map(|(key, sender)| (*key, sender.lease.pushed, &sender.lease.progress, sender.gone))
     }
 
     /// Puts a sender back as it was.
-    pub(super) fn restore(&mut self, key: SenderKey, pushed: u64, settled: impl IntoIterator<Item = u64>, gone: bool) {
+    pub(super) fn restore(
+        &mut self,
+        key: SenderKey,
+        pushed: u64,
+        settled: impl IntoIterator<Item = u64>,
+        gone: bool,
+    ) {
         self.add(key);
         let Some(sender) = self.map.get_mut(&key) else { return };
         let lease = &mut sender.lease;
@@ -108,8 +116,13 @@ impl Senders {
         if self.map.contains_key(&key) {
             return false;
         }
-        let sender =
-            Sender { lease: Lease::default(), offer: Offer::None, gone: false, touched: false, idle_since: None };
+        let sender = Sender {
+            lease: Lease::default(),
+            offer: Offer::None,
+            gone: false,
+            touched: false,
+            idle_since: None,
+        };
         self.map.insert(key, sender);
         true
     }

@@ -26,6 +26,20 @@ impl Handed {
         write_varint(out, u64::from(self.attempts) << 1 | u64::from(self.redelivered));
     }
 
+    /// The same, in a buffer of the caller's.
+    #[must_use]
+    pub fn encode(self, buffer: &mut [u8; HANDED_BYTES_MAX]) -> &[u8] {
+        let mut word = u64::from(self.attempts) << 1 | u64::from(self.redelivered);
+        let mut len = 0;
+        while word >= 0x80 {
+            buffer[len] = word as u8 | 0x80;
+            word >>= 7;
+            len += 1;
+        }
+        buffer[len] = word as u8;
+        &buffer[..=len]
+    }
+
     /// Splits it from the value behind it.
     ///
     /// # Errors
@@ -211,6 +225,7 @@ mod tests {
             let mut bytes = Vec::new();
             handed.write(&mut bytes);
             assert!(bytes.len() <= HANDED_BYTES_MAX);
+            assert_eq!(handed.encode(&mut [0; HANDED_BYTES_MAX]), bytes);
             bytes.extend_from_slice(&value);
             assert_eq!(Handed::split(&bytes), Ok((handed, &value[..])));
         }

@@ -2,7 +2,7 @@
 
 use super::{Reader, WireError, write_varint};
 use crate::id::ChannelId;
-use crate::limits::{CAPACITY_ITEMS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{AHEAD_ITEMS_MAX, CAPACITY_ITEMS_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 
 /// Which way values travel, seen from the end that opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,13 @@ fn read_capacity(reader: &mut Reader<'_>) -> Result<u64, WireError> {
 }
 
 impl Open {
+    /// Values that may be with an opener that receives from a hosted channel although it has not asked for them (`FLOW-10`).
+    #[must_use]
+    pub fn ahead_max(&self) -> u64 {
+        let takes = self.flow == OpenFlow::OpenerReceives && self.capacity > 0;
+        if takes { AHEAD_ITEMS_MAX } else { 0 }
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_varint(out, u64::from(self.id.0));
         write_text(out, &self.name, NAME_BYTES_MAX);

@@ -140,6 +140,11 @@ impl SessionEnd {
         }
     }
 
+    /// Whether the other end, or this one, said that it goes.
+    pub(crate) const fn is_orderly(&self) -> bool {
+        matches!(self, Self::ClosedHere | Self::ClosedByPeer(_))
+    }
+
     /// Whether it ended in the ordinary way.
     #[must_use]
     pub const fn is_plain(&self) -> bool {

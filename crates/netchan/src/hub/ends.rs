@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use netchan_proto::exchange::{Moved, NoPlace};
 use netchan_proto::hosted::{ReceiverKey, SenderKey};
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Mode, Open, Purpose, RefuseCode};
 
-use super::{Holder, Hub};
+use super::{Holder, Hub, timer};
 use crate::error::SessionEnd;
+use crate::patience;
+use crate::peer::Peer;
 use crate::session::{Owner, Position, RecvChan, SendChan, SessionCore, Terms};
 
 /// Outcomes that are kept for a holder that does not take them; then nothing more is done for it.
@@ -21,37 +24,37 @@ struct Source {
 
 impl Owner for Source {
     fn readable(self: Arc<Self>, chan: &Arc<RecvChan>) {
-        self.hub.values_arrived(self.key, chan);
-        let urgency = crate::patience::lock(&chan.state).half.urgency();
+        self.hub.run_timed(|queue, out| queue.values_arrived(self.key, out));
+        let urgency = patience::lock(&chan.state).half.urgency();
         chan.report(urgency);
     }
 
     fn wanted(&self, limit: u64) {
-        self.hub.wanted(self.key, limit);
+        self.hub.run_timed(|queue, out| queue.wanted(self.key, limit, out));
     }
 
     fn yielded(&self, limit: u64) {
-        self.hub.yielded(self.key, limit);
+        self.hub.run_timed(|queue, out| queue.yielded(self.key, limit, out));
     }
 
     fn lease_told(&self, limit: u64) {
-        self.hub.resume_sender(self.key, limit);
+        self.hub.run_timed(|queue, out| queue.resume_source(self.key, limit, out));
     }
 
     fn withdraw_asked(&self, seq: u64) {
-        self.hub.withdraw_remote(self.key, seq);
+        self.hub.run(|queue, out| queue.withdraw_asked(self.key, seq, out));
     }
 
     fn detached(&self, _: bool) {
-        self.hub.suspend_sender(self.key);
+        self.hub.run_timed(|queue, out| queue.suspend_source(self.key, out));
     }
 
     fn finished(&self, _: u64) {
-        self.hub.remove_remote_sender(self.key);
+        self.hub.run_timed(|queue, out| queue.remove_source(self.key, out));
     }
 
     fn ended(&self, _: &SessionEnd, _: u64) {
-        self.hub.remove_remote_sender(self.key);
+        self.hub.run_timed(|queue, out| queue.remove_source(self.key, out));
     }
 }
 
@@ -63,37 +66,54 @@ struct Sink {
 
 impl Sink {
     /// The channel is closed. Who acknowledges what it took has more to say.
-    fn leave(&self, taken: u64) {
+    fn leave(&self) {
         match self.hub.holder(self.key) {
-            Some(holder) => holder.retire(taken),
-            None => self.hub.remove_receiver(self.key, taken),
+            Some(holder) => holder.retire(),
+            None => self.hub.run_timed(|queue, out| queue.close_sink(self.key, out)),
         }
+    }
+
+    fn remove(&self, taken: u64, orderly: bool) {
+        self.hub.run_timed(|queue, out| queue.remove_sink(self.key, taken, orderly, out));
     }
 }
 
 impl Owner for Sink {
-    fn writable(self: Arc<Self>, _: &Arc<SendChan>, at: Position) {
+    fn writable(self: Arc<Self>, chan: &Arc<SendChan>, at: Position) {
         if at.closed {
-            self.leave(at.taken);
-        } else {
-            self.hub.receiver_moved(self.key, at.limit, at.taken);
+            return self.leave();
         }
+        let moved = Moved {
+            limit: at.limit,
+            taken: at.taken,
+            may_send: at.may_send,
+            now_micros: self.hub.micros(),
+            round_trip_micros: chan.core.round_trip_micros(),
+        };
+        self.hub.run(|queue, out| {
+            queue.advance(moved.now_micros / 1_000);
+            queue.sink_moved(self.key, moved, out);
+        });
     }
 
     fn rewind_asked(&self, limit: u64) {
-        self.hub.give_back(self.key, limit);
+        self.hub.run_timed(|queue, out| queue.rewound(self.key, limit, out));
     }
 
     fn detached(&self, replaced: bool) {
-        self.hub.suspend_receiver(self.key, replaced);
+        self.hub.suspend_sink(self.key, replaced);
     }
 
-    fn finished(&self, taken: u64) {
-        self.leave(taken);
+    fn finished(&self, _: u64) {
+        self.leave();
     }
 
-    fn ended(&self, _: &SessionEnd, taken: u64) {
-        self.hub.remove_receiver(self.key, taken);
+    fn ended(&self, end: &SessionEnd, taken: u64) {
+        self.remove(taken, end.is_orderly());
+    }
+
+    fn revoked(&self, taken: u64) {
+        self.remove(taken, false);
     }
 
     fn takes_back(&self) -> bool {
@@ -105,7 +125,7 @@ impl Owner for Sink {
     }
 
     fn unacked(&self) -> u64 {
-        self.hub.unacked_of(self.key)
+        self.hub.queue.lock().policy().unacked_of(self.key)
     }
 }
 
@@ -123,8 +143,12 @@ impl Owner for Holder {
         self.detached(replaced);
     }
 
-    fn ended(&self, _: &SessionEnd, _: u64) {
-        self.leave();
+    fn ended(&self, end: &SessionEnd, _: u64) {
+        self.leave(end.is_orderly());
+    }
+
+    fn revoked(&self, _: u64) {
+        self.leave(false);
     }
 
     fn backlog(&self) -> Option<u64> {
@@ -132,42 +156,64 @@ impl Owner for Holder {
     }
 }
 
+/// What is counted together of a client's: its key.
+fn client_of(peer: &Peer) -> Option<u128> {
+    let fingerprint = peer.fingerprint()?;
+    fingerprint.0.first_chunk().map(|bytes| u128::from_be_bytes(*bytes))
+}
+
 impl Hub {
+    pub(super) fn suspend_sink(&self, key: ReceiverKey, replaced: bool) {
+        let grace = timer::millis_of(self.spec.deliveries.grace);
+        // What is due at the end of a millisecond is due.
+        let fence_at = (!replaced).then(|| self.millis().saturating_add(grace).saturating_add(1));
+        self.run_timed(|queue, out| queue.suspend_sink(key, fence_at, out));
+    }
+
     pub(super) fn accept_sender(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
-        let Some(key) = self.new_sender() else {
+        let Some(key) = self.run(|queue, _| queue.add_source()) else {
             return session.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
         };
         let mode = if self.capacity() == 0 { Mode::Rendezvous } else { Mode::Lease };
         let source = Arc::new(Source { hub: Arc::clone(self), key });
         let placed = session.place_recv(open, Terms::new(mode, self.capacity()), source);
-        self.attach_sender(key, placed.chan());
+        let (chan, peer) = (Arc::clone(placed.chan()), session.peer());
+        self.run_timed(|queue, out| queue.attach_source(key, chan, peer, out));
         if !placed.accept() {
-            self.remove_remote_sender(key);
+            self.run_timed(|queue, out| queue.remove_source(key, out));
         }
     }
 
     pub(super) fn accept_receiver(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
         if matches!(open.purpose, Purpose::Subscription { .. }) {
-            let reason = "it is no broadcast; leave out ChannelOptions::when_slow";
+            let reason = "this channel is a queue, not a broadcast; leave out ChannelOptions::when_slow";
             return session.refuse(open.id, RefuseCode::WrongDirection, reason);
         }
-        let holder = (open.purpose == Purpose::Deliveries).then(|| self.new_holder());
-        let key = match &holder {
-            None => self.new_receiver(),
-            Some(holder) => holder.as_ref().map(|holder| holder.key()),
-        };
-        let Some(key) = key else {
-            return session.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        let peer = session.peer();
+        let client = client_of(&peer);
+        let holds = (open.purpose == Purpose::Deliveries).then(|| self.holder_options());
+        let key = match self.run(|queue, _| queue.add_sink(client, holds)) {
+            Ok(key) => key,
+            Err(NoPlace::Finished) => {
+                return session.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+            }
+            Err(NoPlace::TooMany) => {
+                let reason = "this key has as many receivers of the channel as it may have (SUBSCRIPTIONS_PER_KEY_MAX)";
+                return session.refuse(open.id, RefuseCode::LimitReached, reason);
+            }
         };
         let sink = Arc::new(Sink { hub: Arc::clone(self), key });
-        let placed = session.place_send(open, Terms::new(Mode::Demand, self.capacity()), sink);
-        let holder = holder.flatten();
-        if let Some(holder) = &holder {
-            holder.set_session(session, open.id);
+        // An offer is taken by a receive that waits, so nothing of a rendezvous goes ahead.
+        let ahead = if self.capacity() == 0 { 0 } else { open.ahead_max() };
+        let placed = session.place_send(open, Terms::new(Mode::Demand, self.capacity()).ahead(ahead), sink);
+        if holds.is_some() {
+            let holder = Holder::new(self, key, session, open.id);
+            self.holders.lock().insert(key, holder);
         }
-        self.attach_receiver(key, placed.chan(), holder);
+        let chan = Arc::clone(placed.chan());
+        self.run_timed(|queue, out| queue.attach_sink(key, chan, peer, client, ahead > 0, out));
         if !placed.accept() {
-            self.remove_receiver(key, 0);
+            self.run_timed(|queue, out| queue.remove_sink(key, 0, true, out));
         }
     }
 }
@@ -214,8 +260,8 @@ pub(crate) fn accept_service(session: &Arc<SessionCore>, open: &Open) {
 }
 
 /// The queue that the peer sends results into on channel `id`; none that has no places.
-pub(super) fn results(session: &SessionCore, id: ChannelId) -> Option<(Arc<Hub>, Arc<RecvChan>)> {
+pub(super) fn results_of(session: &SessionCore, id: ChannelId) -> Option<Arc<Hub>> {
     let chan = session.recv_chan(id).filter(|chan| !chan.is_revoked())?;
     let hub = Arc::clone(&chan.owner_as::<Source>()?.hub);
-    (hub.capacity() > 0).then_some((hub, chan))
+    (hub.capacity() > 0).then_some(hub)
 }

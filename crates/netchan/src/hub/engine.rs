@@ -74,6 +74,8 @@ pub struct HostedInfo {
     pub senders_waiting: u64,
     /// Bytes of all values here.
     pub bytes: u64,
+    /// How many there may be before senders wait (`ChannelOptions::queue_bytes_max`).
+    pub bytes_max: u64,
 }
 
 /// Who hosts a channel, and hears of its end; called with no lock of the channel held.
@@ -86,6 +88,15 @@ pub(crate) trait Keeper: Send + Sync {
     fn closed(&self, engine: &dyn Engine);
     /// Nothing is in it any more.
     fn finished(&self, engine: &dyn Engine);
+}
+
+/// Nobody hosts a channel of dead values: it ends with the channel that they come from.
+pub(super) struct Nobody;
+
+impl Keeper for Nobody {
+    fn closed(&self, _: &dyn Engine) {}
+
+    fn finished(&self, _: &dyn Engine) {}
 }
 
 impl Engine for Hub {

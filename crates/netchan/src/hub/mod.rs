@@ -1,28 +1,23 @@
-//! A hosted channel under its lock: the policy of `netchan_proto::hosted`, the remote ends it serves, and the local tasks
-//! that wait on it.
+//! A hosted queue under its lock: the object of `netchan_proto::exchange`, and what is done about what it says.
 //!
-//! The lock is taken before a channel's and after a session's control object. What an operation makes writable is written
-//! after the lock is released.
+//! Invariants: the lock is taken before a channel's and after a session's control object; nothing is written, woken, logged or
+//! told while it is held; there is one timer at most.
 
 mod cast;
 mod ends;
 mod engine;
 mod holder;
 mod local;
-mod remote;
 mod timer;
 mod turn;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
-use bytes::Bytes;
-use netchan_proto::channel::{ItemBuf, PushError, TooLarge};
-use netchan_proto::flow::Urgency;
-use netchan_proto::hosted::{Effect, Hosted, Item, ReceiverKey, SenderKey, WhenSlow};
-use netchan_proto::session::close_code;
-use netchan_proto::wire::{HANDED_BYTES_MAX, Handed};
+use netchan_proto::channel::{RecvHalf, SendHalf};
+use netchan_proto::exchange::{News, Output, Ports, Queue, Stopped};
+use netchan_proto::hosted::{HolderOptions, Item, ReceiverKey, WhenSlow};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,18 +26,14 @@ pub(crate) use self::cast::{Cast, CastNext, VALUE};
 pub(crate) use self::ends::accept_service;
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
-use self::holder::Holder;
-pub(crate) use self::local::{Acquired, OfferOutcome};
+pub(crate) use self::holder::Holder;
+pub(crate) use self::local::{Acquired, Delivered, OfferOutcome};
+use self::timer::Timer;
 use crate::error::CloseReason;
 use crate::options::DeliveryLimits;
+use crate::patience;
 use crate::peer::Peer;
 use crate::session::{RecvChan, SendChan};
-use crate::wait::WaitQueue;
-
-/// All local sends of a buffered channel act as one sender.
-const LOCAL_SENDER: SenderKey = SenderKey(0);
-/// All local receives act as one receiver.
-const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
 
 /// What clients may do on a hosted channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,190 +51,187 @@ pub(crate) struct HubSpec {
     pub(crate) access: Access,
     pub(crate) capacity: u64,
     pub(crate) deliveries: DeliveryLimits,
+    /// Bytes of all values that are in it, before senders wait.
+    pub(crate) bytes_max: u64,
     /// What becomes of slow subscribers of a broadcast that do not say.
     pub(crate) when_slow: WhenSlow,
 }
 
+/// Channels of sessions, as the queue reaches their halves.
+pub(crate) struct Chans;
+
+impl Ports for Chans {
+    type Source = Arc<RecvChan>;
+    type Sink = Arc<SendChan>;
+    type Peer = Peer;
+
+    fn with_source<R>(chan: &Arc<RecvChan>, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
+        Some(f(&mut patience::lock(&chan.state).half))
+    }
+
+    fn with_sink<R>(chan: &Arc<SendChan>, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R> {
+        Some(f(&mut patience::lock(&chan.state).half))
+    }
+}
+
+type Out = Output<Chans>;
+
 pub(crate) struct Hub {
+    this: Weak<Self>,
     keeper: Weak<dyn Keeper>,
     pub(crate) spec: HubSpec,
-    state: Mutex<HubState>,
+    queue: Mutex<Queue<Chans>>,
+    /// Clients that acknowledge what they take.
+    holders: Mutex<HashMap<ReceiverKey, Arc<Holder>>>,
     drained: watch::Sender<bool>,
     /// Where values go that nobody acknowledged in as many attempts as they may have.
-    dead: Option<Arc<Hub>>,
+    dead: OnceLock<Arc<Hub>>,
+    timer: Timer,
     started: Instant,
-}
-
-struct RemoteSender {
-    peer: Peer,
-    chan: Option<Arc<RecvChan>>,
-    pushed: u64,
-}
-
-struct RemoteReceiver {
-    chan: Option<Arc<SendChan>>,
-    /// The credit, and the taken values, that the policy has been told of.
-    limit: u64,
-    taken: u64,
-    /// Values that are this receiver's and wait for its byte window.
-    pending: VecDeque<Outgoing>,
-    /// Set where it acknowledges what it takes.
-    holder: Option<Arc<Holder>>,
-}
-
-/// A value on its way to a remote receiver.
-struct Outgoing {
-    bytes: Bytes,
-    /// It may have been received before.
-    redelivered: bool,
-    attempts: u32,
-}
-
-#[derive(Default)]
-struct Local {
-    /// Values assigned to local receives, oldest first.
-    values: VecDeque<Item>,
-    receivers: WaitQueue,
-    /// Receives the policy has been told of and has not served.
-    demanded: u64,
-    senders: WaitQueue,
-    committed: u64,
-    reserved: u64,
-    limit: u64,
-    /// Every local value numbered below this has been taken.
-    taken: u64,
-    /// Values taken by local receives.
-    received: u64,
-    watchers: WaitQueue,
-    offers: HashMap<SenderKey, Offer>,
-    /// Who local values really came from, by their number, where that is not this process.
-    peers: BTreeMap<u64, Peer>,
-    /// When so many are known, those that are no longer needed are looked for.
-    peers_kept: usize,
-}
-
-/// A local send on a channel of capacity 0.
-struct Offer {
-    outcome: Option<bool>,
-    waker: Option<Waker>,
-    /// Nobody waits for the outcome any more.
-    orphan: bool,
-}
-
-struct HubState {
-    hosted: Hosted,
-    next_key: u64,
-    senders: HashMap<SenderKey, RemoteSender>,
-    receivers: HashMap<ReceiverKey, RemoteReceiver>,
-    local: Local,
-    closed: Option<CloseReason>,
-    finished: bool,
-    /// When somebody looks what time has come for.
-    timer_at: Option<u64>,
-}
-
-/// What is to be done once the lock is released.
-enum Kick {
-    Send(Arc<SendChan>),
-    Recv(Arc<RecvChan>, Urgency),
-    /// A holder has lost a delivery.
-    Fenced(Arc<Holder>, u64),
-    /// Nobody acknowledges a value.
-    Dead(Item, Peer),
 }
 
 impl Hub {
     pub(crate) fn new(keeper: Weak<dyn Keeper>, spec: HubSpec) -> Arc<Self> {
-        let mut hosted = Hosted::new(spec.capacity);
-        hosted.add_sender(LOCAL_SENDER);
-        hosted.add_receiver(LOCAL_RECEIVER);
-        hosted.set_attempts_max(spec.deliveries.attempts_max);
-        let state = HubState {
-            hosted,
-            next_key: 1,
-            senders: HashMap::new(),
-            receivers: HashMap::new(),
-            local: Local::default(),
-            closed: None,
-            finished: false,
-            timer_at: None,
-        };
-        let dead = spec.deliveries.attempts_max.map(|_| Self::new_dead(&spec));
-        let drained = watch::Sender::new(false);
-        Arc::new(Self { keeper, spec, state: Mutex::new(state), drained, dead, started: Instant::now() })
+        let mut queue = Queue::new(spec.capacity);
+        let policy = queue.policy_mut();
+        policy.set_attempts_max(spec.deliveries.attempts_max);
+        policy.set_bytes_max(spec.bytes_max);
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            keeper,
+            spec,
+            queue: Mutex::new(queue),
+            holders: Mutex::default(),
+            drained: watch::Sender::new(false),
+            dead: OnceLock::new(),
+            timer: Timer::default(),
+            started: Instant::now(),
+        })
     }
 
     pub(crate) const fn capacity(&self) -> u64 {
         self.spec.capacity
     }
 
-    /// Calls `f` under the lock, does what follows from it, and then writes what became writable.
-    fn run<R>(&self, f: impl FnOnce(&mut HubState) -> R) -> R {
-        self.run_pumping(|state, _| f(state))
+    fn holder_options(&self) -> HolderOptions {
+        let DeliveryLimits { unacked_max, lease, .. } = self.spec.deliveries;
+        HolderOptions { lease_millis: lease.map(timer::millis_of), ..HolderOptions::new(unacked_max) }
     }
 
-    /// As [`Hub::run`], for what must see the consequences of a step before the next.
-    fn run_pumping<R>(&self, f: impl FnOnce(&mut HubState, &mut Vec<Kick>) -> R) -> R {
-        let mut kicks = Vec::new();
-        let (result, closed, finished) = {
-            let mut state = self.state.lock();
-            let before = (state.closed.is_some(), state.finished);
-            let result = f(&mut state, &mut kicks);
-            state.pump(&mut kicks);
-            if state.finished {
-                self.drained.send_replace(true);
-            }
-            (result, !before.0 && state.closed.is_some(), !before.1 && state.finished)
+    /// Calls `f` with the queue, and the one that results go into, under their locks: in the order of their addresses, so that
+    /// two queues whose results go into each other do not wait for each other.
+    fn with_results<R>(
+        &self,
+        results: Option<&Arc<Self>>,
+        f: impl FnOnce(&mut Queue<Chans>, Option<Option<&mut Queue<Chans>>>) -> R,
+    ) -> R {
+        let Some(other) = results else { return f(&mut patience::lock(&self.queue), None) };
+        if std::ptr::eq(self, &**other) {
+            return f(&mut patience::lock(&self.queue), Some(None));
+        }
+        if std::ptr::from_ref(self) < Arc::as_ptr(other) {
+            let mut queue = patience::lock(&self.queue);
+            f(&mut queue, Some(Some(&mut patience::lock(&other.queue))))
+        } else {
+            let mut results = patience::lock(&other.queue);
+            f(&mut patience::lock(&self.queue), Some(Some(&mut results)))
+        }
+    }
+
+    /// Calls `f` under the lock, and then does what follows from it.
+    fn run<R>(&self, f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R) -> R {
+        let mut out = Out::default();
+        let (result, timeout) = {
+            let mut queue = patience::lock(&self.queue);
+            let result = f(&mut queue, &mut out);
+            (result, queue.poll_timeout())
         };
-        if (closed || finished)
-            && let Some(keeper) = self.keeper.upgrade()
-        {
-            if closed {
-                keeper.closed(self);
-            }
-            if finished {
-                keeper.finished(self);
-            }
-        }
-        if finished && let Some(dead) = &self.dead {
-            dead.close(CloseReason::new(0, ""));
-        }
-        for kick in kicks {
-            match kick {
-                Kick::Send(chan) => chan.kick_later(),
-                Kick::Recv(chan, urgency) => chan.report(urgency),
-                Kick::Fenced(holder, number) => holder.fenced(number),
-                Kick::Dead(item, peer) => self.bury(item, peer),
-            }
-        }
+        self.follow(out);
+        self.arm(timeout);
         result
+    }
+
+    /// As [`Self::run`], where it takes time into account.
+    fn run_timed<R>(&self, f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R) -> R {
+        let now = self.millis();
+        self.run(|queue, out| {
+            queue.advance(now);
+            f(queue, out)
+        })
+    }
+
+    /// Does what is left to do once no lock is held.
+    fn follow(&self, out: Out) {
+        let Output { sources, sinks, wakers, news } = out;
+        wakers.into_iter().for_each(Waker::wake);
+        sources.iter().for_each(|(chan, urgency)| chan.report(*urgency));
+        sinks.iter().for_each(|chan| chan.kick(false));
+        news.into_iter().for_each(|news| self.tell(news));
+    }
+
+    fn tell(&self, news: News<Chans>) {
+        match news {
+            News::Closed => {
+                if let Some(keeper) = self.keeper.upgrade() {
+                    keeper.closed(self);
+                }
+            }
+            News::Finished => {
+                self.drained.send_replace(true);
+                if let Some(keeper) = self.keeper.upgrade() {
+                    keeper.finished(self);
+                }
+                if let Some(dead) = self.dead.get() {
+                    dead.close(CloseReason::new(0, ""));
+                }
+            }
+            News::Dead(item) => self.bury(item),
+            News::Fenced(key, number) => {
+                if let Some(holder) = self.holder(key) {
+                    holder.fenced(number);
+                }
+            }
+            News::Left(key) => {
+                let holder = self.holders.lock().remove(&key);
+                if let Some(holder) = holder {
+                    holder.gone();
+                }
+            }
+            News::Stopped { peer, why } => {
+                let channel = &self.spec.name;
+                match why {
+                    Stopped::TooLong { bytes_max } => {
+                        tracing::warn!(%channel, %peer, bytes_max, "a value is longer than this client takes; others get it");
+                    }
+                    Stopped::Stalled => {
+                        tracing::warn!(%channel, %peer, "client stopped: what it had was neither used nor returned");
+                    }
+                    Stopped::Violation(violation) => {
+                        tracing::warn!(%channel, %peer, %violation, "client stopped");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The holder at the other end of a channel of deliveries.
+    fn holder(&self, key: ReceiverKey) -> Option<Arc<Holder>> {
+        self.holders.lock().get(&key).cloned()
     }
 
     /// Ends the channel: no more values come in, those that are here go out.
     pub(crate) fn close(&self, reason: CloseReason) {
-        self.run(|state| {
-            if state.closed.is_none() {
-                state.closed = Some(reason);
-                state.hosted.close();
-                state.local.senders.wake_all();
-                state.local.watchers.wake_all();
-            }
-        });
+        self.run_timed(|queue, out| queue.close(reason.into(), out));
     }
 
     /// Ends the channel at once: what is here is dropped, and everyone is told.
     pub(crate) fn abort(&self, reason: CloseReason) {
-        self.close(reason);
-        self.run(|state| {
-            let keys: Vec<_> = state.senders.keys().copied().collect();
-            keys.into_iter().for_each(|key| state.hosted.remove_sender(key));
-            state.finish_now();
-        });
+        self.run_timed(|queue, out| queue.abort(reason.into(), out));
         self.drained.send_replace(true);
     }
 
     pub(crate) fn closed(&self) -> Option<CloseReason> {
-        self.state.lock().closed.clone()
+        self.queue.lock().closed().map(CloseReason::from)
     }
 
     pub(crate) async fn wait_drained(&self) {
@@ -251,17 +239,15 @@ impl Hub {
         _ = drained.wait_for(|drained| *drained).await;
     }
 
-    /// Values here that nobody is known to have taken.
+    /// Values that were accepted and are not settled: nobody is known to have taken them.
     pub(crate) fn untaken(&self) -> u64 {
-        let state = self.state.lock();
-        let here = (state.hosted.len() + state.hosted.in_flight() + state.hosted.unacked()) as u64;
-        drop(state);
-        here + self.dead.as_ref().map_or(0, |dead| dead.untaken())
+        let here = self.queue.lock().policy().here() as u64;
+        here + self.dead.get().map_or(0, |dead| dead.untaken())
     }
 
     pub(crate) fn survey(&self) -> HostedInfo {
-        let state = self.state.lock();
-        let hosted = &state.hosted;
+        let queue = self.queue.lock();
+        let hosted = queue.policy();
         HostedInfo {
             name: self.spec.name.to_string(),
             capacity: self.spec.capacity,
@@ -277,178 +263,40 @@ impl Hub {
             receivers: hosted.waiting_units(),
             senders_waiting: hosted.waiting_senders() as u64,
             bytes: hosted.held_bytes(),
+            bytes_max: self.spec.bytes_max,
         }
     }
 
-    /// Whether every remote sender's committed values have arrived and none can send more.
-    pub(crate) fn ready(&self) -> usize {
-        let state = self.state.lock();
-        state.hosted.len() + state.local.values.len()
-    }
-}
-
-impl Outgoing {
-    /// A holder learns, before the value, how it came to it.
-    fn encode(&self, holds: bool, item: &mut ItemBuf<'_>) -> Result<(), TooLarge> {
-        if holds {
-            let mut head = Vec::with_capacity(HANDED_BYTES_MAX);
-            Handed { attempts: self.attempts, redelivered: self.redelivered }.write(&mut head);
-            item.extend(&head)?;
-        }
-        item.share(self.bytes.clone())
-    }
-}
-
-impl HubState {
-    fn new_key(&mut self) -> u64 {
-        let key = self.next_key;
-        self.next_key += 1;
-        key
-    }
-
-    /// Does what the policy decided.
-    fn pump(&mut self, kicks: &mut Vec<Kick>) {
-        while let Some(effect) = self.hosted.poll_effect() {
-            match effect {
-                Effect::Deliver { to: LOCAL_RECEIVER, item } => {
-                    self.local.demanded = self.local.demanded.saturating_sub(1);
-                    self.local.values.push_back(item);
-                    self.local.receivers.wake_front(self.local.values.len() as u64);
-                }
-                Effect::Deliver { to, item } => {
-                    if let Some(receiver) = self.receivers.get_mut(&to) {
-                        let Item { bytes, redelivered, attempts, .. } = item;
-                        receiver.pending.push_back(Outgoing { bytes, redelivered, attempts });
-                        self.send_pending(to, kicks);
-                    }
-                }
-                Effect::Grant { to: LOCAL_SENDER, limit } => {
-                    self.local.limit = limit;
-                    let free = limit - self.local.committed - self.local.reserved;
-                    self.local.senders.wake_front(free);
-                }
-                Effect::Grant { to, limit } => self.with_sender(to, kicks, |half| half.lease(limit)),
-                Effect::Recall { from: LOCAL_SENDER } => {
-                    let kept = self.local.committed + self.local.reserved;
-                    if self.hosted.yielded(LOCAL_SENDER, kept).is_ok() {
-                        self.local.limit = kept;
-                    }
-                }
-                Effect::Recall { from } => self.with_sender(from, kicks, |half| half.recall_lease()),
-                Effect::Settled { sender: LOCAL_SENDER, prefix, .. } => {
-                    self.local.taken = prefix;
-                    self.local.watchers.wake_all();
-                    self.forget_peers(prefix);
-                }
-                Effect::Settled { sender, prefix, .. } => {
-                    self.settle_offer(sender, true);
-                    self.with_sender(sender, kicks, |half| half.settle(prefix));
-                }
-                Effect::Forgotten { sender } => _ = self.senders.remove(&sender),
-                Effect::Withdrawn { to, seq, withdrawn } => {
-                    self.settle_offer(to, !withdrawn);
-                    self.with_sender(to, kicks, |half| half.answer_withdraw(seq, withdrawn));
-                }
-                Effect::Fenced { to, number } => {
-                    if let Some(holder) = self.receivers.get(&to).and_then(|r| r.holder.clone()) {
-                        kicks.push(Kick::Fenced(holder, number));
-                    }
-                }
-                Effect::Dead { item } => {
-                    let peer = self.peer_of(&item);
-                    kicks.push(Kick::Dead(item, peer));
-                }
-                Effect::Finished => self.finish(kicks),
-            }
-        }
-        if self.closed.is_some() {
-            self.stop_senders(kicks);
-        }
-    }
-
-    fn with_sender(
-        &self,
-        key: SenderKey,
-        kicks: &mut Vec<Kick>,
-        f: impl FnOnce(&mut netchan_proto::channel::RecvHalf),
-    ) {
-        if let Some(chan) = self.senders.get(&key).and_then(|sender| sender.chan.as_ref()) {
-            let urgency = {
-                let mut state = chan.state.lock();
-                f(&mut state.half);
-                state.half.urgency()
+    /// Where dead values are received, if values die here. It has room for as many as the channel itself: what finds none goes
+    /// on being tried (`DEL-7`).
+    pub(crate) fn dead(&self) -> Option<&Arc<Self>> {
+        self.spec.deliveries.attempts_max?;
+        Some(self.dead.get_or_init(|| {
+            let HubSpec { name, label, codec, .. } = &self.spec;
+            let spec = HubSpec {
+                name: Arc::clone(name),
+                label: label.clone(),
+                codec: codec.clone(),
+                fingerprint: self.spec.fingerprint,
+                access: Access { may_send: false, may_receive: false },
+                capacity: self.spec.capacity.max(1),
+                deliveries: DeliveryLimits { attempts_max: None, ..self.spec.deliveries },
+                bytes_max: self.spec.bytes_max,
+                when_slow: self.spec.when_slow,
             };
-            kicks.push(Kick::Recv(Arc::clone(chan), urgency));
-        }
+            Self::new(Weak::<engine::Nobody>::new(), spec)
+        }))
     }
 
-    /// Moves what is a receiver's into its channel, as far as its byte window goes.
-    fn send_pending(&mut self, key: ReceiverKey, kicks: &mut Vec<Kick>) {
-        let Some(receiver) = self.receivers.get_mut(&key) else { return };
-        let Some(chan) = receiver.chan.clone() else { return };
-        let mut too_large = false;
-        {
-            let mut state = chan.state.lock();
-            let holds = receiver.holder.is_some();
-            while let Some(value) = receiver.pending.front() {
-                let encode = |item: &mut ItemBuf<'_>| value.encode(holds, item);
-                let pushed = if value.redelivered {
-                    state.half.push_redelivered(encode)
-                } else {
-                    state.half.push(encode)
-                };
-                match pushed {
-                    Ok(_) => _ = receiver.pending.pop_front(),
-                    Err(PushError::Full | PushError::Closed) => break,
-                    Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {
-                        let reason =
-                            format!("a message is longer than this receiver's limit of {bytes_max} bytes");
-                        state.half.reset(CloseReason::new(close_code::ABANDONED, reason).into());
-                        too_large = true;
-                        break;
-                    }
-                }
-            }
+    fn bury(&self, item: Item<Option<Peer>>) {
+        let attempts = item.attempts;
+        let buried = self.dead().is_some_and(|dead| dead.take_dead(&item));
+        if buried {
+            tracing::debug!(channel = %self.spec.name, attempts, "a value is dead");
+            self.run_timed(|queue, out| queue.buried(out));
+        } else {
+            tracing::debug!(channel = %self.spec.name, "no room for a dead value: it is tried again");
+            self.run_timed(|queue, out| queue.revive(item, out));
         }
-        if too_large {
-            // Others may be able to take what this one cannot.
-            self.receivers.remove(&key);
-            self.hosted.remove_receiver(key);
-        }
-        kicks.push(Kick::Send(chan));
-    }
-
-    /// After the close: a sender that has no credit left is told.
-    fn stop_senders(&self, kicks: &mut Vec<Kick>) {
-        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
-        for (key, sender) in &self.senders {
-            let Some(chan) = &sender.chan else { continue };
-            let mut state = chan.state.lock();
-            let no_credit =
-                self.finished || self.hosted.limit(*key).is_none_or(|limit| sender.pushed >= limit);
-            if no_credit && state.half.ended().is_none() && state.half.peer_closed().is_none() {
-                state.half.stop(reason.clone().into());
-                drop(state);
-                kicks.push(Kick::Recv(Arc::clone(chan), Urgency::Now));
-            }
-        }
-    }
-
-    fn finish(&mut self, kicks: &mut Vec<Kick>) {
-        self.finish_now();
-        let reason = self.closed.clone().unwrap_or_else(|| CloseReason::new(0, ""));
-        for receiver in self.receivers.values() {
-            if let Some(chan) = &receiver.chan {
-                chan.state.lock().half.close(reason.clone().into());
-                kicks.push(Kick::Send(Arc::clone(chan)));
-            }
-        }
-    }
-
-    fn finish_now(&mut self) {
-        self.finished = true;
-        self.local.receivers.wake_all();
-        self.local.senders.wake_all();
-        self.local.watchers.wake_all();
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::coop;
 use super::{Backend, CastReceiver, Receiver, Shared};
 use crate::codec::Payload;
 use crate::error::{CloseReason, RecvError, SessionEnd};
-use crate::hub::{CastNext, Hub, VALUE};
+use crate::hub::{CastNext, Delivered, Hub, VALUE};
 use crate::peer::Peer;
 use crate::reentry::{self, Busy};
 use crate::session::{RecvChan, RecvState};
@@ -289,7 +289,7 @@ fn poll_hub<T: 'static>(
     ticket: &mut Option<Ticket>,
 ) -> Poll<Received<T>> {
     match ready!(hub.poll_recv(cx, ticket)) {
-        Some((bytes, peer, redelivered)) => {
+        Some(Delivered { bytes, peer, redelivered, .. }) => {
             let value = shared.decode(Payload::Owned(bytes));
             Poll::Ready(value.map(|value| Some(Taken { value, peer: Some(peer), redelivered, number: 0 })))
         }

@@ -1,5 +1,6 @@
 //! One send, from its first poll to its outcome.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use netchan_proto::channel::{Pushed, Withdrawal};
+use netchan_proto::channel::{Payload, Pushed, Withdrawal, encode_with};
 use netchan_proto::hosted::SenderKey;
 use netchan_proto::wire::Mode;
 use tokio::task::coop;
@@ -20,6 +21,13 @@ use crate::hub::{Acquired, Hub, OfferOutcome};
 use crate::reentry::{self, Busy};
 use crate::session::{SendChan, SendState};
 use crate::wait::Ticket;
+
+/// What a thread keeps to encode into.
+const SCRATCH_BYTES_MAX: usize = 64 * 1_024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How long an offer whose time is over waits for the peer to say that it is withdrawn.
 const WITHDRAW_WAIT: Duration = Duration::from_millis(250);
@@ -367,11 +375,11 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
     }
 
     fn poll_acquire(&mut self, cx: Option<&Context<'_>>, hub: &Arc<Hub>) -> Poll<Result<u64, Failure>> {
-        let bytes = match self.encoded() {
-            Ok(bytes) => bytes,
+        let acquired = match ready!(self.poll_commit_here(cx, hub)) {
+            Ok(acquired) => acquired,
             Err(failure) => return Poll::Ready(Err(failure)),
         };
-        match ready!(hub.poll_acquire(cx, &mut self.ticket, Some(&bytes))) {
+        match acquired {
             Acquired::Committed(seq) if self.acked => {
                 self.stage = Stage::Out(seq);
                 match cx {
@@ -385,6 +393,42 @@ impl<'a, T: Send + 'static> SendOp<'a, T> {
             }
             Acquired::Closed(reason) => Poll::Ready(Err(Failure::Closed(reason))),
             Acquired::Reserved => Poll::Ready(Err(Failure::Reentrant)),
+        }
+    }
+
+    /// Encodes the value where this thread encodes all of them, and copies it from there; one that waits is kept.
+    fn poll_commit_here(
+        &mut self,
+        cx: Option<&Context<'_>>,
+        hub: &Arc<Hub>,
+    ) -> Poll<Result<Acquired, Failure>> {
+        if let Some(bytes) = &self.bytes {
+            let value = Payload::Owned(bytes.clone());
+            return hub.poll_acquire(cx, &mut self.ticket, Some(value)).map(Ok);
+        }
+        let Some(value) = &self.value else { return Poll::Ready(Err(Failure::Reentrant)) };
+        let shared = &self.sender.shared;
+        // Taken out, because a value may send others while it is encoded.
+        let mut scratch = SCRATCH.take();
+        let (ticket, kept) = (&mut self.ticket, &mut self.bytes);
+        let encode = |item: &mut crate::codec::ItemBuf<'_>| shared.encode(value, item);
+        let polled = encode_with(&mut scratch, shared.limits.bytes_max, encode, |payload| {
+            let again = match &payload {
+                Payload::Owned(bytes) => Payload::Owned(bytes.clone()),
+                Payload::Slice(slice) => Payload::Slice(slice),
+            };
+            let polled = hub.poll_acquire(cx, ticket, Some(again));
+            if polled.is_pending() {
+                *kept = Some(payload.into_bytes());
+            }
+            polled
+        });
+        if scratch.capacity() <= SCRATCH_BYTES_MAX {
+            SCRATCH.set(scratch);
+        }
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(error) => Poll::Ready(Err(error.into())),
         }
     }
 

@@ -66,6 +66,7 @@ impl ServerCore {
                 access,
                 capacity,
                 deliveries: options.deliveries,
+                bytes_max: options.bytes_max,
                 when_slow: options.when_slow.unwrap_or_default().into(),
             };
             let engine = engine(keeper, spec);

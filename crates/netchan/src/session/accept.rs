@@ -15,11 +15,17 @@ pub(crate) struct Terms {
     mode: Mode,
     capacity: u64,
     used_max: u64,
+    ahead: u64,
 }
 
 impl Terms {
     pub(crate) const fn new(mode: Mode, capacity: u64) -> Self {
-        Self { mode, capacity, used_max: u64::MAX }
+        Self { mode, capacity, used_max: u64::MAX, ahead: 0 }
+    }
+
+    /// At a sending end of mode Demand: up to `ahead` values may be with the peer that it has not asked for (`FLOW-10`).
+    pub(crate) const fn ahead(self, ahead: u64) -> Self {
+        Self { ahead, ..self }
     }
 
     /// At a sending end: uses at most `used_max` places, however many the peer grants.
@@ -141,7 +147,7 @@ impl SessionCore {
         terms: Terms,
         owner: Arc<dyn Owner>,
     ) -> Placed<SendChan> {
-        let Terms { mode, capacity, used_max } = terms;
+        let Terms { mode, capacity, used_max, ahead } = terms;
         let options = SendOptions {
             // Only a receiver sees a difference.
             mode: if mode == Mode::Cast { Mode::Credit } else { mode },
@@ -149,7 +155,8 @@ impl SessionCore {
             limit_bytes: open.limit_bytes,
             message_bytes_max: self.longest_message(open.purpose, mode),
         };
-        let half = SendHalf::new(open.id, &options);
+        let mut half = SendHalf::new(open.id, &options);
+        half.allow_ahead(ahead);
         self.granted_by(open.id, &owner);
         let chan = self.insert_send(Arc::from(open.name.as_str()), half, Ownership::Owned(owner));
         Placed {

@@ -138,6 +138,8 @@ pub(crate) struct SessionCore {
     /// The present link's.
     epoch: AtomicU32,
     traffic: Traffic,
+    /// Somebody wants to know how long a round trip takes.
+    wants_round_trip: AtomicBool,
     resumes: AtomicU64,
     /// Values replayed on channels that are gone.
     replayed: AtomicU64,
@@ -234,6 +236,7 @@ impl SessionCore {
             links_count: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             traffic: Traffic::default(),
+            wants_round_trip: AtomicBool::new(false),
             resumes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
@@ -421,6 +424,17 @@ impl SessionCore {
 
     fn ponged(&self, sent_micros: u64) {
         self.traffic.note_round_trip(self.now_micros().saturating_sub(sent_micros));
+        if self.wants_round_trip.load(Ordering::Relaxed) && self.traffic.shortest_round_trip().is_none() {
+            self.ping();
+        }
+    }
+
+    /// The shortest round trip on the present link, in microseconds. It is measured from the first time on that somebody asks.
+    pub(crate) fn round_trip_micros(&self) -> Option<u64> {
+        if !self.wants_round_trip.swap(true, Ordering::Relaxed) {
+            self.ping();
+        }
+        self.traffic.shortest_round_trip()
     }
 
     fn now_micros(&self) -> u64 {

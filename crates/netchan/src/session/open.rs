@@ -250,12 +250,18 @@ impl SessionCore {
         let send_half = || SendHalf::new(open.id, &SendOptions::accepted(accept, longest));
         let recv_half = || {
             let kind = match accept.mode {
-                Mode::Demand => WindowKind::Demand { prefetch, ahead: 0 },
+                Mode::Demand => WindowKind::Demand { prefetch, ahead: open.ahead_max() },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
                 Mode::Cast => WindowKind::Fixed { capacity: accept.capacity },
             };
-            RecvHalf::new(open.id, &RecvOptions { message_bytes_max: longest, ..self.recv_options(kind) })
+            let options = RecvOptions { message_bytes_max: longest, ..self.recv_options(kind) };
+            let mut half = RecvHalf::new(open.id, &options);
+            if open.purpose == Purpose::Deliveries {
+                // Acknowledgements say what was taken.
+                half.set_lazy();
+            }
+            half
         };
         if let Some((chan, spec)) = &again {
             // In the table first, so that what it writes is found there.

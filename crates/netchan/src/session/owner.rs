@@ -95,6 +95,8 @@ pub(crate) struct Position {
     pub(crate) limit: u64,
     /// Values below this number have been taken.
     pub(crate) taken: u64,
+    /// There is room for a value now, as far as its bytes go.
+    pub(crate) may_send: bool,
     /// The peer has closed the channel.
     pub(crate) closed: bool,
 }

@@ -129,8 +129,9 @@ impl SendChan {
                 state.senders.wake_front(available);
             }
             state.watchers.wake_all();
-            let (limit, taken) = (state.half.limit(), state.half.taken());
-            (paid, Position { limit, taken, closed: state.half.peer_closed().is_some() })
+            let half = &state.half;
+            let (limit, taken, may_send) = (half.limit(), half.taken(), available > 0);
+            (paid, Position { limit, taken, may_send, closed: half.peer_closed().is_some() })
         };
         if paid {
             self.kick(true);

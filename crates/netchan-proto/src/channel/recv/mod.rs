@@ -229,12 +229,20 @@ impl RecvHalf {
 
     /// Takes the next value out without counting it as taken: its owner will [`RecvHalf::settle`] it.
     pub fn hand_over(&mut self) -> Option<(u64, Bytes)> {
+        self.hand_over_to(|value| value.into_bytes())
+    }
+
+    /// As [`RecvHalf::hand_over`], into memory of the owner's choice.
+    pub fn hand_over_to<R>(&mut self, keep: impl FnOnce(Payload<'_>) -> R) -> Option<(u64, R)> {
         let seq = self.handed;
-        let payload = self.arrived.next()?.into_bytes();
-        self.last_redelivered = is_marked(&mut self.redelivered, seq);
+        let payload = self.arrived.next()?;
+        self.unsettled.push_back(payload.as_slice().len() as u64);
+        let kept = keep(payload);
+        if !self.redelivered.is_empty() || self.last_redelivered {
+            self.last_redelivered = is_marked(&mut self.redelivered, seq);
+        }
         self.handed += 1;
-        self.unsettled.push_back(payload.len() as u64);
-        Some((seq, payload))
+        Some((seq, kept))
     }
 
     /// Counts values handed over as taken, up to number `taken`.

@@ -200,7 +200,8 @@ impl SendHalf {
 
     /// Demand: asks the receiving end for what it has not taken (`CHAN-11`). It answers with a recall.
     pub fn call_back(&mut self) {
-        self.call_back_due = self.mode == Mode::Demand && self.peer_close.is_none() && self.rewind_asked.is_none();
+        self.call_back_due =
+            self.mode == Mode::Demand && self.peer_close.is_none() && self.rewind_asked.is_none();
     }
 
     /// The channel.

@@ -244,7 +244,11 @@ fn what_is_restored_from_its_facts_is_what_must_survive() {
     let durable = hosted.durable();
     let restored = Hosted::restore(8, durable.clone());
     assert_eq!((restored.here(), restored.held_bytes()), (hosted.here(), hosted.held_bytes()));
-    assert_eq!(restored.lent(), hosted.lent() - (hosted.limit(A).unwrap() - 3), "credit that is not used is free");
+    assert_eq!(
+        restored.lent(),
+        hosted.lent() - (hosted.limit(A).unwrap() - 3),
+        "credit that is not used is free"
+    );
     let again = restored.durable();
     assert_eq!(again.senders, durable.senders);
     let values = |durable: &crate::hosted::Durable| -> Vec<_> {

@@ -74,7 +74,9 @@ fn delivered(hosted: &mut Hosted) -> Vec<(ReceiverKey, SenderKey, u64, bool)> {
     let mut all = Vec::new();
     while let Some(effect) = hosted.poll_effect() {
         if let Effect::Deliver { to } = effect {
-            all.extend(sent(hosted, to).into_iter().map(|item| (to, item.origin, item.seq, item.redelivered)));
+            all.extend(
+                sent(hosted, to).into_iter().map(|item| (to, item.origin, item.seq, item.redelivered)),
+            );
         }
     }
     all

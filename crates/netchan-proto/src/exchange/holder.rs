@@ -1,0 +1,496 @@
+//! What a client says of the deliveries that it took, and what it is told of that (`DEL-2`, `DEL-8`, `DEL-10`, `DEL-11`).
+//!
+//! Both travel as values of channels, so a lost link loses, repeats and reorders none of it. They are handled in runs: as many
+//! as have arrived, under one lock of the queue they are about and of the one that their results go into.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::store::Store;
+use super::{Output, Ports, Queue, Ticket};
+use crate::channel::{CloseReason, Payload, PushError};
+use crate::flow::{Urgency, Violation};
+use crate::hosted::ReceiverKey;
+use crate::id::ChannelId;
+use crate::wire::{Ask, Outcome, Verdict};
+
+/// Asks that are taken out of a half at once.
+const RUN_ASKS_MAX: usize = 256;
+
+/// A client that acknowledges what it takes: its channel of asks, its channel of outcomes, and what waits between them.
+///
+/// Invariants: while `unsent` holds anything, nothing more is done for it; a delivery has at most one result that waits; results
+/// for one channel are committed in the order in which they came.
+pub struct HolderEnd<P: Ports> {
+    key: ReceiverKey,
+    peer: P::Peer,
+    asks: Option<P::Source>,
+    outcomes: Option<P::Sink>,
+    /// Outcomes that found no room yet.
+    unsent: VecDeque<Outcome>,
+    /// Asks that have come and were not handled yet.
+    run: VecDeque<Bytes>,
+    store: Store,
+    /// Results that wait for places, by the channel that they go into.
+    lines: Vec<Line>,
+    parked_bytes: u64,
+}
+
+/// Results that wait for places in one channel.
+#[derive(Debug)]
+struct Line {
+    results: ChannelId,
+    waiting: VecDeque<Waiting>,
+    ticket: Option<Ticket>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    token: u64,
+    number: u64,
+    value: Bytes,
+}
+
+/// What the next asks are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Deliveries alone.
+    Deliveries,
+    /// Results too, for this channel of the client's.
+    Results(ChannelId),
+}
+
+/// A line of results that wait: for which channel, and in which place.
+pub type Parked = (ChannelId, Option<Ticket>);
+
+/// Where results go.
+pub(super) enum Results<'a, P: Ports> {
+    /// There is no such channel, or it takes none.
+    None,
+    /// Back into the queue that the deliveries came from.
+    Same,
+    /// Into another.
+    Other(&'a mut Queue<P>),
+}
+
+impl<P: Ports> HolderEnd<P> {
+    /// For a holder at the queue. `peer` is who its results come from.
+    #[must_use]
+    pub fn new(key: ReceiverKey, peer: P::Peer) -> Self {
+        Self {
+            key,
+            peer,
+            asks: None,
+            outcomes: None,
+            unsent: VecDeque::new(),
+            run: VecDeque::new(),
+            store: Store::default(),
+            lines: Vec::new(),
+            parked_bytes: 0,
+        }
+    }
+
+    /// The holder.
+    #[must_use]
+    pub const fn key(&self) -> ReceiverKey {
+        self.key
+    }
+
+    /// Its channel of asks is open. False if there is one already.
+    pub fn set_asks(&mut self, port: P::Source) -> bool {
+        let first = self.asks.is_none();
+        if first {
+            self.asks = Some(port);
+        }
+        first
+    }
+
+    /// Its channel of outcomes is open. False if there is one already.
+    pub fn set_outcomes(&mut self, port: P::Sink) -> bool {
+        let first = self.outcomes.is_none();
+        if first {
+            self.outcomes = Some(port);
+        }
+        first
+    }
+
+    /// Whether it can ask for nothing any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let ended = |port| P::with_source(port, |half| half.ended().is_some()).unwrap_or(true);
+        self.run.is_empty() && self.asks.as_ref().is_none_or(ended)
+    }
+
+    /// Outcomes that wait for room.
+    #[must_use]
+    pub fn unheard(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// A delivery is another's now.
+    pub fn fenced(&mut self, number: u64) {
+        self.unsent.push_back(Outcome::Fenced { number });
+    }
+
+    fn answer(&mut self, token: u64, verdict: Verdict) {
+        if token != 0 {
+            self.unsent.push_back(Outcome::Answer { token, verdict });
+        }
+    }
+
+    /// Sends what it is to be told, as far as there is room. Says whether that was all.
+    pub fn flush(&mut self, out: &mut Output<P>) -> bool {
+        if self.unsent.is_empty() {
+            return true;
+        }
+        let Some(port) = &self.outcomes else { return false };
+        let unsent = &mut self.unsent;
+        let sent = P::with_sink(port, |half| {
+            let mut bytes = Vec::new();
+            while let Some(outcome) = unsent.front() {
+                bytes.clear();
+                outcome.write(&mut bytes);
+                match half.push(|item| item.extend(&bytes)) {
+                    Err(PushError::Full) => break,
+                    // When it is closed nobody listens any more.
+                    Ok(_) | Err(_) => _ = unsent.pop_front(),
+                }
+            }
+        });
+        match sent {
+            Some(()) => out.sinks.push(port.clone()),
+            None => self.unsent.clear(),
+        }
+        self.unsent.is_empty()
+    }
+
+    /// Takes out what it asks for, a run at most, unless results for more than `parked_bytes_max` bytes wait, or it does not
+    /// listen. Says what the next of it is about.
+    ///
+    /// # Errors
+    /// A [`Violation`] when it cannot be understood.
+    pub fn next_asks(
+        &mut self,
+        parked_bytes_max: u64,
+        out: &mut Output<P>,
+    ) -> Result<Option<Asked>, Violation> {
+        if self.run.is_empty() {
+            if !self.flush(out) || self.parked_bytes > parked_bytes_max {
+                return Ok(None);
+            }
+            let Some(port) = &self.asks else { return Ok(None) };
+            let (run, store) = (&mut self.run, &mut self.store);
+            let urgency = P::with_source(port, |half| {
+                while run.len() < RUN_ASKS_MAX
+                    && let Some(payload) = half.take()
+                {
+                    run.push_back(store.keep(payload));
+                }
+                half.urgency()
+            });
+            if let Some(urgency) = urgency.filter(|urgency| *urgency > Urgency::None) {
+                out.sources.push((port.clone(), urgency));
+            }
+        }
+        let Some(bytes) = self.run.front() else { return Ok(None) };
+        Ok(Some(match read(bytes)?.1 {
+            Ask::AckWith { results, .. } => Asked::Results(results),
+            _ => Asked::Deliveries,
+        }))
+    }
+
+    /// Does what it asks for, up to the first ask that is about something else than `asked`. Results go where `results` says;
+    /// what finds no place there waits, and `waker` is woken when it may have one.
+    ///
+    /// # Errors
+    /// A [`Violation`] when what it asks for cannot be, or cannot be understood.
+    pub(super) fn handle(
+        &mut self,
+        asked: Asked,
+        tasks: &mut Queue<P>,
+        mut results: Results<'_, P>,
+        waker: &Waker,
+        outs: &mut (Output<P>, Output<P>),
+    ) -> Result<(), Violation> {
+        while let Some(bytes) = self.run.front() {
+            let bytes = bytes.clone();
+            let (token, ask) = read(&bytes)?;
+            let about = match ask {
+                Ask::AckWith { results, .. } => Asked::Results(results),
+                _ => Asked::Deliveries,
+            };
+            // An acknowledgement alone goes along with results.
+            if about != asked && about != Asked::Deliveries {
+                break;
+            }
+            self.run.pop_front();
+            let number = match ask {
+                Ask::Ack { number }
+                | Ask::Nack { number, .. }
+                | Ask::Extend { number, .. }
+                | Ask::AckWith { number, .. } => number,
+            };
+            if !tasks.catch_up(self.key, number)? {
+                self.answer(token, Verdict::Fenced);
+                continue;
+            }
+            let key = self.key;
+            let now = tasks.hosted.now();
+            let done = match ask {
+                Ask::Ack { .. } => tasks.hosted.ack_one(key, number),
+                Ask::Nack { delay_millis, .. } => {
+                    let at = (delay_millis > 0).then(|| now.saturating_add(delay_millis));
+                    tasks.hosted.nack(key, number, at)
+                }
+                Ask::Extend { millis, .. } => tasks.hosted.extend(key, number, now.saturating_add(millis)),
+                Ask::AckWith { results: id, value, .. } => {
+                    let waiting = Waiting { token, number, value: bytes.slice_ref(value) };
+                    self.ack_with(id, waiting, tasks, &mut results, waker, outs)?;
+                    continue;
+                }
+            };
+            self.answer(token, if done { Verdict::Done } else { Verdict::Fenced });
+        }
+        Ok(())
+    }
+
+    /// The result waits for its turn in its channel, behind others of this holder, then both are done in one step (`DEL-8`).
+    fn ack_with(
+        &mut self,
+        id: ChannelId,
+        result: Waiting,
+        tasks: &mut Queue<P>,
+        results: &mut Results<'_, P>,
+        waker: &Waker,
+        outs: &mut (Output<P>, Output<P>),
+    ) -> Result<(), Violation> {
+        if matches!(results, Results::None) {
+            self.answer(result.token, Verdict::NoResults);
+            return Ok(());
+        }
+        if !tasks.hosted.holds(self.key, result.number) {
+            self.answer(result.token, Verdict::Fenced);
+            return Ok(());
+        }
+        let waits = |waiting: &Waiting| waiting.number == result.number;
+        if self.lines.iter().flat_map(|line| &line.waiting).any(waits) {
+            return Err(Violation("a delivery that has a result already"));
+        }
+        if let Some(line) = self.lines.iter_mut().find(|line| line.results == id) {
+            self.parked_bytes += result.value.len() as u64;
+            line.waiting.push_back(result);
+            return Ok(());
+        }
+        let mut ticket = None;
+        match tasks.commit_with_ack(results, self.key, &self.peer, &result.value, result.number, &mut ticket)
+        {
+            Some(verdict) => self.answer(result.token, verdict),
+            None => {
+                match results {
+                    Results::Other(queue) => queue.wait_for_unit(&mut ticket, waker, &mut outs.1),
+                    _ => tasks.wait_for_unit(&mut ticket, waker, &mut outs.0),
+                }
+                self.parked_bytes += result.value.len() as u64;
+                self.lines.push(Line { results: id, waiting: VecDeque::from([result]), ticket });
+            }
+        }
+        Ok(())
+    }
+
+    /// The channels for which results wait.
+    pub fn waiting_for(&self) -> impl Iterator<Item = ChannelId> + '_ {
+        self.lines.iter().map(|line| line.results)
+    }
+
+    /// There may be places for results that wait.
+    pub(super) fn retry(
+        &mut self,
+        id: ChannelId,
+        tasks: &mut Queue<P>,
+        mut results: Results<'_, P>,
+        waker: &Waker,
+        outs: &mut (Output<P>, Output<P>),
+    ) {
+        let Some(at) = self.lines.iter().position(|line| line.results == id) else { return };
+        let mut line = self.lines.swap_remove(at);
+        while let Some(result) = line.waiting.front() {
+            let ticket = &mut line.ticket;
+            let verdict = match results {
+                Results::None => Some(Verdict::NoResults),
+                _ => tasks.commit_with_ack(
+                    &mut results,
+                    self.key,
+                    &self.peer,
+                    &result.value,
+                    result.number,
+                    ticket,
+                ),
+            };
+            let Some(verdict) = verdict else { break };
+            let (token, len) = (result.token, result.value.len() as u64);
+            self.parked_bytes -= len;
+            line.waiting.pop_front();
+            self.answer(token, verdict);
+        }
+        if !line.waiting.is_empty() {
+            match &mut results {
+                Results::Other(queue) => queue.wait_for_unit(&mut line.ticket, waker, &mut outs.1),
+                _ => tasks.wait_for_unit(&mut line.ticket, waker, &mut outs.0),
+            }
+            self.lines.push(line);
+        }
+    }
+
+    /// There may be room for what it is to be told. When it does not listen any more, its channel of outcomes ends.
+    pub fn listen(&mut self, out: &mut Output<P>) {
+        self.flush(out);
+        let Some(port) = &self.outcomes else { return };
+        let closed = P::with_sink(port, |half| {
+            let closed = half.peer_closed().is_some();
+            if closed {
+                half.close(CloseReason::plain());
+            }
+            closed
+        });
+        if closed == Some(true) {
+            out.sinks.push(port.clone());
+        }
+    }
+
+    /// It is gone, and its deliveries are others'. Returns the places in which its results waited, to be left.
+    pub fn end(&mut self) -> Vec<Parked> {
+        self.parked_bytes = 0;
+        (self.asks, self.outcomes) = (None, None);
+        self.run.clear();
+        self.unsent.clear();
+        self.lines.drain(..).map(|line| (line.results, line.ticket)).collect()
+    }
+}
+
+fn read(bytes: &Bytes) -> Result<(u64, Ask<'_>), Violation> {
+    Ask::read(bytes).map_err(|_| Violation("what a holder asks for cannot be understood"))
+}
+
+/// What holders ask for.
+impl<P: Ports> Queue<P> {
+    /// A holder that speaks of a value has taken it, and all before, though that may not have been reported yet. False if it
+    /// cannot hold it.
+    ///
+    /// # Errors
+    /// A [`Violation`] when the value was never sent to it.
+    fn catch_up(&mut self, key: ReceiverKey, number: u64) -> Result<bool, Violation> {
+        let Some(sink) = self.sinks.get_mut(&key) else { return Ok(false) };
+        let taken = number.saturating_add(1);
+        let newly = taken.saturating_sub(sink.taken);
+        if newly == 0 {
+            return Ok(true);
+        }
+        if !sink.has_left(number) {
+            return Err(Violation("an acknowledgement of what was never sent"));
+        }
+        if self.hosted.take_run(key, newly).is_err() {
+            return Ok(false);
+        }
+        sink.taken = taken;
+        Ok(true)
+    }
+
+    /// Acknowledges a delivery and commits its result, both or neither (`DEL-8`): both queues are borrowed, so nothing comes
+    /// between the look whether the delivery is held, the place for the result, and what is done with them. `None` if there is
+    /// no place yet.
+    fn commit_with_ack(
+        &mut self,
+        results: &mut Results<'_, P>,
+        key: ReceiverKey,
+        from: &P::Peer,
+        value: &Bytes,
+        number: u64,
+        ticket: &mut Option<Ticket>,
+    ) -> Option<Verdict> {
+        let place = match results {
+            Results::Other(queue) => queue.place_for_result(ticket),
+            _ => self.place_for_result(ticket),
+        };
+        if let Some(closed) = place {
+            return closed;
+        }
+        let acked = self.hosted.ack_one(key, number);
+        let queue = match results {
+            Results::Other(queue) => &mut **queue,
+            _ => self,
+        };
+        if acked {
+            queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+            Some(Verdict::Done)
+        } else {
+            queue.give_unit_back();
+            Some(Verdict::Fenced)
+        }
+    }
+
+    /// `None` if a place is set aside; else the verdict, or that there is none yet.
+    fn place_for_result(&mut self, ticket: &mut Option<Ticket>) -> Option<Option<Verdict>> {
+        if self.closed.is_some() {
+            self.leave_line(ticket);
+            return Some(Some(Verdict::ResultsClosed));
+        }
+        if self.reserve_now(ticket) { None } else { Some(None) }
+    }
+
+    /// Does what a holder asks for; see [`HolderEnd::next_asks`]. `results` is where its results go: another queue, or this one.
+    ///
+    /// # Errors
+    /// A [`Violation`] when what it asks for cannot be.
+    pub fn handle_asks(
+        &mut self,
+        end: &mut HolderEnd<P>,
+        asked: Asked,
+        results: Option<Option<&mut Self>>,
+        waker: &Waker,
+        now_micros: u64,
+        outs: &mut (Output<P>, Output<P>),
+    ) -> Result<(), Violation> {
+        self.hosted.advance(now_micros / 1_000);
+        self.with_results(results, outs, |tasks, results, outs| {
+            end.handle(asked, tasks, results, waker, outs)
+        })?;
+        self.measure(end.key, now_micros);
+        self.settle_and_measure(end.key, now_micros, &mut outs.0);
+        Ok(())
+    }
+
+    /// Tries again to commit what waits for places in channel `id`.
+    pub fn retry_results(
+        &mut self,
+        end: &mut HolderEnd<P>,
+        id: ChannelId,
+        results: Option<Option<&mut Self>>,
+        waker: &Waker,
+        now_micros: u64,
+        outs: &mut (Output<P>, Output<P>),
+    ) {
+        self.with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
+        self.measure(end.key, now_micros);
+        self.settle_and_measure(end.key, now_micros, &mut outs.0);
+    }
+
+    fn with_results<R>(
+        &mut self,
+        results: Option<Option<&mut Self>>,
+        outs: &mut (Output<P>, Output<P>),
+        f: impl FnOnce(&mut Self, Results<'_, P>, &mut (Output<P>, Output<P>)) -> R,
+    ) -> R {
+        match results {
+            None => f(self, Results::None, outs),
+            Some(None) => f(self, Results::Same, outs),
+            Some(Some(queue)) => {
+                let result = f(self, Results::Other(queue), outs);
+                queue.hosted.settle();
+                queue.carry_out(&mut outs.1);
+                result
+            }
+        }
+    }
+}
