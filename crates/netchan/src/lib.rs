@@ -65,12 +65,13 @@ pub use broadcast::Broadcast;
 pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::{Config, DuplicateSessions};
-pub use delivery::{Deliveries, Delivery, Receipt};
+pub use delivery::{Ack, AckWith, Deliveries, Delivery, Receipt, WorkReport};
 pub use dialer::IntoTicket;
 pub use error::{
-    AccessError, AckError, AckWithError, AssignError, CloseReason, DialError, Fault, FlushError, HostError,
-    InDoubt, ListenError, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
-    SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError,
+    AccessError, AckError, AckWithError, AssignError, CloseReason, DialError, FailedAck, Fault,
+    FlushAcksError, FlushError, HostError, InDoubt, ListenError, OpenError, RecvError, RecvTimeoutError,
+    ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost, SinkError, TryRecvError,
+    TrySendError, WorkError,
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;

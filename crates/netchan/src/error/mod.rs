@@ -7,7 +7,7 @@ mod open;
 mod recv;
 mod send;
 
-pub use ack::{AckError, AckWithError};
+pub use ack::{AckError, AckWithError, FailedAck, FlushAcksError, WorkError};
 pub use assign::AssignError;
 pub use connect::{AccessError, DialError, ListenError};
 pub use open::{HostError, OpenError};
