@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::proxy::{Fault, Proxy};
 use common::{Anything, DEADLINE, Wakes, eventually, within};
 use netchan::{
@@ -153,11 +154,11 @@ async fn only_who_awaits_is_woken() -> Anything {
 async fn what_finds_no_room_waits_in_order() -> Anything {
     let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
     let tasks = server.sender_with("tasks", 64, Options::default().unacked_max(40).delivery_grace(LONG))?;
-    let results = server.receiver_with("results", 64, ChannelOptions::<Vec<u8>>::default())?;
+    let results = server.receiver_with("results", 64, ChannelOptions::raw())?;
     let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
     let session = dial(proxy.ticket(&server), Config::default()).await?;
     let from = within("open", session.deliveries::<u32>("tasks")).await?;
-    let to = within("open", session.sender::<Vec<u8>>("results")).await?;
+    let to = within("open", session.sender_with("results", ChannelOptions::raw())).await?;
     let mut held = Vec::new();
     for n in 0..40 {
         tasks.send(n).await?;
@@ -166,10 +167,13 @@ async fn what_finds_no_room_waits_in_order() -> Anything {
     let last = held.pop().unwrap();
     proxy.stall();
     // Far more than the bytes that the server grants.
-    let acks: Vec<_> = held.into_iter().map(|task| (*task, task.ack_with(&to, vec![0; 300_000]))).collect();
+    let acks: Vec<_> =
+        held.into_iter().map(|task| (*task, task.ack_with(&to, Bytes::from(vec![0; 300_000])))).collect();
     let extending = async {
         within("extended", last.extend(LONG)).await?;
-        within("its outcome", last.ack_with(&to, vec![1])).await.map_err(|error| error.reason)
+        within("its outcome", last.ack_with(&to, Bytes::from_static(&[1])))
+            .await
+            .map_err(|error| error.reason)
     };
     let collecting = async {
         let mut got = Vec::new();
@@ -197,11 +201,11 @@ async fn what_finds_no_room_waits_in_order() -> Anything {
 async fn what_was_acknowledged_outlives_every_handle() -> Anything {
     let server = listen_and_serve("127.0.0.1:0", Config::default()).await?;
     let tasks = server.sender_with("tasks", 64, Options::default().delivery_grace(LONG))?;
-    let results = server.receiver_with("results", 4, ChannelOptions::<Vec<u8>>::default())?;
+    let results = server.receiver_with("results", 4, ChannelOptions::raw())?;
     let proxy = Proxy::start(&server, Fault::None, Fault::None).await;
     let session = dial(proxy.ticket(&server), Config::default()).await?;
     let from = within("open", session.deliveries::<u32>("tasks")).await?;
-    let to = within("open", session.sender::<Vec<u8>>("results")).await?;
+    let to = within("open", session.sender_with("results", ChannelOptions::raw())).await?;
     let mut held = Vec::new();
     for n in 0..40 {
         tasks.send(n).await?;
@@ -209,7 +213,7 @@ async fn what_was_acknowledged_outlives_every_handle() -> Anything {
     }
     proxy.stall();
     for task in held {
-        drop(task.ack_with(&to, vec![0; 200_000]));
+        drop(task.ack_with(&to, Bytes::from(vec![0; 200_000])));
     }
     drop((from, to, session));
     proxy.resume();
@@ -310,6 +314,8 @@ async fn a_lost_session_leaves_what_is_under_way_in_doubt() -> Anything {
     Ok(())
 }
 
+const BYTES_MAX: usize = 1 << 16;
+
 /// A result whose encoding fails, panics, is too long, or acknowledges something itself.
 struct Odd {
     what: u32,
@@ -330,7 +336,8 @@ impl Serialize for Odd {
         match self.what {
             1 => Err(serde::ser::Error::custom("no")),
             2 => panic_any("never"),
-            3 => vec![0_u8; 64 << 20].serialize(serializer),
+            // Longer than a message may be, and not longer with an ask's head.
+            3 => vec![0_u8; BYTES_MAX].serialize(serializer),
             what => what.serialize(serializer),
         }
     }
@@ -348,7 +355,9 @@ async fn a_result_that_cannot_be_sent_comes_back_and_its_delivery_too() -> Anyth
     let tasks = server.sender::<u32>("tasks", 16)?;
     let odd = ChannelOptions::<Odd>::default;
     let results = server.receiver_with("results", 16, odd())?;
-    let session = common::join(&server).await;
+    let mut config = Config::default();
+    config.limits.message_bytes_max = BYTES_MAX;
+    let session = within("dial", dial(server.ticket(), config)).await?;
     let from = within("open", session.deliveries::<u32>("tasks")).await?;
     let to = within("open", session.sender_with("results", odd())).await?;
     tasks.send(1).await?;

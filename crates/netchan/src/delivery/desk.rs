@@ -55,14 +55,14 @@ struct State {
 #[derive(Default)]
 struct After {
     wakers: Vec<Waker>,
+    /// The last handle closes channels.
     dropped: Option<Arc<Line>>,
+    held: Vec<Arc<dyn Send + Sync>>,
 }
 
 impl After {
     fn run(self) {
         self.wakers.into_iter().for_each(Waker::wake);
-        // The last handle closes channels.
-        drop(self.dropped);
     }
 }
 
@@ -99,6 +99,7 @@ impl State {
             failures.note(waiting.about.id, reason);
         }
         after.wakers.extend(waiting.waker);
+        after.held.extend(waiting.hold);
         self.count_down(waiting.seq, after);
         self.let_go(after);
     }
@@ -161,13 +162,18 @@ impl Desk {
     }
 
     /// An ask is about to be made, under the token that is returned.
-    pub(super) fn begin(&self, line: &Arc<Line>, about: About) -> Result<u64, AckError> {
+    pub(super) fn begin(
+        &self,
+        line: &Arc<Line>,
+        about: About,
+        hold: Option<Arc<dyn Send + Sync>>,
+    ) -> Result<u64, AckError> {
         let mut state = self.state.lock();
         if let Some(end) = &state.end {
             return Err(AckError::Lost(end.clone()));
         }
         state.keep.get_or_insert_with(|| Arc::clone(line));
-        Ok(state.slots.insert(about))
+        Ok(state.slots.insert(about, hold))
     }
 
     /// It could not be made.
@@ -176,6 +182,7 @@ impl Desk {
         let mut state = self.state.lock();
         if let Some(waiting) = state.slots.cancel(token) {
             state.count_down(waiting.seq, &mut after);
+            after.held.extend(waiting.hold);
             state.let_go(&mut after);
         }
         drop(state);

@@ -21,6 +21,8 @@ pub(super) trait Value {
     fn alone(&self) -> Result<Bytes, SendError<()>>;
     /// The longest that it may be.
     fn bytes_max(&self) -> usize;
+    /// What must stay open until the answer: the server looks for the channel of the results only then.
+    fn hold(&self) -> Option<Arc<dyn Send + Sync>>;
 }
 
 /// No result.
@@ -38,6 +40,10 @@ impl Value for Nothing {
     fn bytes_max(&self) -> usize {
         0
     }
+
+    fn hold(&self) -> Option<Arc<dyn Send + Sync>> {
+        None
+    }
 }
 
 /// A result, and where it goes.
@@ -54,6 +60,10 @@ impl<R: Send + 'static> Value for ResultOf<'_, R> {
 
     fn bytes_max(&self) -> usize {
         self.0.bytes_max()
+    }
+
+    fn hold(&self) -> Option<Arc<dyn Send + Sync>> {
+        Some(self.0.hold())
     }
 }
 
@@ -94,7 +104,7 @@ impl Line {
         about: About,
         value: &impl Value,
     ) -> Result<u64, AckError> {
-        let mut begun = Begun { desk: &self.desk, token: self.desk.begin(self, about)? };
+        let mut begun = Begun { desk: &self.desk, token: self.desk.begin(self, about, value.hold())? };
         self.say((begun.token, ask), about.number, value)?;
         Ok(std::mem::take(&mut begun.token))
     }
@@ -172,7 +182,7 @@ impl Line {
             _ => AckError::Lost(SessionEnd::ClosedHere),
         })?;
         let about = About { number, id: 0, kind: Kind::Extend };
-        let mut begun = Begun { desk: &self.desk, token: self.desk.begin(self, about)? };
+        let mut begun = Begun { desk: &self.desk, token: self.desk.begin(self, about, None)? };
         let head = Ask::Extend { number, millis }.head(begun.token);
         place.send(Bytes::copy_from_slice(&head)).map_err(|error| match error {
             SendError::Lost { end, .. } | SendError::InDoubt { end, .. } => AckError::Lost(end),

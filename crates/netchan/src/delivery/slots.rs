@@ -4,6 +4,7 @@
 //! of its slot plus one, because 0 asks for no answer; it is used again only after the answer has come, so an answer never
 //! reaches the wrong ask.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::error::AckError;
@@ -39,7 +40,6 @@ impl About {
 }
 
 /// An ask without an answer.
-#[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) about: About,
     /// Its place in the order of all asks.
@@ -48,16 +48,17 @@ pub(super) struct Waiting {
     pub(super) watched: bool,
     /// Its future is being awaited.
     pub(super) waker: Option<Waker>,
+    /// What stays open until the answer.
+    pub(super) hold: Option<Arc<dyn Send + Sync>>,
 }
 
-#[derive(Debug)]
 enum Slot {
     Free { next: Option<usize> },
     Waiting(Waiting),
     Told(Result<(), AckError>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Option<usize>,
@@ -77,8 +78,8 @@ impl Slots {
     }
 
     /// An ask is under way. Returns its token.
-    pub(super) fn insert(&mut self, about: About) -> u64 {
-        let waiting = Slot::Waiting(Waiting { about, seq: self.seq, watched: true, waker: None });
+    pub(super) fn insert(&mut self, about: About, hold: Option<Arc<dyn Send + Sync>>) -> u64 {
+        let waiting = Slot::Waiting(Waiting { about, seq: self.seq, watched: true, waker: None, hold });
         self.seq += 1;
         self.waiting += 1;
         let index = match self.free {
@@ -180,17 +181,17 @@ mod tests {
     #[test]
     fn a_slot_is_used_again_only_after_its_answer() {
         let mut slots = Slots::default();
-        let tokens = [slots.insert(ABOUT), slots.insert(ABOUT), slots.insert(ABOUT)];
+        let tokens = [slots.insert(ABOUT, None), slots.insert(ABOUT, None), slots.insert(ABOUT, None)];
         assert_eq!((tokens, slots.waiting(), slots.tokens()), ([1, 2, 3], 3, vec![1, 2, 3]));
         assert!(slots.unwatch(2).is_none(), "its answer is still to come");
-        assert_eq!(slots.insert(ABOUT), 4);
+        assert_eq!(slots.insert(ABOUT, None), 4);
         let waiting = slots.answer(2, |waiting| waiting.watched.then_some(Ok(()))).expect("it waits");
         assert!((waiting.seq, waiting.watched) == (1, false) && slots.answer(2, |_| None).is_none());
-        assert_eq!(slots.insert(ABOUT), 2);
+        assert_eq!(slots.insert(ABOUT, None), 2);
         assert!(slots.answer(3, |_| Some(Ok(()))).is_some());
-        assert_eq!(slots.insert(ABOUT), 5, "an outcome that has not been fetched keeps its slot");
+        assert_eq!(slots.insert(ABOUT, None), 5, "an outcome that has not been fetched keeps its slot");
         assert!(matches!(slots.poll(3, Waker::noop()), Some(Ok(()))));
-        assert_eq!((slots.insert(ABOUT), slots.waiting()), (3, 5));
+        assert_eq!((slots.insert(ABOUT, None), slots.waiting()), (3, 5));
         assert!(slots.answer(0, |_| None).is_none() && slots.answer(u64::MAX, |_| None).is_none());
     }
 }

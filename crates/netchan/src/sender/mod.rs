@@ -121,6 +121,11 @@ impl<T: Send + 'static> Sender<T> {
         encoded.map_err(|error| SendError::Encode { value: (), error })
     }
 
+    /// Keeps the channel open while it exists.
+    pub(crate) fn hold(&self) -> Arc<dyn Send + Sync> {
+        Arc::clone(&self.shared) as _
+    }
+
     /// The longest encoded value.
     pub(crate) fn bytes_max(&self) -> usize {
         self.shared.limits.bytes_max
