@@ -409,7 +409,7 @@ async fn a_worker_goes_on_when_handlers_fail_and_panic() -> Anything {
     assert_eq!((report.done, report.given_back, report.fenced, report.lost), (40, 8, 0, 0));
     assert_eq!(most.load(Ordering::SeqCst), 4);
     let mut seen = BTreeMap::new();
-    while results.len() > 0 {
+    while !results.is_empty() {
         *seen.entry(results.recv().await?.unwrap()).or_insert(0) += 1;
     }
     assert!(seen.len() == 40 && seen.values().all(|count| *count == 1), "{seen:?}");

@@ -358,3 +358,36 @@ impl Service for Desk {
         after.run();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No more wait than the channel has places, and not what is known to be lost.
+    #[tokio::test]
+    async fn the_queue_is_bounded() -> Result<(), Box<dyn std::error::Error>> {
+        let server = crate::listen_and_serve("memory://bounded-queue", crate::Config::default()).await?;
+        let tasks = server.sender::<u32>("tasks", 4)?;
+        let session = crate::dial(server.ticket(), crate::Config::default()).await?;
+        let from = session.deliveries::<u32>("tasks").await?;
+        let line = Arc::clone(&from.subscription.current().line);
+        let (desk, ask) = (&line.desk, |number| (0, Ask::Nack { number, delay_millis: 0 }));
+        for number in 100..102 {
+            desk.queue(&line, ask(number), number, Bytes::new(), 2)?;
+        }
+        let refused = desk.queue(&line, ask(102), 102, Bytes::new(), 2);
+        assert!(matches!(refused, Err(AckError::TooMany { waiting: 2 })), "{refused:?}");
+        desk.state.lock().fenced.insert(103);
+        assert!(matches!(desk.queue(&line, ask(103), 103, Bytes::new(), 2), Err(AckError::Fenced)));
+        // What follows goes out behind them.
+        tasks.send(1).await?;
+        let task = from.recv().await?.ok_or("the end")?;
+        let ack = task.ack();
+        assert_eq!(desk.state.lock().queue.len(), 3);
+        desk.send_queued();
+        assert!(!desk.has_queue());
+        ack.await?;
+        assert!(desk.state.lock().keep.is_none(), "nothing is under way");
+        Ok(())
+    }
+}
