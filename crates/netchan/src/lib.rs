@@ -70,12 +70,12 @@ pub use broadcast::Broadcast;
 pub use client::{Session, dial};
 pub use codec::Message;
 pub use config::{Config, DuplicateSessions};
-pub use delivery::{Deliveries, Delivery, Receipt};
+pub use delivery::{Ack, AckWith, Deliveries, Delivery, Receipt, WorkReport};
 pub use dialer::{DialError, IntoTicket};
 pub use error::{
-    AckError, AckWithError, AssignError, CloseReason, Fault, FlushError, HostError, InDoubt, OpenError,
-    RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd, SessionLost,
-    SinkError, TryRecvError, TrySendError,
+    AckError, AckWithError, AssignError, CloseReason, FailedAck, Fault, FlushAcksError, FlushError, HostError,
+    InDoubt, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd,
+    SessionLost, SinkError, TryRecvError, TrySendError, WorkError,
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;

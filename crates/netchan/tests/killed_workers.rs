@@ -41,11 +41,7 @@ async fn work(ticket: &str, tells: bool) -> Anything {
         // Work, or what looks like it from outside.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..1_500))).await;
         let result = *task * 2;
-        let mut acknowledging = Box::pin(task.ack_with(&results, result));
-        if let std::task::Poll::Ready(answer) = common::poll_once(&mut acknowledging).await {
-            answer?;
-            continue;
-        }
+        let acknowledging = task.ack_with(&results, result);
         if tells {
             say("on its way");
         }

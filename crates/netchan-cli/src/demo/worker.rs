@@ -2,12 +2,9 @@
 //! closes.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use netchan::{AckError, AckWithError, Delivery};
+use netchan::{AckError, AckWith, AckWithError, Delivery};
 use serde::{Deserialize, Serialize};
 
 use super::Plant;
@@ -107,12 +104,10 @@ enum Act {
     SendAlone(Done),
 }
 
-type Acknowledging<'a> = Pin<Box<dyn Future<Output = Result<(), AckWithError<Done>>> + Send + 'a>>;
-
 /// Acknowledges in order, a few at a time.
 struct Desk<'a> {
     dialled: &'a Dialled,
-    under_way: VecDeque<Acknowledging<'a>>,
+    under_way: VecDeque<AckWith<Done>>,
     fenced: u64,
 }
 
@@ -127,14 +122,7 @@ impl<'a> Desk<'a> {
                 if self.under_way.len() >= UNDER_WAY_MAX {
                     self.settle_oldest().await?;
                 }
-                let mut acknowledging: Acknowledging<'a> =
-                    Box::pin(task.ack_with(&self.dialled.results, done));
-                // Polled once here, so that it leaves in its turn; also by a task whose budget is used up.
-                let first = poll_fn(|cx| Poll::Ready(acknowledging.as_mut().poll(cx)));
-                match tokio::task::unconstrained(first).await {
-                    Poll::Ready(outcome) => self.settle(outcome)?,
-                    Poll::Pending => self.under_way.push_back(acknowledging),
-                }
+                self.under_way.push_back(task.ack_with(&self.dialled.results, done));
             }
             Act::Swallow(task) => task.ack().await?,
             Act::SendAlone(done) => self.dialled.results.send(done).await?,

@@ -85,23 +85,63 @@ pub enum Ask<'a> {
     },
 }
 
+/// An [`Ask`] without the value of its result, as bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct AskHead {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl AskHead {
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.push(number as u8);
+    }
+}
+
+impl std::ops::Deref for AskHead {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 impl<'a> Ask<'a> {
     /// Appends it. `token` names it in the answer; 0 wants none.
     pub fn write(&self, token: u64, out: &mut Vec<u8>) {
-        write_varint(out, token);
-        let mut ints = |kind: u8, values: &[u64]| {
-            out.push(kind);
-            values.iter().for_each(|value| write_varint(out, *value));
-        };
-        match *self {
-            Self::Ack { number } => ints(0, &[number]),
-            Self::Nack { number, delay_millis } => ints(1, &[number, delay_millis]),
-            Self::Extend { number, millis } => ints(2, &[number, millis]),
-            Self::AckWith { number, results, value } => {
-                ints(3, &[number, u64::from(results.0)]);
-                out.extend_from_slice(value);
-            }
+        out.extend_from_slice(&self.head(token));
+        if let Self::AckWith { value, .. } = self {
+            out.extend_from_slice(value);
         }
+    }
+
+    /// Everything but the value of a result, which comes behind it. `token` names the ask in the answer; 0 wants none.
+    #[must_use]
+    pub fn head(&self, token: u64) -> AskHead {
+        let (kind, number, rest) = match *self {
+            Self::Ack { number } => (0, number, None),
+            Self::Nack { number, delay_millis } => (1, number, Some(delay_millis)),
+            Self::Extend { number, millis } => (2, number, Some(millis)),
+            Self::AckWith { number, results, .. } => (3, number, Some(u64::from(results.0))),
+        };
+        // Three varints of ten bytes at most, and the kind.
+        let mut head = AskHead { bytes: [0; HEAD_BYTES_MAX], len: 0 };
+        head.varint(token);
+        head.push(kind);
+        head.varint(number);
+        if let Some(rest) = rest {
+            head.varint(rest);
+        }
+        head
     }
 
     /// Reads one that is all of `bytes`, and its token.
@@ -205,6 +245,7 @@ mod tests {
             let mut bytes = Vec::new();
             ask.write(1_000, &mut bytes);
             assert_eq!(Ask::read(&bytes), Ok((1_000, ask)));
+            assert!(bytes.starts_with(&ask.head(1_000)));
             let shorter = bytes.len() - 1;
             assert!(Ask::read(&bytes[..shorter]) != Ok((1_000, ask)));
             if !matches!(ask, Ask::AckWith { .. }) {
@@ -212,6 +253,8 @@ mod tests {
                 assert_eq!(Ask::read(&bytes), Err(WireError::Trailing));
             }
         }
+        let longest = Ask::Nack { number: u64::MAX, delay_millis: u64::MAX };
+        assert!(longest.head(u64::MAX).len() <= HEAD_BYTES_MAX);
         let outcomes = Verdict::ALL.map(|verdict| Outcome::Answer { token: 9, verdict });
         for outcome in outcomes.into_iter().chain([Outcome::Fenced { number: 1 << 40 }]) {
             let mut bytes = Vec::new();

@@ -11,7 +11,7 @@ pub use broadcast::Told;
 pub use data::{
     Body, DataHeader, FRAGMENT_TRAILER_BYTES, ITEMS_TRAILER_BYTES, Trailer, count_items, split_item,
 };
-pub use delivery::{Ask, HANDED_BYTES_MAX, HEAD_BYTES_MAX, Handed, Outcome, Verdict};
+pub use delivery::{Ask, AskHead, HANDED_BYTES_MAX, HEAD_BYTES_MAX, Handed, Outcome, Verdict};
 pub use frame::{Close, Frame, Pos, Recall, WindowUpdate, Yield};
 pub use opening::{Accept, Announce, Mode, Open, OpenFlow, Purpose, Refuse, RefuseCode};
 pub use reader::{Reader, varint_len, write_varint};

@@ -1,20 +1,22 @@
 //! The channels of one subscription, and others in their place when its session was lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use netchan_proto::wire::Purpose;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::desk::Desk;
+use super::failures::Failures;
 use super::handed::{HandedCodec, Opened as OpenedValue};
+use super::line::Line;
 use crate::error::{OpenError, SessionEnd};
 use crate::opening;
 use crate::options::{ChannelOptions, LossPolicy};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::session::{Direction, Opened, Owner, REFUSALS_MAX, RecvHandle, SessionCore, reopen_pause};
+use crate::session::{Direction, Opened, Owner, REFUSALS_MAX, SessionCore, reopen_pause};
 
 /// Outcomes that may be on their way. They are taken as they come.
 const OUTCOMES_CAPACITY: usize = 1_024;
@@ -22,9 +24,7 @@ const OUTCOMES_CAPACITY: usize = 1_024;
 /// One life of a subscription: it ends with its session.
 pub(super) struct Shared<T> {
     pub(super) receiver: Receiver<OpenedValue<T>>,
-    pub(super) asks: Sender<Bytes>,
-    pub(super) desk: Arc<Desk>,
-    _outcomes: RecvHandle,
+    pub(super) line: Arc<Line>,
 }
 
 pub(super) struct Subscription<T> {
@@ -35,6 +35,9 @@ pub(super) struct Subscription<T> {
     /// Whoever opens it anew does so for all. Why that could not be, once it could not.
     renewing: tokio::sync::Mutex<Option<SessionEnd>>,
     closed: watch::Sender<bool>,
+    /// Deliveries that were handed out, in all lives.
+    received: AtomicU64,
+    pub(super) failures: Arc<Failures>,
 }
 
 impl<T> Drop for Subscription<T> {
@@ -51,7 +54,8 @@ impl<T: Send + 'static> Subscription<T> {
         name: &str,
         options: ChannelOptions<T>,
     ) -> Result<Self, OpenError> {
-        let shared = open(core, name, &options).await?;
+        let failures = Arc::default();
+        let shared = open(core, name, &options, &failures).await?;
         if options.on_loss != LossPolicy::Fail {
             core.goes_on_with(true);
         }
@@ -62,6 +66,8 @@ impl<T: Send + 'static> Subscription<T> {
             current: Mutex::new(Arc::new(shared)),
             renewing: tokio::sync::Mutex::default(),
             closed: watch::Sender::new(false),
+            received: AtomicU64::new(0),
+            failures,
         })
     }
 
@@ -98,7 +104,7 @@ impl<T: Send + 'static> Subscription<T> {
             if !goes_on || self.core.wait_connected().await.is_err() {
                 break;
             }
-            match open(&self.core, &self.name, &self.options).await {
+            match open(&self.core, &self.name, &self.options, &self.failures).await {
                 Ok(shared) => return Ok(shared),
                 Err(
                     OpenError::NotAvailable { .. }
@@ -123,6 +129,11 @@ impl<T> Subscription<T> {
         Arc::clone(&self.current.lock())
     }
 
+    /// The next delivery's number for the program.
+    pub(super) fn next_id(&self) -> u64 {
+        self.received.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -132,6 +143,7 @@ async fn open<T: Send + 'static>(
     core: &Arc<SessionCore>,
     name: &str,
     options: &ChannelOptions<T>,
+    failures: &Arc<Failures>,
 ) -> Result<Shared<T>, OpenError> {
     let unexpected = || OpenError::NotAvailable { name: name.to_owned() };
     // All three or none: none goes on by itself.
@@ -141,14 +153,15 @@ async fn open<T: Send + 'static>(
     let Opened::Recv(handle) = opened else { return Err(unexpected()) };
     let of = handle.0.id();
     let receiver = Receiver::wire(handle, Arc::new(HandedCodec(options.codec)));
-    let desk = Desk::new(core);
+    let desk = Desk::new(Arc::clone(failures));
     let plain = ChannelOptions::raw().capacity(OUTCOMES_CAPACITY);
-    let owner = Some(Arc::clone(&desk) as Arc<dyn Owner>);
+    let owner = || Some(Arc::clone(&desk) as Arc<dyn Owner>);
+    let (acks, outcomes) = (Purpose::Acks { of }, Purpose::Outcomes { of });
     let (asks, outcomes) = tokio::try_join!(
-        opening::open_for(core, name, Direction::Send, &plain, Purpose::Acks { of }, None),
-        opening::open_for(core, name, Direction::Receive, &plain, Purpose::Outcomes { of }, owner),
+        opening::open_for(core, name, Direction::Send, &plain, acks, owner()),
+        opening::open_for(core, name, Direction::Receive, &plain, outcomes, owner()),
     )?;
     let (Opened::Send(asks), Opened::Recv(outcomes)) = (asks, outcomes) else { return Err(unexpected()) };
-    let asks = Sender::wire(asks, plain.codec);
-    Ok(Shared { receiver, asks, desk, _outcomes: outcomes })
+    let line = Line::new(Sender::wire(asks, plain.codec), outcomes, desk);
+    Ok(Shared { receiver, line })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Fault, SendError, SessionEnd};
+use super::{Fault, RecvError, SendError, SessionEnd};
 
 /// A delivery was not acknowledged, or put off, or kept.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,14 @@ pub enum AckError {
     /// The result cannot be sent.
     #[error("not done: the result was {0}")]
     Result(SendError<()>),
+    /// As many acknowledgements wait as the server lets this client have under way, which is twice as many as the deliveries
+    /// that it lets it hold. The server does not keep to its own limit; it gives the delivery to another when the session
+    /// ends.
+    #[error("not done: {waiting} acknowledgements wait for the server already; close the session")]
+    TooMany {
+        /// How many wait.
+        waiting: usize,
+    },
 }
 
 impl AckError {
@@ -47,6 +55,7 @@ impl AckError {
             Self::ResultsClosed => None,
             Self::NoResults => Some(Fault::Caller),
             Self::Result(error) => error.fault(),
+            Self::TooMany { .. } => Some(Fault::Peer),
         }
     }
 }
@@ -71,4 +80,54 @@ impl<R: fmt::Debug> std::error::Error for AckWithError<R> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.reason)
     }
+}
+
+/// An acknowledgement that failed after its future was dropped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FailedAck {
+    /// The delivery's [`id`](crate::Delivery::id).
+    pub delivery: u64,
+    /// Why.
+    pub reason: AckError,
+}
+
+/// Acknowledgements failed whose futures had been dropped. The result that came with one is lost.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FlushAcksError {
+    /// The failures, in the order in which they became known; the first 1,024. There is at least one.
+    pub failed: Vec<FailedAck>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+impl fmt::Display for FlushAcksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} acknowledgements failed", self.failed.len() as u64 + self.more)?;
+        match self.failed.first() {
+            Some(FailedAck { delivery, reason }) => {
+                write!(f, "; first that of delivery {delivery}: {reason}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for FlushAcksError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failed.first().map(|failed| &failed.reason as _)
+    }
+}
+
+/// A worker's loop cannot go on. What was at work is given back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkError {
+    /// There are no more deliveries.
+    #[error("no more deliveries: {0}")]
+    Recv(#[source] RecvError),
+    /// An acknowledgement was refused, and the next would be too.
+    #[error("an acknowledgement was refused: {0}")]
+    Ack(#[source] AckError),
 }

@@ -6,7 +6,7 @@ mod open;
 mod recv;
 mod send;
 
-pub use ack::{AckError, AckWithError};
+pub use ack::{AckError, AckWithError, FailedAck, FlushAcksError, WorkError};
 pub use assign::AssignError;
 pub use open::{HostError, OpenError};
 pub use recv::{RecvError, RecvTimeoutError, TryRecvError};

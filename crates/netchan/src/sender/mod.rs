@@ -26,7 +26,7 @@ use crate::hub::Hub;
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
 use crate::reentry;
-use crate::session::{SendHandle, SessionCore};
+use crate::session::{SendChan, SendHandle, SessionCore};
 use crate::stats::SenderStats;
 
 /// Sends values of one type into a channel.
@@ -93,6 +93,35 @@ impl<T: Send + 'static> Sender<T> {
     /// Encodes a value without sending it.
     pub(crate) fn encode_alone(&self, value: &T) -> Result<Bytes, SendError<()>> {
         op::encode_alone(&self.shared, value).map_err(|failure| failure.with(()))
+    }
+
+    /// Encodes a value behind what `item` holds, under this channel's limits.
+    pub(crate) fn encode_behind(&self, value: &T, item: &mut ItemBuf<'_>) -> Result<(), SendError<()>> {
+        let before = item.len();
+        let encoded = self.shared.encode(value, item);
+        let bytes_max = self.shared.limits.bytes_max;
+        if item.len() - before > bytes_max {
+            return Err(SendError::TooLarge { value: (), bytes_max });
+        }
+        encoded.map_err(|error| SendError::Encode { value: (), error })
+    }
+
+    /// Keeps the channel open while it exists.
+    pub(crate) fn hold(&self) -> Arc<dyn Send + Sync> {
+        Arc::clone(&self.shared) as _
+    }
+
+    /// The longest encoded value.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.shared.limits.bytes_max
+    }
+
+    /// Its end of the channel, if the other is a peer's.
+    pub(crate) fn chan(&self) -> Option<&Arc<SendChan>> {
+        match &self.shared.backend {
+            Backend::Wire(handle) => Some(&handle.0),
+            Backend::Hub(_) => None,
+        }
     }
 
     /// The channel's number in a session, if it is one of that session's.
