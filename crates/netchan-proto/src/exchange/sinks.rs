@@ -91,7 +91,7 @@ impl<P: Ports> Queue<P> {
         Ok(key)
     }
 
-    /// Its half is in place. `takes_ahead` says whether it may be sent values that it has not asked for.
+    /// Its half is in place; [`Self::greet_sink`] follows once the client knows of it. `takes_ahead` says whether it may be sent values that it has not asked for.
     pub fn attach_sink(
         &mut self,
         key: ReceiverKey,
@@ -99,7 +99,6 @@ impl<P: Ports> Queue<P> {
         peer: P::Peer,
         client: Option<u128>,
         takes_ahead: bool,
-        out: &mut Output<P>,
     ) {
         let sink = Sink {
             port: Some(port),
@@ -111,13 +110,18 @@ impl<P: Ports> Queue<P> {
             takes_ahead,
             counted: client,
         };
-        if self.finished {
+        self.sinks.insert(key, sink);
+    }
+
+    /// The client knows of its half.
+    pub fn greet_sink(&mut self, key: ReceiverKey, out: &mut Output<P>) {
+        if self.finished
+            && let Some(sink) = self.sinks.get(&key)
+        {
             // The channel ended while this receiver was on its way in.
             let reason = self.closed.clone().unwrap_or_else(crate::channel::CloseReason::plain);
             sink.tell(out, |half| half.close(reason));
         }
-        self.sinks.insert(key, sink);
-        self.carry_out(out);
     }
 
     /// Moves what is a receiver's into its half: a run, under one lock and for one write.

@@ -51,18 +51,24 @@ impl<P: Ports> Queue<P> {
         Some(key)
     }
 
-    /// Its half is in place. It may send one value at once, if there is a place for it (`HOST-26`).
-    pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer, out: &mut Output<P>) {
-        let source = Source { port, peer, pushed: 0, held_up: false };
+    /// Its half is in place; [`Self::greet_source`] follows once the client knows of it.
+    pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer) {
+        self.sources.insert(key, Source { port, peer, pushed: 0, held_up: false });
+    }
+
+    /// The client knows of its half. It may send one value at once, if there is a place for it (`HOST-26`).
+    pub fn greet_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         let limit = if self.hosted.capacity() > 0 { self.hosted.welcome(key, 1) } else { 0 };
-        if limit > 0 {
-            source.tell(out, |half| half.lease(limit));
-        }
+        // It is told even that there is nothing: until then its opener waits.
+        self.tell_source(key, out, |half| {
+            half.lease(limit);
+            half.report();
+        });
         if let Some(reason) = &self.closed {
-            source.tell(out, |half| half.announce_closing(reason.clone()));
+            self.tell_source(key, out, |half| half.announce_closing(reason.clone()));
         }
-        self.sources.insert(key, source);
         self.carry_out(out);
+        self.stop_if_done(key, out);
     }
 
     /// Values, or its end, have arrived in its half.

@@ -178,10 +178,12 @@ impl Hub {
         let source = Arc::new(Source { hub: Arc::clone(self), key });
         let placed = session.place_recv(open, Terms::new(mode, self.capacity()), source);
         let (chan, peer) = (Arc::clone(placed.chan()), session.peer());
-        self.run_timed(|queue, out| queue.attach_source(key, chan, peer, out));
-        if !placed.accept() {
-            self.run_timed(|queue, out| queue.remove_source(key, out));
-        }
+        self.run(|queue, _| queue.attach_source(key, chan, peer));
+        let accepted = placed.accept();
+        self.run_timed(|queue, out| match accepted {
+            true => queue.greet_source(key, out),
+            false => queue.remove_source(key, out),
+        });
     }
 
     pub(super) fn accept_receiver(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
@@ -211,10 +213,12 @@ impl Hub {
             self.holders.lock().insert(key, holder);
         }
         let chan = Arc::clone(placed.chan());
-        self.run_timed(|queue, out| queue.attach_sink(key, chan, peer, client, ahead > 0, out));
-        if !placed.accept() {
-            self.run_timed(|queue, out| queue.remove_sink(key, 0, true, out));
-        }
+        self.run(|queue, _| queue.attach_sink(key, chan, peer, client, ahead > 0));
+        let accepted = placed.accept();
+        self.run_timed(|queue, out| match accepted {
+            true => queue.greet_sink(key, out),
+            false => queue.remove_sink(key, 0, true, out),
+        });
     }
 }
 

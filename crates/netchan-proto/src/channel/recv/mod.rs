@@ -370,6 +370,11 @@ impl RecvHalf {
         self.window.lease(limit);
     }
 
+    /// The sender is told how things are, whether or not they have moved.
+    pub const fn report(&mut self) {
+        self.report_due = true;
+    }
+
     /// Lease: asks for all credit that has not been used. After a cut that is on its way back anyway (`SESS-17`).
     pub fn recall_lease(&mut self) {
         let Some(generation) = self.generation.checked_add(1) else { return };
