@@ -49,7 +49,9 @@ impl RecvHalf {
         {
             return Err(Violation("position before what arrived"));
         }
-        let lease = if self.kind() == WindowKind::Lease { self.take_lease_back(pos)? } else { None };
+        // A half that was made on this link has granted on it, and the position of its beginning crosses that.
+        let was_cut = self.kind() == WindowKind::Lease && !self.synced;
+        let lease = if was_cut { self.take_lease_back(pos)? } else { None };
         self.synced = true;
         self.awaits_pos = false;
         self.report_due = true;
