@@ -1,10 +1,11 @@
 //! Driving a handshake over a link.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use netchan_proto::crypto::{
-    Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
+    Accepted, Established, GateTime, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -47,6 +48,12 @@ pub(crate) struct Joined {
 
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Both clocks of a gate. The steady one counts from when this process first looked at it.
+fn gate_time() -> GateTime {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    GateTime { unix_seconds: unix_seconds(), steady_seconds: BEGUN.elapsed().as_secs() }
 }
 
 /// Random bytes from the system.
@@ -140,7 +147,7 @@ async fn exchange(
         if handshake.awaits_gate() {
             // `PORT-4`: a stranger has it for as long as a few hashes take.
             place = Some(places.enter().await);
-            handshake.check_gate(unix_seconds())?;
+            handshake.check_gate(gate_time())?;
             at_our_key = true;
             continue;
         }

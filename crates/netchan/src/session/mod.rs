@@ -63,7 +63,6 @@ use crate::error::{CloseReason, SessionEnd};
 use crate::hub::Hub;
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
-use crate::rate::TokenBucket;
 
 /// A channel of the session, by the half that is here.
 #[derive(Clone)]
@@ -176,7 +175,7 @@ pub(crate) struct SessionCore {
     /// What the peer has opened and may have, at a server.
     grants: Mutex<ChannelMap<opened::Grant>>,
     /// How many channels the peer may still open now.
-    opens: Mutex<TokenBucket>,
+    opens: Mutex<opened::Opens>,
     /// Since when the link takes nothing, in milliseconds; 0 while it does.
     blocked_since: AtomicU64,
     phase: AtomicU8,
@@ -186,6 +185,8 @@ pub(crate) struct SessionCore {
     idle: Mutex<Vec<(Instant, Chan)>>,
     /// The peer's farewell, until the driver acts on it.
     goodbye: Mutex<Option<SessionEnd>>,
+    /// Why it is to end while it has no link.
+    given_up: Mutex<Option<SessionEnd>>,
     farewell: OnceLock<CloseReason>,
     end: OnceLock<SessionEnd>,
     ended: watch::Sender<bool>,
@@ -220,7 +221,7 @@ impl SessionCore {
             cipher: link.cipher,
             has_access_secret: link.has_access_secret,
         };
-        let opens = TokenBucket::new(limits.opens_per_second, limits.opens_per_second);
+        let opens = opened::Opens::new(&limits);
         let core = Arc::new(Self {
             facts: Mutex::new(facts),
             message_bytes_max: AtomicUsize::new(limits.message_bytes_max.min(link.peer_bytes_max)),
@@ -263,6 +264,7 @@ impl SessionCore {
             handles: AtomicUsize::new(0),
             idle: Mutex::default(),
             goodbye: Mutex::default(),
+            given_up: Mutex::default(),
             farewell: OnceLock::new(),
             end: OnceLock::new(),
             ended: watch::Sender::new(false),

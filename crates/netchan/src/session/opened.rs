@@ -3,15 +3,64 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Open, RefuseCode};
 
 use super::{Chan, SessionCore};
+use crate::config::SessionLimits;
 use crate::error::SessionEnd;
 use crate::hub::Holder;
 use crate::policy::{Action, PolicyPeer};
+use crate::rate::TokenBucket;
+
+/// Opens that are refused in a second for each that is allowed. To refuse one costs a fraction of taking it, and beyond this they are
+/// no mistake of a program any more: reading waits.
+const REFUSED_FOR_EACH: u32 = 8;
+
+/// How many channels the peer may open, and how many may be refused to it (`PORT-7`).
+///
+/// Beyond both, its link is read more slowly. It is not ended for that: whoever does it would be back at once, in a new session with
+/// a full allowance, and a program that only went too far would lose its session.
+pub(super) struct Opens {
+    allowed: TokenBucket,
+    refused: TokenBucket,
+    /// The link is read again then, in time since the session began.
+    read_at: Duration,
+}
+
+impl Opens {
+    pub(super) fn new(limits: &SessionLimits) -> Self {
+        let refused = limits.opens_per_second.saturating_mul(REFUSED_FOR_EACH);
+        Self {
+            allowed: TokenBucket::new(limits.opens_per_second, limits.opens_at_once_max),
+            refused: TokenBucket::new(refused, refused),
+            read_at: Duration::ZERO,
+        }
+    }
+
+    /// Counts a channel that the peer opens.
+    ///
+    /// # Errors
+    /// One too many: how long until it may open one.
+    fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.allowed.take(now).inspect_err(|_| self.refuse(now))
+    }
+
+    /// Counts one that is refused.
+    fn refuse(&mut self, now: Duration) {
+        if let Some(owed) = self.refused.owe(now) {
+            self.read_at = now + owed;
+        }
+    }
+
+    /// How long the link is to be read no further.
+    fn pause(&self, now: Duration) -> Option<Duration> {
+        self.read_at.checked_sub(now).filter(|pause| !pause.is_zero())
+    }
+}
 
 /// Something that lasts as long as a channel of the peer's, or a link.
 pub(crate) type Hold = Box<dyn Any + Send + Sync>;
@@ -115,6 +164,17 @@ impl SessionCore {
         self.refuse(open.id, RefuseCode::LimitReached, reason);
     }
 
+    /// One that the session has refused, for another limit.
+    pub(super) fn limited(self: &Arc<Self>, open: &Open, limit: &str) {
+        self.opens.lock().refuse(self.started.elapsed());
+        self.upper.refused(self, open, limit);
+    }
+
+    /// How long the link is to be read no further, for its peer opens without end.
+    pub(super) fn reading_pause(&self) -> Option<Duration> {
+        self.opens.lock().pause(self.started.elapsed())
+    }
+
     /// Whether the peer may still have what it opened.
     pub(crate) fn may_have(self: &Arc<Self>, open: &Open) -> bool {
         self.upper.may_have(self, open)
@@ -151,5 +211,39 @@ impl SessionCore {
         if let Some(holder) = grant.and_then(|grant| grant.holder) {
             holder.leave();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn port_7_beyond_a_multiple_of_the_rate_reading_waits() {
+        let mut limits = crate::Limits::default();
+        (limits.opens_per_second, limits.opens_at_once_max) = (100, 1_000);
+        let config = crate::Config { limits, ..crate::Config::default() };
+        let mut opens = Opens::new(&config.session_limits());
+        let mut now = Duration::ZERO;
+        assert!((0..1_000).all(|_| opens.take(now).is_ok()), "at once");
+        let refused = (0..800).filter(|_| opens.take(now).is_err()).count();
+        assert_eq!((refused, opens.pause(now)), (800, None), "a mistake costs nothing but an answer");
+        // An attacker that opens whenever it is read, sixteen at a time.
+        let (mut allowed, mut refused) = (0, 0);
+        while now < Duration::from_secs(10) {
+            for _ in 0..16 {
+                match opens.take(now) {
+                    Ok(()) => allowed += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            now += opens.pause(now).unwrap_or_default().max(MILLI);
+        }
+        assert!((990..=1_010).contains(&allowed), "ten seconds at a hundred: {allowed}");
+        assert!((7_900..=8_100).contains(&refused), "and eight times as many refused: {refused}");
+        now += Duration::from_secs(1);
+        assert!(opens.pause(now).is_none() && opens.take(now).is_ok());
     }
 }

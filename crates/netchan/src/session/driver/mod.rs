@@ -26,6 +26,13 @@ use crate::transport::{LinkReader, LinkWriter};
 /// Reads in a row before consumers get their turn.
 const READS_MAX: usize = 4;
 
+/// Work of one round, in units of a small frame: some hundred microseconds. A session whose peer says much has its next round when
+/// others have had theirs (`PORT-10`). Bulk never comes to it: four reads are two dozen records.
+const WORK_MAX: u32 = 256;
+
+/// Rounds for what a link has brought that takes nothing any more: as much as the system keeps of it.
+const LAST_ROUNDS_MAX: usize = 256;
+
 /// Buffers that were not used for this long are given back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -76,6 +83,8 @@ pub(crate) struct Driver {
     give_up_at: Option<Instant>,
     lost_at_most: Option<Instant>,
     timer: Pin<Box<Sleep>>,
+    /// The link is not read until then, for its peer opens channels without end.
+    read_at: Option<Instant>,
     /// When to see whether news still wait, and when to give buffers back.
     tick_at: Option<Instant>,
     park_at: Option<Instant>,
@@ -95,6 +104,7 @@ impl Driver {
             give_up_at: None,
             lost_at_most: None,
             timer: Box::pin(tokio::time::sleep(PARK_AFTER)),
+            read_at: None,
             tick_at: None,
             park_at: None,
         }
@@ -181,6 +191,9 @@ impl Driver {
         if let Some(turn) = self.arrival() {
             return Poll::Ready(turn);
         }
+        if let Some(end) = self.core.take_given_up() {
+            return Poll::Ready(Turn::End(end));
+        }
         if self.core.redial.is_none() || self.core.is_lost() {
             // Nothing is left to be said on another link.
             self.core.linger();
@@ -208,9 +221,11 @@ impl Driver {
         {
             return Poll::Ready(turn);
         }
-        let more_to_read = match self.read(cx) {
-            Ok(more) => more,
-            Err(turn) => return Poll::Ready(turn),
+        self.read_at = self.core.reading_pause().map(|pause| Instant::now() + pause);
+        let more_to_read = match self.read_at.is_none().then(|| self.read(cx)) {
+            Some(Ok(more)) => more,
+            Some(Err(turn)) => return Poll::Ready(turn),
+            None => false,
         };
         self.core.note_pause();
         self.core.linger();
@@ -218,7 +233,14 @@ impl Driver {
         if let Some(why) = self.core.write_failure() {
             // What the peer said before it went may still be here, a farewell among it.
             let turn = self.gone(why, false);
-            return Poll::Ready(self.read(cx).err().unwrap_or(turn));
+            for _ in 0..LAST_ROUNDS_MAX {
+                match self.read(cx) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(turn) => return Poll::Ready(turn),
+                }
+            }
+            return Poll::Ready(turn);
         }
         if more_to_read {
             // A link that is never idle keeps no deadline from coming true.
@@ -231,7 +253,10 @@ impl Driver {
     /// Reads what is there, up to a bound. Says whether there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Turn> {
         // Bytes that arrived behind the handshake are here before the link is read.
-        self.process()?;
+        let mut work = WORK_MAX;
+        if !self.process(&mut work)? {
+            return Ok(true);
+        }
         for reads in 0..READS_MAX {
             let Some(link) = &mut self.link else { return Ok(false) };
             let mut buffer = ReadBuf::new(link.half.space());
@@ -251,17 +276,20 @@ impl Driver {
                     }
                     link.half.filled(bytes);
                     self.core.traffic.note_in(bytes);
-                    self.process()?;
+                    if !self.process(&mut work)? {
+                        return Ok(true);
+                    }
                 }
             }
         }
         Ok(true)
     }
 
-    fn process(&mut self) -> Result<(), Turn> {
-        let Some(link) = &mut self.link else { return Ok(()) };
+    /// Handles what has been read, as far as there is work left. Says whether that is all of it.
+    fn process(&mut self, work: &mut u32) -> Result<bool, Turn> {
+        let Some(link) = &mut self.link else { return Ok(true) };
         let host = ShellHost::new(&self.core);
-        let result = link.half.process(&host);
+        let result = link.half.process_some(&host, work);
         if host.has_answers() {
             self.core.flush();
         }
@@ -269,7 +297,7 @@ impl Driver {
             return Err(Turn::End(end));
         }
         match result {
-            Ok(_) => Ok(()),
+            Ok(done) => Ok(done),
             Err(Fault::Link(error)) => Err(self.gone(error.to_string(), false)),
             Err(Fault::Peer(violation)) => {
                 // An authenticated violation ends the session loudly on both sides.
