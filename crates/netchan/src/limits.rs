@@ -68,11 +68,12 @@ pub struct Limits {
     pub channels_max: usize,
     /// Channels that the peer of one session opens in a second, on average, once it has opened
     /// [`opens_at_once_max`](Self::opens_at_once_max). Default 500: each costs some ten microseconds of one core, so that a peer that
-    /// opens and closes without end has a hundredth of it. More are refused; eight times as many, and the connection is read only as
-    /// fast as that.
+    /// opens and closes without end has a hundredth of it. More are refused; and no more than four times as many are read, so that
+    /// beyond it the connection is slower.
     pub opens_per_second: u32,
-    /// Channels that the peer of one session may open at once, as when it begins. Default 16,384: a fifth of a second of one core,
-    /// once, and more than a program needs that opens a channel for everything it serves.
+    /// Channels that the peer of one session may open, as when it begins, before [`opens_per_second`](Self::opens_per_second) holds.
+    /// Default 16,384: more than a program needs that opens a channel for everything it serves. A sixteenth of them is read at once,
+    /// the rest at four times the rate.
     pub opens_at_once_max: u32,
     /// Channels that the peer opened and nobody has answered yet. Default 1,024.
     pub offers_pending_max: usize,

@@ -146,7 +146,7 @@ async fn port_7_whoever_opens_without_end_is_read_slowly() -> Anything {
     }
     hostile.say_all(&frames).await;
     hostile.say(&Frame::Ping { nonce: 7 }).await;
-    // Beyond 10 and 40, forty are heard in a second: the last of them long after all of this.
+    // Twenty are heard in a second: the last of them long after all of this.
     let round_trips = async {
         for question in 0..200 {
             ask.send(question).await.unwrap();

@@ -17,7 +17,7 @@ const BUFFER_BYTES_BUSY: usize = 4 * RECORD_BYTES_MAX;
 const WORK_OF_RECORD: u32 = 4;
 
 /// What an OPEN costs: keys, a policy, a channel and its entry everywhere. Every other frame costs one.
-const WORK_OF_OPEN: u32 = 16;
+const WORK_OF_OPEN: u32 = 32;
 
 /// Why a link cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -170,6 +170,8 @@ pub(crate) struct SessionCore {
     /// The driver is to see in a while whether channels have news that were not worth a write so far.
     ticking: AtomicBool,
     driver: AtomicWaker,
+    /// Whoever wakes the driver says so here first: it may be at work, and then nothing wakes it.
+    driver_called: AtomicBool,
     flusher: AtomicWaker,
     opening: Mutex<ChannelMap<open::Opening>>,
     /// What the peer has opened and may have, at a server.
@@ -255,6 +257,7 @@ impl SessionCore {
             write_failed: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
             driver: AtomicWaker::new(),
+            driver_called: AtomicBool::new(false),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),
             grants: Mutex::default(),
@@ -438,6 +441,7 @@ impl SessionCore {
     }
 
     pub(crate) fn wake_driver(&self) {
+        self.driver_called.store(true, Ordering::SeqCst);
         self.driver.wake();
     }
 

@@ -45,25 +45,18 @@ pub async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut client = ClientHandshake::new(settings, now, salt)?;
     let mut stream = TcpStream::connect(address(server)).await.unwrap();
-    let mut buffer = vec![0; 16 * 1_024];
+    let mut input = Vec::new();
     loop {
         while let Some(bytes) = client.poll_output() {
             stream.write_all(&bytes).await.unwrap();
         }
         if let Some(established) = client.poll_established() {
-            return Ok(Raw { stream, established, input: Vec::new() });
+            return Ok(Raw { stream, established, input });
         }
-        let count = within("an answer", stream.read(&mut buffer)).await.unwrap_or(0);
-        if count == 0 {
+        let taken = client.handle_input(&input)?;
+        input.drain(..taken);
+        if taken == 0 && within("an answer", stream.read_buf(&mut input)).await.unwrap_or(0) == 0 {
             return Err(client.handle_end());
-        }
-        let mut input = &buffer[..count];
-        while !input.is_empty() {
-            let taken = client.handle_input(input)?;
-            if taken == 0 {
-                break;
-            }
-            input = &input[taken..];
         }
     }
 }
@@ -106,13 +99,9 @@ impl Raw {
     /// Confirms the link, as a client does before anything else, and waits for the server's confirmation.
     pub async fn confirm(&mut self) {
         self.say(&Frame::Confirm { mac: self.established.keys.own_confirm }).await;
-        let mut buffer = [0; 512];
-        let mut input = Vec::new();
-        while !matches!(self.established.keys.opener.peek(&input), Ok(Peek::Record { .. })) {
-            let bytes = within("the server's confirmation", self.stream.read(&mut buffer)).await.unwrap();
-            assert!(bytes > 0, "the server hung up");
-            input.extend_from_slice(&buffer[..bytes]);
+        while !matches!(self.established.keys.opener.peek(&self.input), Ok(Peek::Record { .. })) {
+            let reading = self.stream.read_buf(&mut self.input);
+            assert!(within("the server's confirmation", reading).await.unwrap() > 0, "the server hung up");
         }
-        self.input = input;
     }
 }

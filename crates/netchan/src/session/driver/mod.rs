@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument;
 
-use super::flush::Flusher;
+use super::flush::{Flusher, Handling};
 use super::host::ShellHost;
 use super::link::NewLink;
 use super::{Hold, SessionCore, phase};
@@ -214,7 +214,10 @@ impl Driver {
     }
 
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        self.core.driver.register(cx.waker());
+        // Nobody wakes it while it is at work: woken by what it does itself, it would run again before the runtime has looked for what
+        // others have read (`PORT-10`).
+        drop(self.core.driver.take());
+        self.core.driver_called.store(false, Ordering::SeqCst);
         // First, so that a link that has been replaced is read no further.
         if self.core.arrived.load(Ordering::SeqCst)
             && let Some(turn) = self.arrival()
@@ -246,6 +249,10 @@ impl Driver {
             // A link that is never idle keeps no deadline from coming true.
             let overdue = self.overdue(Instant::now());
             return Poll::Ready(overdue.err().unwrap_or(Turn::Yield));
+        }
+        self.core.driver.register(cx.waker());
+        if self.core.driver_called.load(Ordering::SeqCst) {
+            return Poll::Ready(Turn::Yield);
         }
         self.keep_time(cx)
     }
@@ -289,8 +296,9 @@ impl Driver {
     fn process(&mut self, work: &mut u32) -> Result<bool, Turn> {
         let Some(link) = &mut self.link else { return Ok(true) };
         let host = ShellHost::new(&self.core);
+        let handling = Handling::begin(&self.core);
         let result = link.half.process_some(&host, work);
-        if host.has_answers() {
+        if handling.end() || host.has_answers() {
             self.core.flush();
         }
         if let Some(end) = self.core.peer_said_goodbye() {
