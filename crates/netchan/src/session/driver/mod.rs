@@ -245,14 +245,13 @@ impl Driver {
             }
             return Poll::Ready(turn);
         }
-        if more_to_read {
+        if !more_to_read {
+            self.core.driver.register(cx.waker());
+        }
+        if more_to_read || self.core.driver_called.load(Ordering::SeqCst) {
             // A link that is never idle keeps no deadline from coming true.
             let overdue = self.overdue(Instant::now());
             return Poll::Ready(overdue.err().unwrap_or(Turn::Yield));
-        }
-        self.core.driver.register(cx.waker());
-        if self.core.driver_called.load(Ordering::SeqCst) {
-            return Poll::Ready(Turn::Yield);
         }
         self.keep_time(cx)
     }
