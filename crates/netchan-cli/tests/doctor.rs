@@ -9,7 +9,9 @@ use netchan::identity::{AccessSecret, ServerPin};
 use netchan::{
     Config, DuplicateSessions, Identity, PolicyFile, PolicySource, Server, Ticket, listen_and_serve,
 };
-use netchan_proto::crypto::{GateKeeper, GateKey, Handshake, RefusalCode, ServerHandshake, ServerSettings};
+use netchan_proto::crypto::{
+    GateKeeper, GateKey, GateTime, Handshake, RefusalCode, ServerHandshake, ServerSettings,
+};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -258,7 +260,7 @@ async fn refuser(refusal: Option<(RefusalCode, &'static str)>) -> Ticket {
                 let consumed = server.handle_input(&input).expect("a client's");
                 input.drain(..consumed);
                 if server.awaits_gate() {
-                    server.check_gate(0).expect("it opens");
+                    server.check_gate(GateTime::default()).expect("it opens");
                 } else if server.poll_hello().is_some() {
                     let Some((code, reason)) = refusal else { return };
                     server.refuse(code, reason).expect("it can be refused");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use netchan_proto::crypto::{
-    Accepted, AccessSecret, Aead, ClientHandshake, ClientSettings, GateKeeper, GateKey, Handshake,
+    Accepted, AccessSecret, Aead, ClientHandshake, ClientSettings, GateKeeper, GateKey, GateTime, Handshake,
     HandshakeError, Hello, LocalKey, RefusalCode, ServerHandshake, ServerSettings, ServerTrust, make_gate,
 };
 use netchan_proto::id::{Epoch, Incarnation, SessionId};
@@ -57,7 +57,7 @@ fn feed(handshake: &mut dyn Handshake, bytes: &[u8], piece: usize) -> Result<usi
             let consumed = handshake.handle_input(&bytes[taken..end])?;
             taken += consumed;
             if handshake.awaits_gate() {
-                handshake.check_gate(NOW)?;
+                handshake.check_gate(GateTime { unix_seconds: NOW, steady_seconds: 0 })?;
             } else if consumed == 0 {
                 break;
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crypto_common::*;
 use netchan_proto::crypto::{
-    AccessSecret, ClientHandshake, ClientSettings, Gate, GateMatch, GateReject, HandshakeError, LocalKey,
-    ResumeFrom, SealBuf, ServerHandshake, ServerSettings, ServerTrust, confirm_matches,
+    AccessSecret, ClientHandshake, ClientSettings, Gate, GateMatch, GateName, GateReject, GateTime,
+    HandshakeError, LocalKey, ResumeFrom, SealBuf, ServerHandshake, ServerSettings, ServerTrust,
+    confirm_matches,
 };
 use netchan_proto::id::{ChannelId, Epoch, SessionId};
 use netchan_proto::limits::{GATE_BYTES, RECORD_BYTES_MAX};
@@ -16,8 +17,8 @@ use netchan_proto::limits::{GATE_BYTES, RECORD_BYTES_MAX};
 struct Wide(Option<AccessSecret>);
 
 impl Gate for Wide {
-    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: u64) -> Result<GateMatch, GateReject> {
-        Ok(GateMatch { candidate: 0, secret: self.0.clone() })
+    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: GateTime) -> Result<GateMatch, GateReject> {
+        Ok(GateMatch { candidate: 0, secret: self.0.clone(), name: GateName::default() })
     }
 }
 

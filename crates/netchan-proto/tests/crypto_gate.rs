@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use crypto_common::*;
 use netchan_proto::crypto::{
-    AccessSecret, ClientHandshake, Gate, GateKeeper, GateKey, GateMatch, GateReject, Handshake,
-    HandshakeError, ServerHandshake, ServerSettings, make_gate,
+    AccessSecret, ClientHandshake, Gate, GateKeeper, GateKey, GateMatch, GateName, GateReject, GateTime,
+    Handshake, HandshakeError, ServerHandshake, ServerSettings, make_gate,
 };
 use proptest::prelude::*;
 use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
@@ -101,8 +101,8 @@ fn gate_3_pin_gates_can_be_refused() {
 struct Open;
 
 impl Gate for Open {
-    fn check(&self, _: &[u8; 56], _: &[u8], _: u64) -> Result<GateMatch, GateReject> {
-        Ok(GateMatch { candidate: 0, secret: None })
+    fn check(&self, _: &[u8; 56], _: &[u8], _: GateTime) -> Result<GateMatch, GateReject> {
+        Ok(GateMatch { candidate: 0, secret: None, name: GateName::default() })
     }
 }
 

@@ -142,6 +142,40 @@ fn open(id: u32, flow: OpenFlow) -> netchan_proto::wire::Open {
     }
 }
 
+/// A record may hold thousands of frames, and a read many records.
+#[test]
+fn port_10_a_peer_that_says_much_is_heard_in_turns() {
+    const PINGS: usize = 1_000;
+    const WORK: u32 = 10;
+    let mut script = Script::joined();
+    let pings: Vec<u8> = (0..PINGS as u64).flat_map(|nonce| Frame::Ping { nonce }.to_vec()).collect();
+    let header = DataHeader { first_seq: 0, ack_now: false, redelivered: false, body: Body::Items };
+    let mut sealed = script.seal(0, &pings, &[]);
+    sealed.extend(script.seal(1, &[1, 9], header.trailer().as_slice()));
+    let (mut answered, mut turns) = (0, 0);
+    let answers = |script: &Script| script.server.control.borrow().backlog_frames();
+    let before = answers(&script);
+    while !sealed.is_empty() {
+        let space = script.read.space();
+        let len = space.len().min(sealed.len());
+        space[..len].copy_from_slice(&sealed[..len]);
+        sealed.drain(..len);
+        script.read.filled(len);
+        let mut done = false;
+        while !done {
+            let mut work = WORK;
+            done = script.read.process_some(&script.server, &mut work).expect("nothing wrong with it");
+            let now = answers(&script) - before;
+            assert!(now - answered <= WORK as usize, "{answered}, then {now}");
+            (answered, turns) = (now, turns + 1);
+            let arrived = script.server.with_recv(ChannelId(1), |half| half.ready()).expect("a half");
+            assert_eq!(arrived, u64::from(done && answered == PINGS), "what is behind waits");
+        }
+    }
+    assert_eq!(answered, PINGS);
+    assert!(turns >= PINGS / WORK as usize, "{turns}");
+}
+
 #[track_caller]
 fn violation(result: Result<(), Fault>) {
     assert!(matches!(result, Err(Fault::Peer(_))), "{result:?}");

@@ -89,15 +89,14 @@ impl Upper for ClientUpper {
     }
 
     fn announced(&self, core: &Arc<SessionCore>, announce: Announce) {
-        let same = |offer: &Offer| offer.is_hosted_as(&announce.name);
-        self.offers.remove(same);
+        self.offers.remove_hosted(&announce.name);
         if announce.hosted {
             self.offers.push(Offer::hosted(core, announce));
         }
     }
 
     fn expired(&self, core: &Arc<SessionCore>, id: ChannelId) {
-        self.offers.remove(|offer| offer.is_opened_as(core, id));
+        drop(self.offers.take_opened_on(core, id));
     }
 
     fn suspended(&self, _: &Arc<SessionCore>, _: &str) -> Result<(), SessionEnd> {
@@ -108,7 +107,7 @@ impl Upper for ClientUpper {
 
     fn lost(&self, _: &Arc<SessionCore>, _: &SessionEnd) {
         // What was offered in the old session is offered anew, or not at all.
-        self.offers.remove(|_| true);
+        self.offers.clear();
     }
 
     fn forgotten(&self, _: &Arc<SessionCore>) {}

@@ -55,7 +55,8 @@ pub struct Config {
     /// Each has the label `server`, the address it listens on first. Gauges: `netchan_sessions`,
     /// `netchan_sessions_suspended`, and by `channel` `netchan_channel_depth`, `_in_flight`, `_unacked`, `_credit`, `_receivers`,
     /// `_senders_waiting`, `_bytes`. Counters: `netchan_sessions_total`, `netchan_resumes_total`,
-    /// `netchan_values_replayed_total`, `netchan_bytes_in_total`, `netchan_bytes_out_total`, by `channel`
+    /// `netchan_values_replayed_total`, `netchan_bytes_in_total`, `netchan_bytes_out_total`, `netchan_sessions_given_up_total`,
+    /// `netchan_gates_forgotten_total`, by `channel`
     /// `netchan_channel_values_total`, `_redelivered_total`, `_dead_total`, `_lagged_total`; as they happen
     /// `netchan_handshakes_total` by `outcome` and `netchan_session_events_total` by `event`.
     pub metrics_period: Duration,
@@ -114,6 +115,7 @@ impl Config {
             window_bytes_max: limits.window_bytes_max.max(limits.window_bytes).max(1),
             channels_max: limits.channels_max,
             opens_per_second: limits.opens_per_second,
+            opens_at_once_max: limits.opens_at_once_max,
             offers_pending_max: limits.offers_pending_max,
             write_stall_max: limits.write_stall_max.min(FOREVER),
             decode: limits.decode(),
@@ -136,6 +138,7 @@ pub(crate) struct SessionLimits {
     pub(crate) window_bytes_max: u64,
     pub(crate) channels_max: usize,
     pub(crate) opens_per_second: u32,
+    pub(crate) opens_at_once_max: u32,
     pub(crate) offers_pending_max: usize,
     pub(crate) write_stall_max: Duration,
     pub(crate) decode: DecodeLimits,

@@ -1,10 +1,11 @@
 //! Driving a handshake over a link.
 
 use std::io;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use netchan_proto::crypto::{
-    Accepted, Established, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
+    Accepted, Established, GateTime, Handshake, HandshakeError, PeerHello, ProvenResume, RefusalCode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -44,6 +45,12 @@ pub(crate) struct Joined {
     pub(crate) link: (LinkReader, LinkWriter),
     /// Bytes that arrived behind the handshake.
     pub(crate) early: Vec<u8>,
+}
+
+/// Both clocks of a gate. The steady one counts from when this process first looked at it.
+fn gate_time() -> GateTime {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    GateTime { unix_seconds: unix_seconds(), steady_seconds: BEGUN.elapsed().as_secs() }
 }
 
 /// Where a handshake has leave to do what is costly.
@@ -118,7 +125,7 @@ async fn exchange(
         if handshake.awaits_gate() {
             // `PORT-4`: a stranger has it for as long as a few hashes take.
             place = Some(places.enter().await);
-            handshake.check_gate(unix_seconds())?;
+            handshake.check_gate(gate_time())?;
             at_our_key = true;
             continue;
         }

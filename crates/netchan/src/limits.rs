@@ -28,8 +28,10 @@ pub struct Limits {
     /// How far the peers' clocks may be apart. Default 120 s; more makes the memory of gates ([`gates_max`](Self::gates_max)) fill
     /// sooner. `None` does not look, and leaves a replayed first flight to be answered.
     pub clock_window: Option<Duration>,
-    /// Gates remembered against replay, for twice the clock window. Default 262,144, about 9 MiB: a thousand connects a second. While
-    /// it is full nobody is let in.
+    /// Gates remembered against replay, for twice the clock window. Default 524,288, some 25 MiB if it comes to that: more than
+    /// [`accepts_per_second`](Self::accepts_per_second) lets in meanwhile, so raise both together. Beyond it the oldest are forgotten,
+    /// those first whose clients did not go on to prove their keys, and nobody is refused: a recording of a forgotten one would draw
+    /// a single answer ([`ServerStats::gates_forgotten`](crate::ServerStats::gates_forgotten)).
     pub gates_max: usize,
     /// Connections that have not come to the end of their handshake. Default 1,024: some 8 KiB each. From half of this on, each new
     /// one makes it more likely that one of them is dropped, drawn by lot among those that have been here for a quarter of a second (less where
@@ -51,19 +53,28 @@ pub struct Limits {
     /// Connections of a server, half-open ones included. Default: what the process may have of file descriptors, less a reserve of a
     /// quarter, 256 at most, for everything else that it does; 2 at least.
     pub connections_max: Option<usize>,
-    /// Sessions of a server. Default 16,384. More than `connections_max` less an eighth never are: a client that is one too many is
-    /// to be told so.
+    /// Sessions of a server that have a connection. Default 16,384. More than `connections_max` less an eighth never are: a client that
+    /// is one too many is to be told so. Sessions that wait for a connection count for a quarter of them at most, which is kept for them
+    /// to come back to.
     pub sessions_max: usize,
     /// Sessions without a connection that a server keeps, for each client key, and of those that have not been confirmed yet as many.
-    /// Default 1,024: many programs may share a key.
+    /// Default 1,024, a sixteenth of [`suspended_max`](Self::suspended_max): many programs may share a key. One more, and the oldest of
+    /// that key is given up.
     pub suspended_per_identity_max: usize,
-    /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none.
+    /// The same over all keys. Default 16,384, as many as there may be: a server whose own network fails loses none. They hold no
+    /// connection, only memory. One more, and the oldest of the key that has most is given up.
     pub suspended_max: usize,
     /// Channels of one session. Default 65,536: each costs about a kilobyte at both ends.
     pub channels_max: usize,
-    /// Channels that the peer of one session opens in a second, on average; as many at once. Default 65,536: all that a session may
-    /// have, and no more of what comes and goes.
+    /// Channels that the peer of one session opens in a second, on average, once it has opened
+    /// [`opens_at_once_max`](Self::opens_at_once_max). Default 500: each costs some ten microseconds of one core, so that a peer that
+    /// opens and closes without end has a hundredth of it. More are refused; and no more than four times as many are read, so that
+    /// beyond it the connection is slower.
     pub opens_per_second: u32,
+    /// Channels that the peer of one session may open, as when it begins, before [`opens_per_second`](Self::opens_per_second) holds.
+    /// Default 16,384: more than a program needs that opens a channel for everything it serves. A sixteenth of them is read at once,
+    /// the rest at four times the rate.
+    pub opens_at_once_max: u32,
     /// Channels that the peer opened and nobody has answered yet. Default 1,024.
     pub offers_pending_max: usize,
     /// The same over all sessions of a server. Default 16,384: some kilobytes each.
@@ -100,7 +111,8 @@ impl Default for Limits {
             suspended_per_identity_max: 1_024,
             suspended_max: 16_384,
             channels_max: limits::CHANNELS_MAX_DEFAULT,
-            opens_per_second: 65_536,
+            opens_per_second: 500,
+            opens_at_once_max: 16_384,
             offers_pending_max: limits::OFFERS_PENDING_MAX_DEFAULT,
             offers_total_max: 16_384,
             message_bytes_max: limits::MESSAGE_BYTES_MAX_DEFAULT,

@@ -1,16 +1,15 @@
 //! Channels that arrive: offers, and the queue in which they wait.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Announce, Open, OpenFlow, RefuseCode};
-use parking_lot::Mutex;
 
+pub(crate) use self::queue::{NextOffer, OfferQueue};
 use crate::codec::Message;
-use crate::error::{OpenError, SessionEnd, SessionLost};
+use crate::error::OpenError;
 use crate::opening::{self, check_types};
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
@@ -18,7 +17,6 @@ use crate::policy::DENIED;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::session::{Direction, SessionCore};
-use crate::wait::{Ticket, WaitQueue};
 
 /// Which handles an offered channel can be accepted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,172 +263,12 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// Offers that wait to be received.
-#[derive(Default)]
-pub(crate) struct OfferQueue {
-    state: Mutex<QueueState>,
-}
-
-#[derive(Default)]
-struct QueueState {
-    offers: VecDeque<Offer>,
-    receivers: WaitQueue,
-    end: Option<SessionEnd>,
-}
-
-impl OfferQueue {
-    pub(crate) fn push(&self, offer: Offer) {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            state.offers.push_back(offer);
-            let waiting = state.offers.len() as u64;
-            state.receivers.wake_front(waiting);
-        }
-    }
-
-    /// As [`push`](Self::push), unless so many wait already: says whether it was.
-    pub(crate) fn push_bounded(&self, mut offer: Offer, offers_max: usize) -> bool {
-        if self.state.lock().offers.len() < offers_max {
-            self.push(offer);
-            return true;
-        }
-        let reason = format!(
-            "{offers_max} channels of all clients wait for the server's program already (Limits::offers_total_max there); try again \
-             later"
-        );
-        offer.answer(RefuseCode::LimitReached, reason);
-        false
-    }
-
-    /// An announcement was taken back, or an opener gave up.
-    pub(crate) fn remove(&self, matches: impl Fn(&Offer) -> bool) {
-        // Not under the lock: to drop one declines it.
-        drop(self.take_if(matches));
-    }
-
-    /// Takes those out that match.
-    pub(crate) fn take_if(&self, matches: impl Fn(&Offer) -> bool) -> VecDeque<Offer> {
-        let mut state = self.state.lock();
-        let (taken, kept) = std::mem::take(&mut state.offers).into_iter().partition(|offer| matches(offer));
-        state.offers = kept;
-        taken
-    }
-
-    /// Takes the opens of one name out, for a channel that is hosted now.
-    pub(crate) fn take_opened(&self, name: &str) -> Vec<(Arc<SessionCore>, Open)> {
-        let mut state = self.state.lock();
-        let mut taken = Vec::new();
-        state.offers.retain_mut(|offer| match &offer.what {
-            What::Opened(open) if open.name == name => {
-                taken.push((Arc::clone(&offer.core), open.clone()));
-                offer.answered = true;
-                false
-            }
-            _ => true,
-        });
-        taken
-    }
-
-    pub(crate) fn remove_session(&self, core: &Arc<SessionCore>) {
-        self.remove(|offer| offer.is_of(core));
-    }
-
-    pub(crate) fn end(&self, end: SessionEnd) {
-        let offers = {
-            let mut state = self.state.lock();
-            state.end.get_or_insert(end);
-            state.receivers.wake_all();
-            std::mem::take(&mut state.offers)
-        };
-        drop(offers);
-    }
-
-    pub(crate) fn poll(
-        &self,
-        cx: &Context<'_>,
-        ticket: &mut Option<Ticket>,
-    ) -> Poll<Result<Option<Offer>, SessionLost>> {
-        let mut state = self.state.lock();
-        let ahead = state.receivers.ahead_of(*ticket);
-        if state.offers.len() > ahead {
-            while let Some(offer) = state.offers.pop_front() {
-                if offer.is_stale() {
-                    continue;
-                }
-                state.receivers.leave(ticket);
-                return Poll::Ready(Ok(Some(offer)));
-            }
-        }
-        match &state.end {
-            Some(end) => {
-                let result = if end.is_plain() { Ok(None) } else { Err(SessionLost(end.clone())) };
-                state.receivers.leave(ticket);
-                Poll::Ready(result)
-            }
-            None => {
-                state.receivers.wait(ticket, cx.waker());
-                Poll::Pending
-            }
-        }
-    }
-
-    pub(crate) fn leave(&self, ticket: &mut Option<Ticket>) {
-        if ticket.is_some() {
-            let mut state = self.state.lock();
-            state.receivers.leave(ticket);
-            let waiting = state.offers.len() as u64;
-            state.receivers.wake_front(waiting);
-        }
-    }
-}
-
 impl Offer {
-    pub(crate) fn is_hosted_as(&self, name: &str) -> bool {
-        matches!(&self.what, What::Hosted(announce) if announce.name == name)
-    }
-
-    pub(crate) fn is_opened_as(&self, core: &Arc<SessionCore>, id: ChannelId) -> bool {
-        self.opened_by(core).is_some_and(|open| open.id == id)
-    }
-
-    pub(crate) fn is_of(&self, core: &Arc<SessionCore>) -> bool {
-        Arc::ptr_eq(&self.core, core)
-    }
-
-    /// What that session's peer opened, if it is that.
-    pub(crate) fn opened_by(&self, core: &Arc<SessionCore>) -> Option<&Open> {
-        match &self.what {
-            What::Opened(open) if self.is_of(core) => Some(open),
-            _ => None,
-        }
-    }
-
     /// Whether its opener has given up.
     fn is_stale(&self) -> bool {
         match &self.what {
             What::Opened(open) => !self.core.is_offered(open.id, self.life),
             What::Hosted(_) => self.core.is_closing(),
         }
-    }
-}
-
-/// Waits in an [`OfferQueue`]; leaves it when dropped.
-pub(crate) struct NextOffer<'a> {
-    pub(crate) queue: &'a OfferQueue,
-    pub(crate) ticket: Option<Ticket>,
-}
-
-impl Future for NextOffer<'_> {
-    type Output = Result<Option<Offer>, SessionLost>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        this.queue.poll(cx, &mut this.ticket)
-    }
-}
-
-impl Drop for NextOffer<'_> {
-    fn drop(&mut self) {
-        self.queue.leave(&mut self.ticket);
     }
 }

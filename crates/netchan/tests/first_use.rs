@@ -15,8 +15,8 @@ use netchan::known_hosts::KnownHostsError;
 use netchan::transport::{BoxFuture, Link, Listener, Tcp, Transport, Transports};
 use netchan::{Config, DialError, FirstUse, KnownHosts, SessionEvent, SessionState};
 use netchan_proto::crypto::{
-    Accepted, Aead, Gate, GateMatch, GateReject, Handshake, LocalKey, RefusalCode, SealBuf, ServerHandshake,
-    ServerSettings,
+    Accepted, Aead, Gate, GateMatch, GateName, GateReject, GateTime, Handshake, LocalKey, RefusalCode,
+    SealBuf, ServerHandshake, ServerSettings,
 };
 use netchan_proto::id::{ChannelId, Epoch, Incarnation, SessionId};
 use netchan_proto::limits::GATE_BYTES;
@@ -92,8 +92,8 @@ struct Impostor {
 struct Wide(Option<AccessSecret>);
 
 impl Gate for Wide {
-    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: u64) -> Result<GateMatch, GateReject> {
-        Ok(GateMatch { candidate: 0, secret: self.0.clone() })
+    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: GateTime) -> Result<GateMatch, GateReject> {
+        Ok(GateMatch { candidate: 0, secret: self.0.clone(), name: GateName::default() })
     }
 }
 
@@ -142,7 +142,7 @@ async fn pose(mut server: ServerHandshake, mut stream: TcpStream, act: Act) -> i
         }
         let taken = server.handle_input(&buffer[..count]).map_err(io::Error::other)?;
         if server.awaits_gate() {
-            server.check_gate(0).map_err(io::Error::other)?;
+            server.check_gate(GateTime::default()).map_err(io::Error::other)?;
             server.handle_input(&buffer[taken..count]).map_err(io::Error::other)?;
         }
         if server.poll_hello().is_some() {

@@ -54,6 +54,26 @@ async fn first_come_first_served_over_clients_and_local_receives() -> Anything {
     Ok(())
 }
 
+/// Each announcement once cost a walk over all that had come before it, and the open waited behind them all.
+#[tokio::test]
+async fn port_12_a_name_is_opened_at_once_among_thousands() -> Anything {
+    const NAMES: usize = 16_000;
+    let server = serve().await;
+    let mut hosted = Vec::new();
+    for n in 0..NAMES {
+        hosted.push(server.sender::<u32>(&format!("name-{n:05}"), 1)?);
+    }
+    let session = join(&server).await;
+    let last = session.receiver::<u32>(&format!("name-{:05}", NAMES - 1)).await?;
+    hosted[NAMES - 1].send(7).await?;
+    assert_eq!(within("recv", last.recv()).await?, Some(7));
+    for n in 0..NAMES {
+        let offer = within("an offer", session.recv()).await?.ok_or("the end")?;
+        assert_eq!(offer.name(), format!("name-{n:05}"));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_client_that_stops_waiting_holds_no_task() -> Anything {
     let server = serve().await;

@@ -5,88 +5,16 @@ mod common;
 use std::time::Duration;
 
 use common::proxy::{Fault, Proxy};
+use common::raw::{Raw, address, raw};
 use common::{Anything, eventually, within};
 use netchan::{Config, RefusalCode, Server, SessionEvent, SessionState, dial, listen_and_serve};
-use netchan_proto::crypto::{
-    ClientHandshake, ClientSettings, Established, Handshake, HandshakeError, Hello, LocalKey, ResumeFrom,
-    SealBuf, ServerTrust,
-};
-use netchan_proto::id::ChannelId;
+use netchan_proto::crypto::{HandshakeError, ResumeFrom};
 use netchan_proto::session::ClientLinks;
 use netchan_proto::wire::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const OWNER: u8 = 1;
-
-/// A client's side of one connection.
-struct Raw {
-    stream: TcpStream,
-    established: Established,
-}
-
-fn address(server: &Server) -> String {
-    let (host, port) = server.addresses()[0].host_port().unwrap();
-    format!("{host}:{port}")
-}
-
-async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result<Raw, HandshakeError> {
-    let mut salt = [0; 16];
-    aws_lc_rs::rand::fill(&mut salt).unwrap();
-    let settings = ClientSettings {
-        key: LocalKey::from_seed([key; 32]).unwrap(),
-        server: ServerTrust::Pinned(server.ticket().server_pin()),
-        secret: server.ticket().access_secret().cloned(),
-        hello: Hello {
-            version: 1,
-            agent: "by hand".to_owned(),
-            aes_hardware: true,
-            message_bytes_max: 1 << 20,
-            resume: None,
-        },
-        resume,
-    };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let mut client = ClientHandshake::new(settings, now, salt)?;
-    let mut stream = TcpStream::connect(address(server)).await.unwrap();
-    let mut buffer = vec![0; 16 * 1_024];
-    loop {
-        while let Some(bytes) = client.poll_output() {
-            stream.write_all(&bytes).await.unwrap();
-        }
-        if let Some(established) = client.poll_established() {
-            return Ok(Raw { stream, established });
-        }
-        let count = within("an answer", stream.read(&mut buffer)).await.unwrap_or(0);
-        if count == 0 {
-            return Err(client.handle_end());
-        }
-        let mut input = &buffer[..count];
-        while !input.is_empty() {
-            let taken = client.handle_input(input)?;
-            if taken == 0 {
-                break;
-            }
-            input = &input[taken..];
-        }
-    }
-}
-
-impl Raw {
-    /// A record of its own.
-    async fn say(&mut self, frame: &Frame) {
-        let mut record = SealBuf::new(256);
-        let sealer = &mut self.established.keys.sealer;
-        sealer.seal(ChannelId::CONTROL, &frame.to_vec(), &[], 0, &mut record).unwrap();
-        self.stream.write_all(record.filled()).await.unwrap();
-    }
-
-    /// Confirms the link, as a client does before anything else, and waits for the server's confirmation.
-    async fn confirm(&mut self) {
-        self.say(&Frame::Confirm { mac: self.established.keys.own_confirm }).await;
-        assert!(within("the server's confirmation", self.stream.read(&mut [0; 512])).await.unwrap() > 0);
-    }
-}
 
 fn is_unknown(result: Result<Raw, HandshakeError>) -> bool {
     matches!(result, Err(HandshakeError::Refused { code: RefusalCode::SessionUnknown, .. }))

@@ -28,7 +28,7 @@ pub(super) struct Visitor {
     at: String,
     event: String,
     verdict: Verdict,
-    /// Why it was turned away, in one word: `gate`, `clock`, `pin`, `replay`, `overload`, or else `handshake`.
+    /// Why it was turned away, in one word: `gate`, `clock`, `pin`, `replay`, or else `handshake`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
     /// All that the audit says of it.
@@ -65,7 +65,7 @@ impl Visitor {
 
 fn cause_of(reason: &str) -> &'static str {
     let first = reason.split_once(':').map_or("", |(first, _)| first);
-    let known = ["gate", "clock", "pin", "replay", "overload"];
+    let known = ["gate", "clock", "pin", "replay"];
     known.into_iter().find(|cause| *cause == first).unwrap_or("handshake")
 }
 

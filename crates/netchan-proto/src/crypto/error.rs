@@ -32,9 +32,6 @@ pub enum GateReject {
     /// This very gate came before.
     #[error("this gate was used before")]
     Replay,
-    /// More gates than the replay cache remembers; refusing is the safe way to be full.
-    #[error("the replay cache is full")]
-    ReplayCacheFull,
 }
 
 /// A Hello or Welcome that breaks the encoding.

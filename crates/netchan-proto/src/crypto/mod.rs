@@ -29,7 +29,7 @@ pub use cipher::Aead;
 pub use error::{
     GateReject, HandshakeError, HelloError, ParseFingerprintError, RecordError, SealError, SignError,
 };
-pub use gate::{Gate, GateKeeper, GateKey, GateMatch, make_gate};
+pub use gate::{Gate, GateKeeper, GateKey, GateMatch, GateName, GateTime, make_gate};
 pub use handshake::client::{ClientHandshake, ClientSettings, ResumeFrom};
 pub use handshake::server::{ServerHandshake, ServerSettings};
 pub use handshake::{Established, Handshake, PeerHello, ProvenResume};

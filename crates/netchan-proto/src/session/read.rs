@@ -13,6 +13,12 @@ const BUFFER_BYTES_IDLE: usize = 2 * 1_024;
 /// Four records: the unread part of a record moves to the front once in four, not every time.
 const BUFFER_BYTES_BUSY: usize = 4 * RECORD_BYTES_MAX;
 
+/// What the handling of a data record costs, beside opening it: a lock, a look-up and a wake-up (`PORT-10`).
+const WORK_OF_RECORD: u32 = 4;
+
+/// What an OPEN costs: keys, a policy, a channel and its entry everywhere. Every other frame costs one.
+const WORK_OF_OPEN: u32 = 32;
+
 /// Why a link cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -32,6 +38,8 @@ pub struct ReadHalf {
     start: usize,
     end: usize,
     scratch: Vec<u8>,
+    /// Where in `scratch` the frames begin that are still to be handled.
+    frames_at: Option<usize>,
 }
 
 impl ReadHalf {
@@ -40,7 +48,7 @@ impl ReadHalf {
     pub fn new(opener: Opener, early: &[u8]) -> Self {
         let mut buffer = early.to_vec();
         buffer.resize(early.len().max(BUFFER_BYTES_IDLE), 0);
-        Self { opener, buffer, start: 0, end: early.len(), scratch: Vec::new() }
+        Self { opener, buffer, start: 0, end: early.len(), scratch: Vec::new(), frames_at: None }
     }
 
     /// Where the link is to read into.
@@ -75,7 +83,9 @@ impl ReadHalf {
         if self.start == self.end && self.buffer.len() > BUFFER_BYTES_IDLE {
             (self.start, self.end) = (0, 0);
             self.buffer = vec![0; BUFFER_BYTES_IDLE];
-            self.scratch = Vec::new();
+            if self.frames_at.is_none() {
+                self.scratch = Vec::new();
+            }
         }
     }
 
@@ -113,22 +123,44 @@ impl ReadHalf {
     /// # Errors
     /// [`Fault`]; nothing more may be read from this link.
     pub fn process<H: Host>(&mut self, host: &H) -> Result<bool, Fault> {
-        let mut any = false;
-        while let Peek::Record { channel, record_len, plaintext_len, .. } =
-            self.opener.peek(&self.buffer[self.start..self.end])?
-        {
+        let before = self.start;
+        // As much as there is: each turn has work for four thousand million frames.
+        while !self.process_some(host, &mut { u32::MAX })? {}
+        Ok(self.start > before)
+    }
+
+    /// As [`ReadHalf::process`], for so much work, in units of one small frame; what is used of it is taken off. Says whether
+    /// everything that has been read is handled: otherwise nothing more may be read before the rest is (`PORT-10`).
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing more may be read from this link.
+    pub fn process_some<H: Host>(&mut self, host: &H, work: &mut u32) -> Result<bool, Fault> {
+        loop {
+            if let Some(at) = self.frames_at.take() {
+                self.frames_at = self.handle_control(host, at, work)?;
+                if self.frames_at.is_some() {
+                    return Ok(false);
+                }
+            }
+            let Peek::Record { channel, record_len, plaintext_len, .. } =
+                self.opener.peek(&self.buffer[self.start..self.end])?
+            else {
+                return Ok(true);
+            };
+            if *work == 0 {
+                return Ok(false);
+            }
             let record = self.start..self.start + record_len;
             self.start += record_len;
-            any = true;
             if channel == ChannelId::CONTROL {
                 self.scratch.resize(plaintext_len, 0);
                 self.opener.open(&self.buffer[record], &mut self.scratch)?;
-                self.handle_control(host)?;
+                self.frames_at = Some(0);
             } else {
                 self.open_data(host, channel, record, plaintext_len)?;
+                *work = work.saturating_sub(WORK_OF_RECORD);
             }
         }
-        Ok(any)
     }
 
     fn open_data<H: Host>(
@@ -160,11 +192,19 @@ impl ReadHalf {
         Ok(())
     }
 
-    fn handle_control<H: Host>(&mut self, host: &H) -> Result<(), Fault> {
+    /// Handles the frames of an opened record from `at` on. Says where those begin that there was no work left for.
+    fn handle_control<H: Host>(
+        &mut self,
+        host: &H,
+        at: usize,
+        work: &mut u32,
+    ) -> Result<Option<usize>, Fault> {
         let scratch = std::mem::take(&mut self.scratch);
-        let mut reader = Reader::new(&scratch);
-        while !reader.is_empty() {
+        let mut reader = Reader::new(&scratch[at..]);
+        while !reader.is_empty() && *work > 0 {
             let frame = Frame::read(&mut reader).map_err(|_| Violation("malformed control frame"))?;
+            let cost = if matches!(frame, Some(Frame::Open(_))) { WORK_OF_OPEN } else { 1 };
+            *work = work.saturating_sub(cost);
             let Some(frame) = frame else { continue };
             let confirmed = host.with_control(|c| c.is_confirmed());
             if !confirmed && !matches!(frame, Frame::Confirm { .. }) {
@@ -175,13 +215,15 @@ impl ReadHalf {
             }
             self.handle_frame(host, frame)?;
         }
+        let left = reader.rest().len();
+        let rest = (left > 0).then(|| scratch.len() - left);
         self.scratch = scratch;
         let stale = host.with_control(|c| {
             let full = c.backlog_frames() > BACKLOG_FRAMES_MAX;
             if full { Err(Violation("asks without reading the answers")) } else { Ok(c.take_stale_opening()) }
         })?;
         stale.into_iter().for_each(|id| _ = self.opener.remove_channel(id));
-        Ok(())
+        Ok(rest)
     }
 
     fn handle_frame<H: Host>(&mut self, host: &H, frame: Frame) -> Result<(), Violation> {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use netchan_proto::crypto::{
     Accepted, AccessSecret, Aead, ClientHandshake, ClientSettings, Established, GateKeeper, GateKey,
-    Handshake, HandshakeError, Hello, LocalKey, RefusalCode, ServerHandshake, ServerSettings, ServerTrust,
+    GateTime, Handshake, HandshakeError, Hello, LocalKey, RefusalCode, ServerHandshake, ServerSettings,
+    ServerTrust,
 };
 use netchan_proto::id::{Epoch, Incarnation, SessionId};
 
@@ -74,7 +75,7 @@ pub fn feed_at(end: &mut dyn Handshake, input: &[u8], now: u64) -> Result<usize,
     if !end.awaits_gate() {
         return Ok(taken);
     }
-    end.check_gate(now)?;
+    end.check_gate(GateTime { unix_seconds: now, steady_seconds: now - NOW / 2 })?;
     Ok(taken + end.handle_input(&input[taken..])?)
 }
 

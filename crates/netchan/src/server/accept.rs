@@ -237,8 +237,17 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
         channels_max: u32::try_from(core.config.limits.channels_max).unwrap_or(u32::MAX),
         agent: AGENT.to_owned(),
     };
+    let limits = &core.config.limits;
+    let sessions_max = limits.effective_sessions_max();
+    let full = || {
+        let limit = if sessions_max < limits.sessions_max { "connections_max" } else { "sessions_max" };
+        let reason =
+            format!("the server has its {sessions_max} sessions (Limits::{limit} there); try again later");
+        refuse(RefusalCode::TooManySessions, reason)
+    };
     if let Some(resume) = &hello.hello.resume {
         return match core.judge_resume(hello, resume.session_id) {
+            Ok(_) if !core.may_come_back(resume.session_id, sessions_max) => full(),
             Ok((epoch, proof)) => Verdict::Accept(accepted(resume.session_id, epoch), Some(proof)),
             Err(NotResumable { code, told, why }) => {
                 audit::refused(hello.fingerprint, address, &why);
@@ -246,14 +255,8 @@ fn judge(core: &Arc<ServerCore>, hello: &PeerHello, address: &str, why: &mut Str
             }
         };
     }
-    let limits = &core.config.limits;
-    let sessions_max = limits.effective_sessions_max();
-    if core.sessions.lock().len() >= sessions_max {
-        let limit = if sessions_max < limits.sessions_max { "connections_max" } else { "sessions_max" };
-        return refuse(
-            RefusalCode::TooManySessions,
-            format!("the server has its {sessions_max} sessions (Limits::{limit} there); try again later"),
-        );
+    if !core.has_room(sessions_max) {
+        return full();
     }
     if core.is_crowded_by(hello.fingerprint) {
         return refuse(

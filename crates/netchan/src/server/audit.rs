@@ -172,9 +172,6 @@ fn explain(failure: &HandshakeFailure) -> String {
         HandshakeFailure::Protocol(HandshakeError::Gate(GateReject::Replay)) => {
             "replay: this very first flight came before: a recording, or a network that repeats".to_owned()
         }
-        HandshakeFailure::Protocol(HandshakeError::Gate(GateReject::ReplayCacheFull)) => {
-            "overload: more gates than Limits::gates_max came within twice Limits::clock_window".to_owned()
-        }
         // A client that finds another key than its ticket pins leaves without a word, and says so to its own program.
         HandshakeFailure::AtOurKey => {
             "pin: the access secret is right, and the client left when it saw this server's key: its ticket pins another, or the \

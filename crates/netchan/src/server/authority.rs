@@ -280,7 +280,7 @@ impl ServerCore {
             }
             // Its channels first: a client that does not hang up is heard no more.
             granted.iter().for_each(|granted| session.revoke(granted.id, denied()));
-            self.offers.remove(|offer| offer.is_of(session));
+            self.offers.remove_session(session);
             session.say_goodbye(close_code::DENIED, DENIED.to_owned());
             return false;
         }
@@ -308,8 +308,9 @@ impl ServerCore {
         };
         audit::channel_revoked(&session.peer(), name, *action, &why);
         session.revoke(*id, denied());
-        let waiting = self.offers.take_if(|offer| offer.is_opened_as(session, *id));
-        waiting.into_iter().for_each(crate::offer::Offer::deny);
+        if let Some(waiting) = self.offers.take_opened_on(session, *id) {
+            waiting.deny();
+        }
     }
 
     /// Tells a client of every hosted channel that it may use, and takes back what it may use no more.

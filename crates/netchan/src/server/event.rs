@@ -35,6 +35,13 @@ pub struct ServerStats {
     pub redelivered: u64,
     /// Values of hosted channels that nobody acknowledged in as many attempts as they may have.
     pub dead: u64,
+    /// Sessions that waited for a connection and had to give way to others
+    /// ([`Limits::suspended_per_identity_max`](crate::Limits::suspended_per_identity_max),
+    /// [`Limits::suspended_max`](crate::Limits::suspended_max)).
+    pub suspended_given_up: u64,
+    /// Connections whose first flight was forgotten before it was out of date
+    /// ([`Limits::gates_max`](crate::Limits::gates_max)).
+    pub gates_forgotten: u64,
 }
 
 impl ServerStats {

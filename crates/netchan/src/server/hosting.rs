@@ -240,7 +240,7 @@ impl Upper for ServerCore {
     }
 
     fn expired(&self, core: &Arc<SessionCore>, id: ChannelId) {
-        self.offers.remove(|offer| offer.is_opened_as(core, id));
+        drop(self.offers.take_opened_on(core, id));
     }
 
     fn suspended(&self, core: &Arc<SessionCore>, reason: &str) -> Result<(), SessionEnd> {
@@ -248,7 +248,8 @@ impl Upper for ServerCore {
             // Nobody is let in any more.
             return Err(SessionEnd::Disconnected(reason.to_owned()));
         }
-        self.note_suspended(core)
+        self.note_suspended(core);
+        Ok(())
     }
 
     fn resumed(&self, core: &Arc<SessionCore>) {

@@ -2,19 +2,28 @@
 //! [`Config::metrics_period`](crate::Config::metrics_period), which names them all. Nothing of it is on the way of a message, and
 //! without a recorder it goes nowhere.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
 
-use super::ServerCore;
+use super::{ServerCore, ServerStats};
 use crate::hub::HostedInfo;
-use crate::session::{SessionEvent, SessionState};
+use crate::session::{SessionCore, SessionEvent, SessionState};
 
 impl ServerCore {
     /// Which server it is, where one process has several.
     fn label(&self) -> String {
         self.addresses.first().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// What has been, and is, in these sessions; hosted channels not counted that are there now.
+    pub(super) fn stats_of(&self, sessions: &[Arc<SessionCore>]) -> ServerStats {
+        let mut stats = *self.past.lock();
+        sessions.iter().for_each(|session| stats.add(session.stats()));
+        stats.suspended_given_up = self.suspended_given_up();
+        stats.gates_forgotten = self.gate.lock().unwrap_or_else(PoisonError::into_inner).forgotten();
+        stats
     }
 
     /// How a connection's handshake ended.
@@ -68,14 +77,15 @@ fn tell(core: &Arc<ServerCore>) {
     let suspended = sessions.iter().filter(|session| session.state() == SessionState::Suspended).count();
     gauge!("netchan_sessions", "server" => server.clone()).set(sessions.len() as f64);
     gauge!("netchan_sessions_suspended", "server" => server.clone()).set(suspended as f64);
-    let mut stats = *core.past.lock();
-    sessions.iter().for_each(|session| stats.add(session.stats()));
+    let stats = core.stats_of(&sessions);
     let count = |name: &'static str, value: u64| counter!(name, "server" => server.clone()).absolute(value);
     count("netchan_sessions_total", stats.sessions);
     count("netchan_resumes_total", stats.resumes);
     count("netchan_values_replayed_total", stats.values_replayed);
     count("netchan_bytes_in_total", stats.bytes_in);
     count("netchan_bytes_out_total", stats.bytes_out);
+    count("netchan_sessions_given_up_total", stats.suspended_given_up);
+    count("netchan_gates_forgotten_total", stats.gates_forgotten);
     let engines: Vec<_> = core.hosted.lock().values().cloned().collect();
     engines.iter().for_each(|engine| tell_channel(&server, &engine.survey()));
 }

@@ -363,8 +363,7 @@ impl Server {
     /// What the server's sessions and channels have been through, those included that have ended.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut stats = *self.core.past.lock();
-        self.core.greeted().iter().for_each(|core| stats.add(core.stats()));
+        let mut stats = self.core.stats_of(&self.core.greeted());
         self.hosted().iter().for_each(|channel| stats.add_channel(channel));
         stats
     }

@@ -1,6 +1,6 @@
 //! Sessions without a link: how many a server keeps, who may go on with one, and what clients are told of limits.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use netchan_proto::crypto::{Fingerprint, PeerHello, ProvenResume, RefusalCode};
@@ -19,15 +19,35 @@ const REASON_BYTES_MAX: usize = 256;
 /// What every refused resume is told, whatever is wrong: who may not go on with a session learns nothing about it.
 const UNKNOWN: &str = "there is no such session here";
 
+/// Newcomers leave the places of this part of all sessions to those that wait for another connection, as far as there are any. A
+/// quarter: enough for the clients that a broken switch cuts off to come back, and no more of the server than that can be taken by
+/// programs that crash and start again (`PORT-11`).
+const SUSPENDED_SHARE: usize = 4;
+
 /// Which sessions have no link.
+///
+/// Invariants: a session of `places` is in `by_owner` under its key and number, and nowhere else; `by_count` has each key of
+/// `by_owner` once, with how many it has.
 #[derive(Default)]
 pub(super) struct Suspended {
-    by_owner: HashMap<Fingerprint, HashSet<SessionId>>,
-    total: usize,
+    /// Each key's, in the order in which they lost their links.
+    by_owner: HashMap<Fingerprint, BTreeMap<u64, SessionId>>,
+    by_count: BTreeSet<(usize, Fingerprint)>,
+    places: HashMap<SessionId, (Fingerprint, u64)>,
+    next: u64,
+    /// Sessions that had to give way to others, so far.
+    given_up: u64,
     /// Sessions that their clients have not confirmed yet, by key.
     arriving: HashMap<Fingerprint, usize>,
     /// What clients are told who come back for a session that is over, oldest first.
     over: VecDeque<Over>,
+}
+
+/// A session that gives way to another without a link.
+#[derive(Debug, PartialEq, Eq)]
+struct GivesWay {
+    session_id: SessionId,
+    reason: String,
 }
 
 /// A session that ended without its client, which may not know.
@@ -39,32 +59,62 @@ struct Over {
 }
 
 impl Suspended {
+    /// A session waits for another link. Where too many do, one of them gives way: the oldest of its own key if that has more than
+    /// it may, or else the oldest of the key that has most.
     fn add(
         &mut self,
         owner: Fingerprint,
         session_id: SessionId,
         per_owner_max: usize,
         max: usize,
-    ) -> Result<(), String> {
-        let own = self.by_owner.get(&owner);
-        if own.is_some_and(|own| own.contains(&session_id)) {
-            return Ok(());
+    ) -> Option<GivesWay> {
+        if self.places.contains_key(&session_id) {
+            return None;
         }
-        let reason = if own.map_or(0, HashSet::len) >= per_owner_max {
-            format!(
+        let number = self.next;
+        self.next += 1;
+        self.places.insert(session_id, (owner, number));
+        let own = self.by_owner.entry(owner).or_default();
+        own.insert(number, session_id);
+        let count = own.len();
+        self.recount(owner, count - 1, count);
+        let (from, reason) = if count > per_owner_max {
+            let reason = format!(
                 "the server keeps {per_owner_max} sessions without a connection for one key; the limit is Limits::suspended_per_identity_max"
-            )
-        } else if self.total >= max {
-            format!(
+            );
+            (owner, reason)
+        } else if self.places.len() > max {
+            let (_, most) = self.by_count.last()?;
+            let reason = format!(
                 "the server keeps {max} sessions without a connection; the limit is Limits::suspended_max"
-            )
+            );
+            (*most, reason)
         } else {
-            self.by_owner.entry(owner).or_default().insert(session_id);
-            self.total += 1;
-            return Ok(());
+            return None;
         };
-        self.note_over(session_id, owner, RefusalCode::TooManySuspended, &reason);
-        Err(reason)
+        let (_, &session_id) = self.by_owner.get(&from)?.first_key_value()?;
+        self.remove(session_id);
+        self.given_up += 1;
+        self.note_over(session_id, from, RefusalCode::TooManySuspended, &reason);
+        Some(GivesWay { session_id, reason })
+    }
+
+    fn recount(&mut self, owner: Fingerprint, before: usize, now: usize) {
+        self.by_count.remove(&(before, owner));
+        if now > 0 {
+            self.by_count.insert((now, owner));
+        }
+    }
+
+    fn remove(&mut self, session_id: SessionId) {
+        let Some((owner, number)) = self.places.remove(&session_id) else { return };
+        let Some(own) = self.by_owner.get_mut(&owner) else { return };
+        own.remove(&number);
+        let count = own.len();
+        if count == 0 {
+            self.by_owner.remove(&owner);
+        }
+        self.recount(owner, count + 1, count);
     }
 
     fn note_over(&mut self, session_id: SessionId, owner: Fingerprint, code: RefusalCode, reason: &str) {
@@ -72,16 +122,6 @@ impl Suspended {
         self.over.push_back(Over { session_id, owner, code, reason });
         if self.over.len() > OVER_MAX {
             self.over.pop_front();
-        }
-    }
-
-    fn remove(&mut self, owner: Fingerprint, session_id: SessionId) {
-        let Some(own) = self.by_owner.get_mut(&owner) else { return };
-        if own.remove(&session_id) {
-            self.total -= 1;
-        }
-        if own.is_empty() {
-            self.by_owner.remove(&owner);
         }
     }
 
@@ -118,21 +158,44 @@ impl ServerCore {
         }
     }
 
-    /// Whether a session may wait without a link.
-    pub(super) fn note_suspended(&self, core: &Arc<SessionCore>) -> Result<(), SessionEnd> {
+    /// A session waits without a link. It, or another, may have to give way.
+    pub(super) fn note_suspended(&self, core: &Arc<SessionCore>) {
         let peer = core.peer();
-        let (Some(owner), Some(session_id)) = (peer.fingerprint(), peer.session_id()) else { return Ok(()) };
-        let config = &self.config;
-        let added = self.suspended.lock().add(
+        let (Some(owner), Some(session_id)) = (peer.fingerprint(), peer.session_id()) else { return };
+        let limits = &self.config.limits;
+        let gives_way = self.suspended.lock().add(
             owner,
             session_id,
-            config.limits.suspended_per_identity_max,
-            config.limits.suspended_max,
+            limits.suspended_per_identity_max,
+            limits.suspended_max,
         );
-        added.map_err(|reason| {
-            tracing::warn!(%peer, %reason, "session given up");
-            SessionEnd::Lost(reason)
-        })
+        let Some(GivesWay { session_id, reason }) = gives_way else { return };
+        let session = self.sessions.lock().get(&session_id).cloned();
+        if let Some(session) = session {
+            tracing::warn!(peer = %session.peer(), %reason, "session given up");
+            session.give_up(SessionEnd::Lost(reason));
+        }
+    }
+
+    /// Whether there is room for another session: those that wait for a connection take a part of the places, however many they
+    /// are (`PORT-11`).
+    pub(super) fn has_room(&self, sessions_max: usize) -> bool {
+        let sessions = self.sessions.lock().len();
+        let suspended = self.suspended.lock().places.len().min(sessions);
+        sessions - suspended + suspended.min(sessions_max / SUSPENDED_SHARE) < sessions_max
+    }
+
+    /// Whether there is room for a session that had to wait for its connection. One whose connection is not known to be lost has its
+    /// place.
+    pub(super) fn may_come_back(&self, session_id: SessionId, sessions_max: usize) -> bool {
+        let sessions = self.sessions.lock().len();
+        let places = &self.suspended.lock().places;
+        !places.contains_key(&session_id) || sessions - places.len().min(sessions) < sessions_max
+    }
+
+    /// Sessions that had to give way to others while they waited for a connection, so far.
+    pub(super) fn suspended_given_up(&self) -> u64 {
+        self.suspended.lock().given_up
     }
 
     /// The sessions of one key that are here now.
@@ -143,8 +206,8 @@ impl ServerCore {
 
     pub(super) fn note_resumed(&self, core: &Arc<SessionCore>) {
         let peer = core.peer();
-        if let (Some(owner), Some(session_id)) = (peer.fingerprint(), peer.session_id()) {
-            self.suspended.lock().remove(owner, session_id);
+        if let Some(session_id) = peer.session_id() {
+            self.suspended.lock().remove(session_id);
         }
     }
 
@@ -204,29 +267,48 @@ mod tests {
         SessionId([n; 16])
     }
 
+    const EACH: usize = 2;
+    const ALL: usize = 4;
+
+    fn gives_way(suspended: &mut Suspended, owner: Fingerprint, n: u8) -> Option<SessionId> {
+        suspended.add(owner, id(n), EACH, ALL).map(|gives_way| gives_way.session_id)
+    }
+
     #[test]
-    fn each_limit_holds_and_says_which_it_is() {
+    fn port_11_the_oldest_of_the_key_that_has_most_gives_way() {
         let mut suspended = Suspended::default();
-        assert!(suspended.add(ME, id(1), 2, 3).is_ok());
-        assert!(suspended.add(ME, id(1), 2, 3).is_ok(), "twice is once");
-        assert!(suspended.add(ME, id(2), 2, 3).is_ok());
-        assert!(suspended.add(ME, id(3), 2, 3).unwrap_err().contains("suspended_per_identity_max"));
-        assert!(suspended.add(YOU, id(4), 2, 3).is_ok());
-        assert!(suspended.add(YOU, id(5), 2, 3).unwrap_err().contains("suspended_max"));
-        assert!(suspended.why_over(ME, id(3)).is_some());
-        assert!(suspended.why_over(YOU, id(3)).is_none(), "its owner alone is told");
-        suspended.remove(ME, id(1));
-        suspended.remove(ME, id(1));
-        assert!(suspended.add(YOU, id(5), 2, 3).is_ok());
-        assert_eq!(suspended.total, 3);
+        let other = |n| Fingerprint([n; 32]);
+        assert_eq!(gives_way(&mut suspended, ME, 1), None);
+        assert_eq!(gives_way(&mut suspended, ME, 1), None, "twice is once");
+        assert_eq!(gives_way(&mut suspended, ME, 2), None);
+        assert_eq!(gives_way(&mut suspended, ME, 3), Some(id(1)), "a key has its own bound");
+        assert!(
+            suspended.why_over(ME, id(1)).is_some_and(|(_, why)| why.contains("suspended_per_identity_max"))
+        );
+        assert!(suspended.why_over(YOU, id(1)).is_none(), "its owner alone is told");
+        assert_eq!(gives_way(&mut suspended, YOU, 4), None);
+        assert_eq!(gives_way(&mut suspended, other(3), 5), None);
+        assert_eq!(gives_way(&mut suspended, other(4), 6), Some(id(2)), "of the key that has most");
+        assert!(suspended.why_over(ME, id(2)).is_some_and(|(_, why)| why.contains("suspended_max")));
+        suspended.remove(id(4));
+        suspended.remove(id(4));
+        assert_eq!(gives_way(&mut suspended, other(5), 7), None);
+        assert_eq!((suspended.places.len(), suspended.given_up), (4, 2));
+        for n in [3, 5, 6, 7] {
+            suspended.remove(id(n));
+        }
+        assert!(
+            suspended.by_owner.is_empty() && suspended.by_count.is_empty() && suspended.places.is_empty()
+        );
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut suspended = Suspended::default();
         for n in 0..3_000_u128 {
-            _ = suspended.add(ME, SessionId(n.to_be_bytes()), 0, 0);
+            let session_id = SessionId(n.to_be_bytes());
+            assert_eq!(suspended.add(ME, session_id, 0, 0).map(|it| it.session_id), Some(session_id));
         }
-        assert_eq!((suspended.over.len(), suspended.total), (OVER_MAX, 0));
+        assert_eq!((suspended.over.len(), suspended.places.len()), (OVER_MAX, 0));
     }
 }

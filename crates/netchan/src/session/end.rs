@@ -175,6 +175,16 @@ impl SessionCore {
         *self.goodbye.lock() = Some(end);
     }
 
+    /// A session that waits for another link is to wait no longer.
+    pub(crate) fn give_up(&self, end: SessionEnd) {
+        *self.given_up.lock() = Some(end);
+        self.wake_driver();
+    }
+
+    pub(super) fn take_given_up(&self) -> Option<SessionEnd> {
+        self.given_up.lock().take()
+    }
+
     pub(super) fn peer_said_goodbye(&self) -> Option<SessionEnd> {
         let end = self.goodbye.lock().take()?;
         Some(if self.phase.load(Ordering::SeqCst) == phase::GOODBYE { SessionEnd::ClosedHere } else { end })

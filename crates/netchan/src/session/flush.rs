@@ -1,5 +1,6 @@
 //! Writing: whoever fills a batch, or finds the link idle, seals and writes it; a task of the session writes what is left.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -202,6 +203,43 @@ pub(super) enum Written {
     More,
 }
 
+thread_local! {
+    /// The session whose driver handles on this thread what its peer said, by its address; 0 for none. And whether that has made
+    /// something writable.
+    static HANDLING: Cell<(usize, bool)> = const { Cell::new((0, false)) };
+}
+
+/// While it is there, what this thread makes writable for its session is left to the driver, which writes all answers at once: one
+/// by one, each would cost a record and a system call.
+pub(super) struct Handling(());
+
+impl Handling {
+    pub(super) fn begin(core: &Arc<SessionCore>) -> Self {
+        HANDLING.set((Arc::as_ptr(core).addr(), false));
+        Self(())
+    }
+
+    /// Whether something has become writable.
+    pub(super) fn end(self) -> bool {
+        HANDLING.get().1
+    }
+
+    fn note_output(core: &Arc<SessionCore>) -> bool {
+        let (handled, _) = HANDLING.get();
+        let here = handled == Arc::as_ptr(core).addr();
+        if here {
+            HANDLING.set((handled, true));
+        }
+        here
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        HANDLING.set((0, false));
+    }
+}
+
 impl SessionCore {
     /// Seals and writes what is ready, unless somebody else is at it, who then looks again.
     pub(crate) fn flush(self: &Arc<Self>) {
@@ -368,7 +406,7 @@ impl SessionCore {
         if now || fresh && !self.burst.swap(true, Ordering::SeqCst) {
             if crate::reentry::is_busy() {
                 self.wake_flusher();
-            } else {
+            } else if !Handling::note_output(self) {
                 self.flush();
             }
         } else if fresh {

@@ -96,7 +96,7 @@ impl SessionCore {
             Event::Acknowledged => self.acknowledged(),
             Event::LeaseTold { id, limit } => self.with_recv_owner(id, |owner| owner.lease_told(limit)),
             Event::Incoming(open) => self.incoming(open),
-            Event::Limited { open, limit } => self.upper.refused(self, &open, limit),
+            Event::Limited { open, limit } => self.limited(&open, limit),
             Event::Announced(announce) => self.upper.announced(self, announce),
             Event::Opened { open, accept } => self.opened(&open, &accept),
             Event::Refused(refuse) => self.refused(refuse),

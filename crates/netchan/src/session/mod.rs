@@ -64,7 +64,6 @@ use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
 use crate::limits::MessageLimits;
 use crate::peer::Peer;
-use crate::rate::TokenBucket;
 
 /// A channel of the session, by the half that is here.
 #[derive(Clone)]
@@ -174,12 +173,14 @@ pub(crate) struct SessionCore {
     /// The driver is to see in a while whether channels have news that were not worth a write so far.
     ticking: AtomicBool,
     driver: AtomicWaker,
+    /// Whoever wakes the driver says so here first: it may be at work, and then nothing wakes it.
+    driver_called: AtomicBool,
     flusher: AtomicWaker,
     opening: Mutex<ChannelMap<open::Opening>>,
     /// What the peer has opened and may have, at a server.
     grants: Mutex<ChannelMap<opened::Grant>>,
     /// How many channels the peer may still open now.
-    opens: Mutex<TokenBucket>,
+    opens: Mutex<opened::Opens>,
     /// Since when the link takes nothing, in milliseconds; 0 while it does.
     blocked_since: AtomicU64,
     phase: AtomicU8,
@@ -189,6 +190,8 @@ pub(crate) struct SessionCore {
     idle: Mutex<Vec<(Instant, Chan)>>,
     /// The peer's farewell, until the driver acts on it.
     goodbye: Mutex<Option<SessionEnd>>,
+    /// Why it is to end while it has no link.
+    given_up: Mutex<Option<SessionEnd>>,
     farewell: OnceLock<CloseReason>,
     end: OnceLock<SessionEnd>,
     ended: watch::Sender<bool>,
@@ -223,7 +226,7 @@ impl SessionCore {
             cipher: link.cipher,
             has_access_secret: link.has_access_secret,
         };
-        let opens = TokenBucket::new(limits.opens_per_second, limits.opens_per_second);
+        let opens = opened::Opens::new(&limits);
         let core = Arc::new(Self {
             facts: Mutex::new(facts),
             message_bytes_max: AtomicUsize::new(limits.message_bytes_max.min(link.peer_bytes_max)),
@@ -258,6 +261,7 @@ impl SessionCore {
             write_failed: AtomicBool::new(false),
             ticking: AtomicBool::new(false),
             driver: AtomicWaker::new(),
+            driver_called: AtomicBool::new(false),
             flusher: AtomicWaker::new(),
             opening: Mutex::default(),
             grants: Mutex::default(),
@@ -267,6 +271,7 @@ impl SessionCore {
             handles: AtomicUsize::new(0),
             idle: Mutex::default(),
             goodbye: Mutex::default(),
+            given_up: Mutex::default(),
             farewell: OnceLock::new(),
             end: OnceLock::new(),
             ended: watch::Sender::new(false),
@@ -451,6 +456,7 @@ impl SessionCore {
     }
 
     pub(crate) fn wake_driver(&self) {
+        self.driver_called.store(true, Ordering::SeqCst);
         self.driver.wake();
     }
 

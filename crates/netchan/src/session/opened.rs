@@ -1,14 +1,64 @@
 //! What the peer has opened: what is kept for as long as it is, and how it is taken away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use netchan_proto::channel::CloseReason as ProtoReason;
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Open, RefuseCode};
 
 use super::{Chan, Owner, SessionCore};
+use crate::config::SessionLimits;
 use crate::hold::Hold;
 use crate::policy::{Action, PolicyPeer};
+use crate::rate::TokenBucket;
+
+/// Opens that are read in a second for each that is allowed in the long run. A program that opens thousands when it begins is slowed
+/// down by this, not refused; whoever opens and closes without end has some percent of a core, and others keep theirs.
+const READ_FOR_EACH_ALLOWED: u32 = 4;
+
+/// The part of those allowed at once that is read without a pause: by default 1,024, as many as may wait for an answer.
+const READ_AT_ONCE_SHARE: u32 = 16;
+
+/// How many channels the peer may open, and how fast that is read (`PORT-7`).
+///
+/// A peer that opens faster is read more slowly. Its session is not ended for that: whoever means harm would be back at once in a new
+/// one with a full allowance, and a program that only went too far would lose what it has.
+pub(super) struct Opens {
+    allowed: TokenBucket,
+    read: TokenBucket,
+    /// The link is read again then, in time since the session began.
+    read_at: Duration,
+}
+
+impl Opens {
+    pub(super) fn new(limits: &SessionLimits) -> Self {
+        let (rate, at_once) = (limits.opens_per_second, limits.opens_at_once_max);
+        let read = TokenBucket::new(rate.saturating_mul(READ_FOR_EACH_ALLOWED), at_once / READ_AT_ONCE_SHARE);
+        Self { allowed: TokenBucket::new(rate, at_once), read, read_at: Duration::ZERO }
+    }
+
+    /// Counts a channel that the peer opens, and may.
+    ///
+    /// # Errors
+    /// One too many: how long until it may open one.
+    fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.note_read(now);
+        self.allowed.take(now)
+    }
+
+    /// Counts what was read, whatever becomes of it.
+    fn note_read(&mut self, now: Duration) {
+        if let Some(owed) = self.read.owe(now) {
+            self.read_at = now + owed;
+        }
+    }
+
+    /// How long the link is to be read no further.
+    fn pause(&self, now: Duration) -> Option<Duration> {
+        self.read_at.checked_sub(now).filter(|pause| !pause.is_zero())
+    }
+}
 
 /// What a client has opened and was let have: from when its OPEN was judged until it has closed it, or, where the
 /// owner of its other end says so, for longer.
@@ -110,6 +160,17 @@ impl SessionCore {
         self.refuse(open.id, RefuseCode::LimitReached, reason);
     }
 
+    /// One that the session has refused, for another limit.
+    pub(super) fn limited(self: &Arc<Self>, open: &Open, limit: &str) {
+        self.opens.lock().note_read(self.started.elapsed());
+        self.upper.refused(self, open, limit);
+    }
+
+    /// How long the link is to be read no further, for its peer opens without end.
+    pub(super) fn reading_pause(&self) -> Option<Duration> {
+        self.opens.lock().pause(self.started.elapsed())
+    }
+
     /// Whether the peer may still have what it opened.
     pub(crate) fn may_have(self: &Arc<Self>, open: &Open) -> bool {
         self.upper.may_have(self, open)
@@ -129,5 +190,42 @@ impl SessionCore {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens sixteen at a time whenever it is read, until then: how many were allowed, and how many refused.
+    fn flood(opens: &mut Opens, now: &mut Duration, until: Duration) -> (usize, usize) {
+        let (mut allowed, mut refused) = (0, 0);
+        while *now < until {
+            for _ in 0..16 {
+                match opens.take(*now) {
+                    Ok(()) => allowed += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            *now += opens.pause(*now).unwrap_or(Duration::from_millis(1));
+        }
+        (allowed, refused)
+    }
+
+    #[test]
+    fn port_7_beyond_a_multiple_of_the_rate_reading_waits() {
+        let mut limits = crate::Limits::default();
+        (limits.opens_per_second, limits.opens_at_once_max) = (100, 1_000);
+        let config = crate::Config { limits, ..crate::Config::default() };
+        let mut opens = Opens::new(&config.session_limits());
+        let (mut now, second) = (Duration::ZERO, Duration::from_secs(1));
+        let (allowed, refused) = flood(&mut opens, &mut now, second);
+        assert_eq!(refused, 0, "a program that begins is not refused");
+        assert!((450..=490).contains(&allowed), "a sixteenth at once, and four hundred: {allowed}");
+        _ = flood(&mut opens, &mut now, second * 5);
+        let (allowed, refused) = flood(&mut opens, &mut now, second * 15);
+        assert!((990..=1_010).contains(&allowed), "ten seconds at a hundred: {allowed}");
+        assert!((2_970..=3_030).contains(&refused), "and no more read than four times as many: {refused}");
+        assert!(opens.pause(now + second).is_none() && opens.take(now + second).is_ok());
     }
 }

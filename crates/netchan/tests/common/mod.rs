@@ -9,6 +9,7 @@ pub mod policies;
 #[cfg(unix)]
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod site;
 
 use std::pin::pin;

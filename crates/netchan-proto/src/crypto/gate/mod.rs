@@ -1,7 +1,7 @@
 //! The gate: 56 bytes that look random to strangers and let the server stay silent toward them.
 //!
 //! A stranger gets zero bytes back (`GATE-1`), though the kernel has completed the TCP connect by then. A replay may draw
-//! one TLS flight when the clock window is off, or just after a restart emptied the replay cache.
+//! one TLS flight when the clock window is off, just after a restart emptied the replay cache, or when the wall clock is set back.
 
 mod replay;
 
@@ -54,6 +54,21 @@ pub struct GateMatch {
     pub candidate: usize,
     /// Its secret, which then feeds the key schedule; none when a pin matched.
     pub secret: Option<AccessSecret>,
+    /// The gate itself, for [`Gate::note_proven`].
+    pub name: GateName,
+}
+
+/// What a gate is remembered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GateName(u64);
+
+/// When a gate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GateTime {
+    /// By the wall clock, which the gate's own time is compared with.
+    pub unix_seconds: u64,
+    /// By a clock that only goes forward, from any beginning, by which gates are remembered (`GATE-7`).
+    pub steady_seconds: u64,
 }
 
 /// Where a server asks about a gate. A trait, so that a shell can share one keeper behind a lock held for the check only.
@@ -67,8 +82,13 @@ pub trait Gate: Send + Sync {
         &self,
         gate: &[u8; GATE_BYTES],
         client_hello: &[u8],
-        unix_seconds: u64,
+        now: GateTime,
     ) -> Result<GateMatch, GateReject>;
+
+    /// The client of a gate that passed has proven its key, and its gate is not one of those that give way first (`GATE-6`).
+    fn note_proven(&self, name: GateName) {
+        _ = name;
+    }
 }
 
 impl Gate for Mutex<GateKeeper> {
@@ -76,9 +96,13 @@ impl Gate for Mutex<GateKeeper> {
         &self,
         gate: &[u8; GATE_BYTES],
         client_hello: &[u8],
-        unix_seconds: u64,
+        now: GateTime,
     ) -> Result<GateMatch, GateReject> {
-        self.lock().unwrap_or_else(PoisonError::into_inner).check(gate, client_hello, unix_seconds)
+        self.lock().unwrap_or_else(PoisonError::into_inner).check(gate, client_hello, now)
+    }
+
+    fn note_proven(&self, name: GateName) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).note_proven(name);
     }
 }
 
@@ -93,6 +117,8 @@ pub struct GateKeeper {
     candidates: Vec<Candidate>,
     clock_window_seconds: Option<u64>,
     replays: ReplayCache,
+    /// The newest steady time that it was told.
+    steady_seconds: u64,
 }
 
 impl GateKeeper {
@@ -110,7 +136,7 @@ impl GateKeeper {
         // Without a window nothing bounds a gate's life, so replays are caught for the time the default would.
         let window = clock_window_seconds.unwrap_or(GATE_CLOCK_WINDOW_SECONDS);
         let replays = ReplayCache::new(window.saturating_mul(2), replays_max);
-        let mut keeper = Self { candidates: Vec::new(), clock_window_seconds, replays };
+        let mut keeper = Self { candidates: Vec::new(), clock_window_seconds, replays, steady_seconds: 0 };
         keeper.set_keys(keys)?;
         Ok(keeper)
     }
@@ -137,8 +163,9 @@ impl GateKeeper {
         &mut self,
         gate: &[u8; GATE_BYTES],
         client_hello: &[u8],
-        unix_seconds: u64,
+        now: GateTime,
     ) -> Result<GateMatch, GateReject> {
+        let GateTime { unix_seconds, steady_seconds } = now;
         let message = tagged(gate, client_hello);
         // Every key is tried whatever the earlier ones said: the time taken tells nothing about which matched.
         let matched =
@@ -156,8 +183,22 @@ impl GateKeeper {
                 return Err(GateReject::Clock { skew_seconds: skew(peer_seconds, unix_seconds) });
             }
         }
-        self.replays.insert(be64(&gate[TAG]), unix_seconds)?;
-        Ok(GateMatch { candidate: index, secret: candidate.secret.clone() })
+        let name = be64(&gate[TAG]);
+        // Two handshakes may ask in another order than they looked at the clock.
+        self.steady_seconds = self.steady_seconds.max(steady_seconds);
+        self.replays.insert(name, self.steady_seconds)?;
+        Ok(GateMatch { candidate: index, secret: candidate.secret.clone(), name: GateName(name) })
+    }
+
+    /// The client of a gate that passed has proven its key (`GATE-6`).
+    pub fn note_proven(&mut self, name: GateName) {
+        self.replays.note_proven(name.0, self.steady_seconds);
+    }
+
+    /// Gates that were forgotten before their time was over, because too many came.
+    #[must_use]
+    pub const fn forgotten(&self) -> u64 {
+        self.replays.forgotten()
     }
 }
 
@@ -231,6 +272,11 @@ mod tests {
     const HELLO: &[u8] = b"a client hello record";
     const NOW: u64 = 1_800_000_000;
 
+    /// Both clocks go right.
+    fn at(unix_seconds: u64) -> GateTime {
+        GateTime { unix_seconds, steady_seconds: unix_seconds.saturating_sub(NOW - 1_000) }
+    }
+
     fn secret(byte: u8) -> GateKey {
         GateKey::Secret(AccessSecret::new([byte; 32]))
     }
@@ -245,15 +291,15 @@ mod tests {
         let mut keeper = keeper(keys.clone(), Some(120));
         for (index, key) in keys.iter().enumerate() {
             let gate = make_gate(key, NOW, [index as u8; 16], HELLO);
-            let matched = keeper.check(&gate, HELLO, NOW).expect("one of the keys");
+            let matched = keeper.check(&gate, HELLO, at(NOW)).expect("one of the keys");
             assert_eq!(matched.candidate, index);
             assert_eq!(matched.secret.is_some(), index < 15);
         }
         let stranger = make_gate(&secret(99), NOW, [0; 16], HELLO);
-        assert_eq!(keeper.check(&stranger, HELLO, NOW).unwrap_err(), GateReject::BadTag);
+        assert_eq!(keeper.check(&stranger, HELLO, at(NOW)).unwrap_err(), GateReject::BadTag);
         // The pin's bytes used as a secret are another key.
         let confused = make_gate(&secret(9), NOW, [77; 16], HELLO);
-        assert_eq!(keeper.check(&confused, HELLO, NOW).expect("secret 9").candidate, 9);
+        assert_eq!(keeper.check(&confused, HELLO, at(NOW)).expect("secret 9").candidate, 9);
     }
 
     #[test]
@@ -270,29 +316,47 @@ mod tests {
         {
             let gate = make_gate(&secret(1), peer, [(peer % 251) as u8; 16], HELLO);
             let skew_seconds = i64::try_from(peer).unwrap() - i64::try_from(NOW).unwrap();
-            match strict.check(&gate, HELLO, NOW) {
+            match strict.check(&gate, HELLO, at(NOW)) {
                 Ok(_) => assert!(accepted),
                 Err(reject) => assert!(!accepted && reject == GateReject::Clock { skew_seconds }),
             }
-            assert!(open.check(&gate, HELLO, NOW).is_ok());
+            assert!(open.check(&gate, HELLO, at(NOW)).is_ok());
         }
         let absurd = make_gate(&secret(1), u64::MAX, [3; 16], HELLO);
-        assert_eq!(strict.check(&absurd, HELLO, 0), Err(GateReject::Clock { skew_seconds: i64::MAX }));
-        assert_eq!(strict.check(&absurd, HELLO, u64::MAX).map(|matched| matched.candidate), Ok(0));
+        assert_eq!(strict.check(&absurd, HELLO, at(0)), Err(GateReject::Clock { skew_seconds: i64::MAX }));
+        assert_eq!(strict.check(&absurd, HELLO, at(u64::MAX)).map(|matched| matched.candidate), Ok(0));
     }
 
     #[test]
     fn gate_5_a_replay_is_refused_for_both_halves_of_the_window() {
         let mut keeper = keeper(vec![secret(1)], Some(120));
         let gate = make_gate(&secret(1), NOW + 120, [5; 16], HELLO);
-        assert!(keeper.check(&gate, HELLO, NOW).is_ok());
+        assert!(keeper.check(&gate, HELLO, at(NOW)).is_ok());
         for later in [0, 1, 120, 239, 240] {
-            assert_eq!(keeper.check(&gate, HELLO, NOW + later).unwrap_err(), GateReject::Replay);
+            assert_eq!(keeper.check(&gate, HELLO, at(NOW + later)).unwrap_err(), GateReject::Replay);
         }
         assert!(matches!(
-            keeper.check(&gate, HELLO, NOW + 241),
+            keeper.check(&gate, HELLO, at(NOW + 241)),
             Err(GateReject::Clock { skew_seconds: -121 })
         ));
+    }
+
+    /// A wall clock that was wrong for a while: what was remembered then goes when its time is over, and nothing is refused.
+    #[test]
+    fn gate_7_a_wall_clock_that_was_wrong_once_leaves_nothing_behind() {
+        let mut keeper = GateKeeper::new(vec![secret(1)], Some(120), 4).expect("one key");
+        let (mut steady_seconds, mut salt) = (0, 0);
+        for wall in [NOW, NOW + 1_000_000_000, NOW + 1_000, 5_000, NOW + 2_000] {
+            for _ in 0..3 {
+                salt += 1;
+                let gate = make_gate(&secret(1), wall, [salt; 16], HELLO);
+                let now = GateTime { unix_seconds: wall, steady_seconds };
+                assert!(keeper.check(&gate, HELLO, now).is_ok());
+                assert_eq!(keeper.check(&gate, HELLO, now).unwrap_err(), GateReject::Replay);
+            }
+            steady_seconds += 241;
+        }
+        assert_eq!(keeper.forgotten(), 0, "three at a time have room");
     }
 
     #[test]
@@ -302,14 +366,14 @@ mod tests {
         for bit in 0..GATE_BYTES * 8 {
             let mut other = gate;
             other[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(keeper.check(&other, HELLO, NOW).unwrap_err(), GateReject::BadTag, "bit {bit}");
+            assert_eq!(keeper.check(&other, HELLO, at(NOW)).unwrap_err(), GateReject::BadTag, "bit {bit}");
         }
         for bit in 0..HELLO.len() * 8 {
             let mut other = HELLO.to_vec();
             other[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(keeper.check(&gate, &other, NOW).unwrap_err(), GateReject::BadTag, "bit {bit}");
+            assert_eq!(keeper.check(&gate, &other, at(NOW)).unwrap_err(), GateReject::BadTag, "bit {bit}");
         }
-        assert!(keeper.check(&gate, HELLO, NOW).is_ok(), "what failed was not remembered");
+        assert!(keeper.check(&gate, HELLO, at(NOW)).is_ok(), "what failed was not remembered");
     }
 
     impl PartialEq for GateMatch {

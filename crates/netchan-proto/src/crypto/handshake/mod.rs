@@ -20,6 +20,7 @@ mod tls;
 use zeroize::Zeroizing;
 
 use super::error::HandshakeError;
+use super::gate::GateTime;
 use super::hello::{Accepted, Hello, RefusalCode};
 use super::schedule::{Hash, LinkKeys};
 use super::secret::{Fingerprint, ResumeSecret, SECRET_BYTES};
@@ -47,8 +48,8 @@ pub trait Handshake: Send + std::fmt::Debug {
     /// # Errors
     ///
     /// [`HandshakeError::NotNow`] where [`awaits_gate`](Self::awaits_gate) says no; else as for `handle_input`.
-    fn check_gate(&mut self, unix_seconds: u64) -> Result<(), HandshakeError> {
-        _ = unix_seconds;
+    fn check_gate(&mut self, now: GateTime) -> Result<(), HandshakeError> {
+        _ = now;
         Err(HandshakeError::NotNow)
     }
 

@@ -8,7 +8,7 @@ use super::input::{Expected, RecordReader};
 use super::pipe::{Negotiated, Pipe};
 use super::{Established, Handshake, PeerHello, ProvenResume, opening_hash, tls};
 use crate::crypto::error::HandshakeError;
-use crate::crypto::gate::{Gate, GateMatch};
+use crate::crypto::gate::{Gate, GateMatch, GateTime};
 use crate::crypto::hello::{Accepted, Hello, RefusalCode, VERSION, Welcome};
 use crate::crypto::identity::LocalKey;
 use crate::crypto::schedule::{Hash, LinkKeys, RootSecret, Transcript};
@@ -134,7 +134,12 @@ impl ServerHandshake {
                 let progress = state.pipe.handle_handshake(input)?;
                 self.output.extend(state.pipe.output());
                 match progress {
-                    Some(true) => (State::AwaitHello(Box::new(state.authenticated()?)), true),
+                    Some(true) => {
+                        let authenticated = state.authenticated()?;
+                        // `GATE-6`
+                        self.settings.gate.note_proven(authenticated.matched.name);
+                        (State::AwaitHello(Box::new(authenticated)), true)
+                    }
                     progress => (State::Tls(state), progress.is_some()),
                 }
             }
@@ -149,9 +154,9 @@ impl ServerHandshake {
     }
 
     /// The only way to TLS state, and it leads through the gate (`GATE-1`).
-    fn open_gate(&mut self, flight: FirstFlight, unix_seconds: u64) -> Result<InTls, HandshakeError> {
+    fn open_gate(&mut self, flight: FirstFlight, now: GateTime) -> Result<InTls, HandshakeError> {
         let FirstFlight { reader, gate, client_hello } = flight;
-        let matched = self.settings.gate.check(&gate, &client_hello, unix_seconds)?;
+        let matched = self.settings.gate.check(&gate, &client_hello, now)?;
         let connection = rustls::ServerConnection::new(Arc::clone(&self.settings.config))?;
         let mut pipe = Pipe::new(connection.into(), reader);
         pipe.feed(&client_hello)?;
@@ -267,10 +272,10 @@ impl Handshake for ServerHandshake {
         matches!(self.state, State::AtGate(_))
     }
 
-    fn check_gate(&mut self, unix_seconds: u64) -> Result<(), HandshakeError> {
+    fn check_gate(&mut self, now: GateTime) -> Result<(), HandshakeError> {
         match mem::replace(&mut self.state, State::Over) {
             State::AtGate(flight) => {
-                let opened = self.open_gate(*flight, unix_seconds).inspect_err(|_| self.output.clear())?;
+                let opened = self.open_gate(*flight, now).inspect_err(|_| self.output.clear())?;
                 self.state = State::Tls(Box::new(opened));
                 Ok(())
             }

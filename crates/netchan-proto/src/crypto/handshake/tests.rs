@@ -9,7 +9,7 @@ use super::client::{ClientHandshake, ClientSettings};
 use super::server::{ServerHandshake, ServerSettings};
 use super::{Handshake, tls};
 use crate::crypto::error::{GateReject, HandshakeError};
-use crate::crypto::gate::{Gate, GateMatch};
+use crate::crypto::gate::{Gate, GateMatch, GateName, GateTime};
 use crate::crypto::hello::{Hello, RefusalCode, Welcome};
 use crate::crypto::identity::LocalKey;
 use crate::crypto::secret::{AccessSecret, ServerTrust};
@@ -117,8 +117,8 @@ fn hs_3_a_server_must_prove_the_key_it_shows_at_first_use_too() {
 struct Open;
 
 impl Gate for Open {
-    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: u64) -> Result<GateMatch, GateReject> {
-        Ok(GateMatch { candidate: 0, secret: None })
+    fn check(&self, _: &[u8; GATE_BYTES], _: &[u8], _: GateTime) -> Result<GateMatch, GateReject> {
+        Ok(GateMatch { candidate: 0, secret: None, name: GateName::default() })
     }
 }
 
@@ -136,7 +136,7 @@ fn server_hears(
     let mut rogue = Connection::from(rustls::ClientConnection::new(Arc::new(config), name).expect("starts"));
     let first = [&[0; GATE_BYTES][..], &drain(&mut rogue)].concat();
     server.handle_input(&first).expect("a whole flight");
-    if let Err(error) = server.check_gate(0) {
+    if let Err(error) = server.check_gate(GateTime::default()) {
         return (Err(error), server);
     }
     feed(&mut rogue, &server.poll_output().expect("flight"));

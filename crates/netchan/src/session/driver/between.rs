@@ -26,6 +26,8 @@ impl Driver {
     /// The link is gone: everyone waits for another.
     pub(super) fn suspend(&mut self, reason: String) -> Result<(), SessionEnd> {
         let core = Arc::clone(&self.core);
+        // It was given up in an earlier wait, and found another link all the same.
+        drop(core.take_given_up());
         let resumes = !core.limits.session_lifetime.is_zero();
         if self.is_leaving() {
             // The farewell may not have arrived: a client that has the time says it on another link.
@@ -40,6 +42,7 @@ impl Driver {
         }
         if core.redial.is_none() && !core.is_greeted() {
             // Whoever set it up may have it, and come back; nobody is told of it.
+            core.upper.suspended(&core, &reason)?;
             core.board.change(SessionState::Suspended, None);
             self.give_up_at = Some(Instant::now() + UNCONFIRMED_LIFETIME.min(core.limits.session_lifetime));
             return Ok(());

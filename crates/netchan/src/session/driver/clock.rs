@@ -106,6 +106,7 @@ impl Driver {
         let link = self.link.as_ref();
         let wakes = [
             self.goodbye_at,
+            self.read_at,
             self.tick_at,
             self.park_at,
             give_back.next,

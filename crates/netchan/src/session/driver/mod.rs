@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument;
 
-use super::flush::Flusher;
+use super::flush::{Flusher, Handling};
 use super::host::ShellHost;
 use super::link::NewLink;
 use super::{SessionCore, phase};
@@ -26,6 +26,13 @@ use crate::transport::{LinkReader, LinkWriter};
 
 /// Reads in a row before consumers get their turn.
 const READS_MAX: usize = 4;
+
+/// Work of one round, in units of a small frame: some hundred microseconds. A session whose peer says much has its next round when
+/// others have had theirs (`PORT-10`). Bulk never comes to it: four reads are two dozen records.
+const WORK_MAX: u32 = 256;
+
+/// Rounds for what a link has brought that takes nothing any more: as much as the system keeps of it.
+const LAST_ROUNDS_MAX: usize = 256;
 
 /// Buffers that were not used for this long are given back.
 const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -77,6 +84,8 @@ pub(crate) struct Driver {
     give_up_at: Option<Instant>,
     lost_at_most: Option<Instant>,
     timer: Pin<Box<Sleep>>,
+    /// The link is not read until then, for its peer opens channels without end.
+    read_at: Option<Instant>,
     /// When to see whether news still wait, and when to give buffers back.
     tick_at: Option<Instant>,
     park_at: Option<Instant>,
@@ -96,6 +105,7 @@ impl Driver {
             give_up_at: None,
             lost_at_most: None,
             timer: Box::pin(tokio::time::sleep(PARK_AFTER)),
+            read_at: None,
             tick_at: None,
             park_at: None,
         }
@@ -182,6 +192,9 @@ impl Driver {
         if let Some(turn) = self.arrival() {
             return Poll::Ready(turn);
         }
+        if let Some(end) = self.core.take_given_up() {
+            return Poll::Ready(Turn::End(end));
+        }
         if self.core.redial.is_none() || self.core.is_lost() {
             // Nothing is left to be said on another link.
             self.core.linger();
@@ -202,16 +215,21 @@ impl Driver {
     }
 
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        self.core.driver.register(cx.waker());
+        // Nobody wakes it while it is at work: woken by what it does itself, it would run again before the runtime has looked for what
+        // others have read (`PORT-10`).
+        drop(self.core.driver.take());
+        self.core.driver_called.store(false, Ordering::SeqCst);
         // First, so that a link that has been replaced is read no further.
         if self.core.arrived.load(Ordering::SeqCst)
             && let Some(turn) = self.arrival()
         {
             return Poll::Ready(turn);
         }
-        let more_to_read = match self.read(cx) {
-            Ok(more) => more,
-            Err(turn) => return Poll::Ready(turn),
+        self.read_at = self.core.reading_pause().map(|pause| Instant::now() + pause);
+        let more_to_read = match self.read_at.is_none().then(|| self.read(cx)) {
+            Some(Ok(more)) => more,
+            Some(Err(turn)) => return Poll::Ready(turn),
+            None => false,
         };
         self.core.note_pause();
         self.core.linger();
@@ -219,9 +237,19 @@ impl Driver {
         if let Some(why) = self.core.write_failure() {
             // What the peer said before it went may still be here, a farewell among it.
             let turn = self.gone(why, false);
-            return Poll::Ready(self.read(cx).err().unwrap_or(turn));
+            for _ in 0..LAST_ROUNDS_MAX {
+                match self.read(cx) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(turn) => return Poll::Ready(turn),
+                }
+            }
+            return Poll::Ready(turn);
         }
-        if more_to_read {
+        if !more_to_read {
+            self.core.driver.register(cx.waker());
+        }
+        if more_to_read || self.core.driver_called.load(Ordering::SeqCst) {
             // A link that is never idle keeps no deadline from coming true.
             let overdue = self.overdue(Instant::now());
             return Poll::Ready(overdue.err().unwrap_or(Turn::Yield));
@@ -232,7 +260,10 @@ impl Driver {
     /// Reads what is there, up to a bound. Says whether there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Turn> {
         // Bytes that arrived behind the handshake are here before the link is read.
-        self.process()?;
+        let mut work = WORK_MAX;
+        if !self.process(&mut work)? {
+            return Ok(true);
+        }
         for reads in 0..READS_MAX {
             let Some(link) = &mut self.link else { return Ok(false) };
             let mut buffer = ReadBuf::new(link.half.space());
@@ -252,25 +283,29 @@ impl Driver {
                     }
                     link.half.filled(bytes);
                     self.core.traffic.note_in(bytes);
-                    self.process()?;
+                    if !self.process(&mut work)? {
+                        return Ok(true);
+                    }
                 }
             }
         }
         Ok(true)
     }
 
-    fn process(&mut self) -> Result<(), Turn> {
-        let Some(link) = &mut self.link else { return Ok(()) };
+    /// Handles what has been read, as far as there is work left. Says whether that is all of it.
+    fn process(&mut self, work: &mut u32) -> Result<bool, Turn> {
+        let Some(link) = &mut self.link else { return Ok(true) };
         let host = ShellHost::new(&self.core);
-        let result = link.half.process(&host);
-        if host.has_answers() {
+        let handling = Handling::begin(&self.core);
+        let result = link.half.process_some(&host, work);
+        if handling.end() || host.has_answers() {
             self.core.flush();
         }
         if let Some(end) = self.core.peer_said_goodbye() {
             return Err(Turn::End(end));
         }
         match result {
-            Ok(_) => Ok(()),
+            Ok(done) => Ok(done),
             Err(Fault::Link(error)) => Err(self.gone(error.to_string(), false)),
             Err(Fault::Peer(violation)) => {
                 // An authenticated violation ends the session loudly on both sides.
