@@ -241,7 +241,8 @@ impl Window {
                 // Someone waits, and nothing is on its way.
                 true => Urgency::Now,
                 false if drained && !self.lazy => Urgency::Soon,
-                false if drained => Urgency::Idle,
+                // What was taken of a batch goes back to nobody, whatever becomes of the link.
+                false if self.told_taken < self.taken => Urgency::Idle,
                 false => Urgency::None,
             };
         }
