@@ -237,8 +237,9 @@ impl Window {
         let exhausted = self.received >= self.granted || self.received_bytes >= self.granted_bytes;
         if matches!(self.kind, WindowKind::Demand { .. }) {
             let waits = self.waiting > 0 && self.taken == self.received;
-            return match exhausted && limit_moved > 0 && waits {
-                // Someone waits, and nothing is on its way.
+            // As many are on their way as may be, and somebody waits whom the peer does not know of.
+            let unknown = exhausted || self.waiting > self.granted - self.received;
+            return match waits && limit_moved > 0 && unknown {
                 true => Urgency::Now,
                 false if drained && !self.lazy => Urgency::Soon,
                 // What was taken of a batch goes back to nobody, whatever becomes of the link.
