@@ -76,7 +76,8 @@ impl<T: Send + 'static> Delivery<T> {
         self.receipt.ack_with(results, value)
     }
 
-    /// Gives it back: it goes to the head of the queue at once, with one attempt more.
+    /// Gives it back, with one attempt more. It rests first: 50 ms after the first attempt, twice as long after each more,
+    /// 30 s at most. Another client that waits then gets it before this one.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -87,7 +88,7 @@ impl<T: Send + 'static> Delivery<T> {
         self.receipt.nack()
     }
 
-    /// Gives it back, to be tried again after `delay`, in milliseconds; over a year counts as that.
+    /// Gives it back, to be tried again after `delay`, in milliseconds: at least one, and over a week counts as that.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -191,7 +192,8 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::nack`].
     pub fn nack(self) -> Ack {
-        self.nack_after(Duration::ZERO)
+        let ask = Ask::Nack { number: self.number, delay_millis: 0 };
+        self.finish(ask, Kind::Nack)
     }
 
     /// As [`Delivery::nack_after`].
@@ -202,7 +204,8 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::nack`].
     pub fn nack_after(self, delay: Duration) -> Ack {
-        let ask = Ask::Nack { number: self.number, delay_millis: millis(delay) };
+        // None at all is for the server to choose.
+        let ask = Ask::Nack { number: self.number, delay_millis: millis(delay).max(1) };
         self.finish(ask, Kind::Nack)
     }
 
