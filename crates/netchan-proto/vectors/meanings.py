@@ -44,6 +44,8 @@ FRAMES = {
     ),
     "want": ("WANT", {"id": 3, "limit": 16_384}),
     "poll": ("POLL", {"id": 3}),
+    "call-back": ("CALL_BACK", {"id": 3, "generation": 2}),
+    "closing": ("CLOSING", {"id": 3, "code": 300, "reason": "stop"}),
     "recall": ("RECALL", {"id": 3, "generation": 2, "limit": 127, "rewind": 0}),
     "recall-rewind": ("RECALL", {"id": 3, "generation": 2, "limit": 127, "rewind": 1}),
     "yield": ("YIELD", {"id": 3, "generation": 2, "limit": 128, "committed": 127}),

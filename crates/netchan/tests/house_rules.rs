@@ -16,7 +16,7 @@ const BY_CONSTRUCTION: [&str; 1] = ["HS-14"];
 const FILE_LINES_MAX: usize = 500;
 
 /// The modules of netchan-proto, and what each may import.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("id", &[]),
     ("planted", &[]),
     ("limits", &[]),
@@ -25,6 +25,7 @@ const IMPORTS: [(&str, &[&str]); 9] = [
     ("flow", &["id", "limits", "planted", "wire"]),
     ("channel", &["id", "limits", "planted", "wire", "flow"]),
     ("hosted", &["id", "limits", "planted", "wire", "flow", "channel"]),
+    ("exchange", &["id", "limits", "planted", "wire", "flow", "channel", "hosted"]),
     ("session", &["id", "limits", "planted", "wire", "flow", "channel", "hosted", "crypto"]),
 ];
 

@@ -73,6 +73,8 @@ FRAMES = {
     0x12: ("RECALL", {"id": ID, "generation": U32, "limit": NUMBER, "rewind": BOOLEAN}),
     0x13: ("YIELD", {"id": ID, "generation": U32, "limit": NUMBER, "committed": NUMBER}),
     0x14: ("POLL", {"id": ID}),
+    0x15: ("CALL_BACK", {"id": ID, "generation": U32}),
+    0x16: ("CLOSING", {"id": ID, "code": U16, "reason": TEXT}),
     0x18: ("CLOSE", CLOSE),
     0x19: ("RESET", CLOSE),
     0x1A: ("WITHDRAW", {"id": ID, "seq": NUMBER}),
