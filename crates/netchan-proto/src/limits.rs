@@ -110,7 +110,14 @@ pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;
 
 /// A peer that has not answered a call back or a recall for so long, or not used the credit it kept, while others wait: long
 /// for a peer that is there, short beside the time after which one that is not is found out.
-pub const STALLED_AFTER_MILLIS: u64 = 4_000;
+/// After that it is asked for a sign of life, and has as long again until that has come.
+pub const STALLED_AFTER_MILLIS: u64 = 2_000;
+
+/// Places that a sender gets at once when it comes, if so few are free: dividing them would save nobody a round trip.
+pub const WELCOME_WHOLE_ITEMS: u64 = 4;
+
+/// Places that a sender gets at most when it comes: a burst of small values goes out before it has to ask.
+pub const WELCOME_ITEMS_MAX: u64 = 64;
 
 /// Bytes of the values in one queue by default, as in the log of a broadcast; then senders wait. One value more may come from
 /// each sender that holds credit.

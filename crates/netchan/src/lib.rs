@@ -73,9 +73,9 @@ pub use config::{Config, DuplicateSessions};
 pub use delivery::{Ack, AckWith, Deliveries, Delivery, Receipt, WorkReport};
 pub use dialer::{DialError, IntoTicket};
 pub use error::{
-    AckError, AckWithError, AssignError, CloseReason, FailedAck, Fault, FlushAcksError, FlushError, HostError,
-    InDoubt, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError, SessionEnd,
-    SessionLost, SinkError, TryRecvError, TrySendError, WorkError,
+    AckError, AckWithError, AssignError, CloseReason, FailedAck, Fault, FlushAcksError, FlushError,
+    HostError, InDoubt, OpenError, RecvError, RecvTimeoutError, ReserveError, SendError, SendTimeoutError,
+    SessionEnd, SessionLost, SinkError, TryRecvError, TrySendError, WorkError,
 };
 pub use hub::HostedInfo;
 pub use identity::Identity;

@@ -47,6 +47,43 @@ pub trait Ports: Sized {
 
     /// Calls `f` with the half, unless it is gone.
     fn with_sink<R>(sink: &Self::Sink, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R>;
+
+    /// Asks the client at the other end for a sign of life; what is returned is for [`Self::has_answered`].
+    fn probe(_half: Half<'_, Self>) -> u64 {
+        0
+    }
+
+    /// Whether the client has answered that. What was said to it before, it has heard then.
+    fn has_answered(_half: Half<'_, Self>, _probe: u64) -> bool {
+        true
+    }
+}
+
+/// One half of a channel to a client.
+pub enum Half<'a, P: Ports> {
+    /// Of one that sends.
+    Source(&'a P::Source),
+    /// Of one that receives.
+    Sink(&'a P::Sink),
+}
+
+impl<P: Ports> Clone for Half<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Ports> Copy for Half<'_, P> {}
+
+/// Whether a client that seems to have stalled has answered since that was first seen. It is asked, if it was not.
+fn has_answered<P: Ports>(probe: &mut Option<u64>, half: Half<'_, P>) -> bool {
+    match *probe {
+        Some(probe) => P::has_answered(half, probe),
+        None => {
+            *probe = Some(P::probe(half));
+            false
+        }
+    }
 }
 
 /// What is to be done once no lock is held.
@@ -282,7 +319,7 @@ impl<P: Ports> Queue<P> {
             Effect::Dead { item } => out.news.push(News::Dead(item)),
             Effect::CallBack { from } => self.call_back(from, out),
             Effect::StalledReceiver { key } => self.stalled_receiver(key, out),
-            Effect::StalledSender { key } => self.stop_source(key, Stopped::Stalled, out),
+            Effect::StalledSender { key } => self.stalled_source(key, out),
             Effect::Finished => self.finish(out),
         }
     }

@@ -1,7 +1,7 @@
 //! Clients that receive from the queue.
 
 use super::pace::Pace;
-use super::{News, Output, Ports, Queue, Stopped, leave_of, reason_of};
+use super::{Half, News, Output, Ports, Queue, Stopped, leave_of, reason_of};
 use crate::channel::{ItemBuf, PushError, SendHalf, TooLarge};
 use crate::hosted::{HolderOptions, Item, Leave, ReceiverKey, Violation};
 use crate::limits::SUBSCRIPTIONS_PER_KEY_MAX;
@@ -22,6 +22,8 @@ pub(super) struct Sink<P: Ports> {
     takes_ahead: bool,
     /// Counts toward the receivers of this key.
     counted: Option<u128>,
+    /// It was asked for a sign of life, for it seems to have stalled.
+    probe: Option<u64>,
 }
 
 /// What became of a run of values.
@@ -109,6 +111,7 @@ impl<P: Ports> Queue<P> {
             round_trip: None,
             takes_ahead,
             counted: client,
+            probe: None,
         };
         self.sinks.insert(key, sink);
     }
@@ -179,6 +182,9 @@ impl<P: Ports> Queue<P> {
         let newly_taken = at.taken.saturating_sub(sink.taken);
         sink.taken += newly_taken;
         sink.round_trip = at.round_trip_micros.or(sink.round_trip);
+        sink.probe = None;
+        self.hosted.set_away(key, false);
+        let Some(sink) = self.sinks.get_mut(&key) else { return };
         if sink.holds {
             self.hosted.holder_back(key);
         }
@@ -224,8 +230,11 @@ impl<P: Ports> Queue<P> {
         let Some(sink) = self.sinks.get_mut(&key) else { return };
         let newly_taken = limit.saturating_sub(sink.taken);
         sink.taken = limit;
+        sink.probe = None;
         sink.pace.restart();
         let Some(port) = sink.port.clone() else { return };
+        // What it gives back does not come to it again unasked.
+        self.hosted.set_ahead(key, 0);
         self.hosted.cancel_demand(key, u64::MAX);
         let taken = self.hosted.take_run(key, newly_taken);
         let rewound = P::with_sink(&port, |half| half.rewind(limit));
@@ -245,7 +254,14 @@ impl<P: Ports> Queue<P> {
     }
 
     pub(super) fn stalled_receiver(&mut self, key: ReceiverKey, out: &mut Output<P>) {
-        self.stop_sink(key, Stopped::Stalled, out);
+        let Some(sink) = self.sinks.get_mut(&key) else { return };
+        let answered =
+            sink.port.as_ref().is_none_or(|port| super::has_answered::<P>(&mut sink.probe, Half::Sink(port)));
+        if answered {
+            self.stop_sink(key, Stopped::Stalled, out);
+        } else {
+            self.hosted.excuse_receiver(key);
+        }
     }
 
     /// Its channel is ended, and what it had goes to others.
@@ -280,6 +296,7 @@ impl<P: Ports> Queue<P> {
         let unsent =
             sink.port.as_ref().and_then(|port| P::with_sink(port, SendHalf::take_unsent)).unwrap_or(0);
         let holds = sink.holds;
+        self.hosted.set_away(key, true);
         self.hosted.set_ahead(key, 0);
         self.hosted.cancel_demand(key, u64::MAX);
         let in_flight = self.hosted.in_flight_of(key) as u64;
@@ -295,6 +312,7 @@ impl<P: Ports> Queue<P> {
 
     /// A holder whose channel of deliveries may be closed can be reached again.
     pub fn holder_back(&mut self, key: ReceiverKey, out: &mut Output<P>) {
+        self.hosted.set_away(key, false);
         self.hosted.holder_back(key);
         self.carry_out(out);
     }

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Output, Ports, Queue, Stopped, reason_of};
+use super::{Half, Output, Ports, Queue, Stopped, reason_of};
 use crate::channel::RecvHalf;
 use crate::hosted::{SenderKey, Violation, Withdraw};
+use crate::limits::WELCOME_ITEMS_MAX;
 
 /// Values that are taken out of a half at once, with the policy deciding for all of them.
 const RUN_VALUES_MAX: usize = 256;
@@ -17,6 +18,8 @@ pub(super) struct Source<P: Ports> {
     pushed: u64,
     /// Its values wait in its half.
     held_up: bool,
+    /// It was asked for a sign of life, for it seems to have stalled.
+    probe: Option<u64>,
 }
 
 /// A value that has come out of a half.
@@ -53,12 +56,12 @@ impl<P: Ports> Queue<P> {
 
     /// Its half is in place; [`Self::greet_source`] follows once the client knows of it.
     pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer) {
-        self.sources.insert(key, Source { port, peer, pushed: 0, held_up: false });
+        self.sources.insert(key, Source { port, peer, pushed: 0, held_up: false, probe: None });
     }
 
-    /// The client knows of its half. It may send one value at once, if there is a place for it (`HOST-26`).
+    /// The client knows of its half. It may send some values at once, if there are places for them (`HOST-26`).
     pub fn greet_source(&mut self, key: SenderKey, out: &mut Output<P>) {
-        let limit = if self.hosted.capacity() > 0 { self.hosted.welcome(key, 1) } else { 0 };
+        let limit = if self.hosted.capacity() > 0 { self.hosted.welcome(key, WELCOME_ITEMS_MAX) } else { 0 };
         // It is told even that there is nothing: until then its opener waits.
         self.tell_source(key, out, |half| {
             half.lease(limit);
@@ -82,6 +85,7 @@ impl<P: Ports> Queue<P> {
     fn take_values(&mut self, key: SenderKey, out: &mut Output<P>) {
         loop {
             let Some(source) = self.sources.get_mut(&key) else { return };
+            source.probe = None;
             if self.hosted.is_full_of_bytes() {
                 // They wait where the client's own credit pays for them (`HOST-27`).
                 if !std::mem::replace(&mut source.held_up, true) {
@@ -201,6 +205,16 @@ impl<P: Ports> Queue<P> {
         }
         self.carry_out(out);
         self.stop_if_done(key, out);
+    }
+
+    /// It neither used nor returned what it holds. If it answers otherwise, that is no accident.
+    pub(super) fn stalled_source(&mut self, key: SenderKey, out: &mut Output<P>) {
+        let Some(source) = self.sources.get_mut(&key) else { return };
+        if super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {
+            self.stop_source(key, Stopped::Stalled, out);
+        } else {
+            self.hosted.excuse_sender(key);
+        }
     }
 
     /// Its channel is ended, and its unused credit is free.

@@ -52,7 +52,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::limits::{CAPACITY_ITEMS_MAX, PASSED_OVER_MILLIS, QUEUE_BYTES_MAX_DEFAULT};
+use crate::limits::{CAPACITY_ITEMS_MAX, PASSED_OVER_MILLIS, QUEUE_BYTES_MAX_DEFAULT, WELCOME_WHOLE_ITEMS};
 use crate::planted::{self, Mutant};
 use queue::Queue;
 use receivers::Receivers;
@@ -235,7 +235,9 @@ impl<T: Clone> Hosted<T> {
     /// Takes up to `units` of free credit for a sender that has just come, if nobody waits for it (`HOST-26`). Says how far
     /// the sender may commit then.
     pub fn welcome(&mut self, key: SenderKey, units: u64) -> u64 {
-        for _ in 0..units.min(self.free() / 2 + self.free() % 2) {
+        // So few are not worth dividing; of more, half is left for whoever comes next.
+        let free = self.free();
+        for _ in 0..units.min((free / 2).max(free.min(WELCOME_WHOLE_ITEMS))) {
             if !self.try_lease(key) {
                 break;
             }
@@ -510,10 +512,20 @@ impl<T: Clone> Hosted<T> {
         Ok(count)
     }
 
-    /// The receiver was called back and cannot answer: its link is gone. What it has stays its own for now.
-    pub fn call_off_callback(&mut self, key: ReceiverKey) {
-        self.receivers.answered(key);
+    /// The receiver's link is gone, or there is one again. It is asked for nothing meanwhile: what it may have stays its own.
+    pub fn set_away(&mut self, key: ReceiverKey, away: bool) {
+        self.receivers.set_away(key, away, self.now);
         self.settle();
+    }
+
+    /// After [`Effect::StalledReceiver`]: nothing at all was heard of it since it was asked, so it has as long again.
+    pub fn excuse_receiver(&mut self, key: ReceiverKey) {
+        self.receivers.excuse(key, self.now);
+    }
+
+    /// After [`Effect::StalledSender`]: as [`Self::excuse_receiver`].
+    pub fn excuse_sender(&mut self, key: SenderKey) {
+        self.senders.watch(key);
     }
 
     /// Ends the channel: no more credit, and leases are recalled; what was committed under them still arrives and is

@@ -47,6 +47,8 @@ pub(super) struct Receiver<T> {
     eager: Option<u64>,
     out: Option<u64>,
     called_back: Option<CalledBack>,
+    /// It cannot be reached, so it is asked for nothing.
+    away: bool,
     /// An [`Effect::Deliver`] is on its way.
     noted: bool,
     /// What it has taken and has to acknowledge; none where taking is all.
@@ -69,6 +71,7 @@ impl<T> Receiver<T> {
             eager: None,
             out: None,
             called_back: None,
+            away: false,
             noted: false,
             held,
         }
@@ -522,8 +525,7 @@ impl<T: Clone> Receivers<T> {
 
     fn ask_back(&mut self, key: ReceiverKey, now: u64, holds: bool, effects: &mut VecDeque<Effect<T>>) {
         let Some(receiver) = self.map.get_mut(&key) else { return };
-        let away = receiver.held.as_ref().is_some_and(|held| held.fence_at.is_some());
-        if receiver.called_back.is_none() && !away && receiver.sent > 0 {
+        if receiver.called_back.is_none() && !receiver.away && receiver.sent > 0 {
             receiver.called_back = Some(CalledBack { at: now, holds });
             self.holding += usize::from(holds);
             self.callbacks.push_back((now, key));
@@ -541,6 +543,26 @@ impl<T: Clone> Receivers<T> {
             self.holding -= usize::from(called_back.holds);
             // From the start again: one value in hand, and none ahead of it.
             receiver.ahead_max = receiver.ahead_max.min(u64::from(receiver.held.is_some()));
+            self.refresh(key);
+        }
+    }
+
+    /// It cannot be reached, or can be again: what it has is its own meanwhile (`HOST-22`).
+    pub(super) fn set_away(&mut self, key: ReceiverKey, away: bool, now: u64) {
+        let Some(receiver) = self.map.get_mut(&key).filter(|receiver| receiver.away != away) else { return };
+        receiver.away = away;
+        if away {
+            self.answered(key);
+        } else {
+            self.moved(key, now);
+        }
+    }
+
+    /// Whoever did not answer has not been heard of at all: it has as long again, and holds nobody up.
+    pub(super) fn excuse(&mut self, key: ReceiverKey, now: u64) {
+        if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| !receiver.away) {
+            receiver.called_back = Some(CalledBack { at: now, holds: false });
+            self.callbacks.push_back((now, key));
             self.refresh(key);
         }
     }

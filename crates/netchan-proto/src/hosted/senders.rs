@@ -157,7 +157,7 @@ impl Senders {
     }
 
     /// Notes when a sender was asked for credit, or has kept some.
-    fn watch(&mut self, key: SenderKey) {
+    pub(super) fn watch(&mut self, key: SenderKey) {
         if let Some(sender) = self.map.get_mut(&key) {
             sender.idle_since = Some(self.now);
             self.watched.push_back((self.now, key));

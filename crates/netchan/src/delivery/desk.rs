@@ -348,7 +348,6 @@ impl Desk {
         }
         after.run();
     }
-
 }
 
 impl Owner for Desk {
@@ -384,17 +383,22 @@ mod tests {
         let from = session.deliveries::<u32>("tasks").await?;
         let line = Arc::clone(&from.subscription.current().line);
         let (desk, ask) = (&line.desk, |number| (0, Ask::Nack { number, delay_millis: 0 }));
-        for number in 100..102 {
+        for value in 0..3 {
+            tasks.send(value).await?;
+        }
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(from.recv().await?.ok_or("the end")?);
+        }
+        for number in 0..2 {
             desk.queue(&line, ask(number), number, Bytes::new(), 2)?;
         }
-        let refused = desk.queue(&line, ask(102), 102, Bytes::new(), 2);
+        let refused = desk.queue(&line, ask(2), 2, Bytes::new(), 2);
         assert!(matches!(refused, Err(AckError::TooMany { waiting: 2 })), "{refused:?}");
         desk.state.lock().fenced.insert(103);
         assert!(matches!(desk.queue(&line, ask(103), 103, Bytes::new(), 2), Err(AckError::Fenced)));
         // What follows goes out behind them.
-        tasks.send(1).await?;
-        let task = from.recv().await?.ok_or("the end")?;
-        let ack = task.ack();
+        let ack = held.pop().ok_or("the third")?.ack();
         assert_eq!(desk.state.lock().queue.len(), 3);
         desk.send_queued();
         assert!(!desk.has_queue());

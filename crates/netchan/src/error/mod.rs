@@ -140,9 +140,9 @@ impl SessionEnd {
         }
     }
 
-    /// Whether the other end, or this one, said that it goes.
+    /// Whether the other end said that it goes.
     pub(crate) const fn is_orderly(&self) -> bool {
-        matches!(self, Self::ClosedHere | Self::ClosedByPeer(_))
+        matches!(self, Self::ClosedByPeer(_))
     }
 
     /// Whether it ended in the ordinary way.

@@ -264,8 +264,8 @@ pub(crate) fn accept_service(session: &Arc<SessionCore>, open: &Open) {
 }
 
 /// The queue that the peer sends results into on channel `id`; none that has no places.
-pub(super) fn results_of(session: &SessionCore, id: ChannelId) -> Option<Arc<Hub>> {
+pub(super) fn results_of(session: &SessionCore, id: ChannelId) -> Option<(Arc<Hub>, Arc<RecvChan>)> {
     let chan = session.recv_chan(id).filter(|chan| !chan.is_revoked())?;
     let hub = Arc::clone(&chan.owner_as::<Source>()?.hub);
-    (hub.capacity() > 0).then_some(hub)
+    (hub.capacity() > 0).then_some((hub, chan))
 }

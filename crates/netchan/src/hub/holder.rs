@@ -30,7 +30,7 @@ pub(crate) struct Holder {
     /// What it asks for. Its session has the channel.
     asks: OnceLock<Weak<RecvChan>>,
     /// Where results go that wait for places, by the client's channel.
-    results: Mutex<HashMap<ChannelId, Arc<Hub>>>,
+    results: Mutex<HashMap<ChannelId, (Arc<Hub>, Arc<RecvChan>)>>,
     /// For [`Holder::work`].
     turn: OneAtATime,
     /// Its link is gone.
@@ -113,9 +113,16 @@ impl Holder {
         let places = self.end.lock().end();
         for (id, mut ticket) in places {
             let results = self.results.lock().remove(&id);
-            if let Some(results) = results {
+            if let Some((results, _)) = results {
                 results.leave_senders(&mut ticket);
             }
+        }
+        // Whoever waits for an answer hears that none comes.
+        if let Some(asks) = self.asks.get().and_then(Weak::upgrade) {
+            asks.stop(CloseReason {
+                code: close_code::GONE,
+                reason: "these deliveries are others' now".to_owned(),
+            });
         }
         if let Some(session) = self.session.0.upgrade() {
             session.let_go(self.session.1);
@@ -172,8 +179,9 @@ impl Holder {
                 Ok(Some(asked)) => {
                     let results = match asked {
                         Asked::Deliveries => None,
-                        Asked::Results(id) => results_of(&asks.core, id).inspect(|hub| {
-                            self.results.lock().entry(id).or_insert_with(|| Arc::clone(hub));
+                        Asked::Results(id) => results_of(&asks.core, id).map(|(hub, chan)| {
+                            self.results.lock().entry(id).or_insert_with(|| (Arc::clone(&hub), chan));
+                            hub
                         }),
                     };
                     let now = self.hub.micros();
@@ -204,9 +212,9 @@ impl Holder {
     }
 
     fn retry_one(&self, id: ChannelId) {
-        let Some(session) = self.session.0.upgrade() else { return };
-        let revoked = session.recv_chan(id).is_some_and(|chan| chan.is_revoked());
-        let results = self.results.lock().get(&id).cloned().filter(|_| !revoked);
+        // What was under way when the client closed its channel is still committed; what was taken away from it is not.
+        let results = self.results.lock().get(&id).filter(|(_, chan)| !chan.is_revoked()).cloned();
+        let results = results.map(|(hub, _)| hub);
         let mut outs = (Out::default(), Out::default());
         {
             let mut end = self.end.lock();

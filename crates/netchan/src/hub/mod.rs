@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
 use netchan_proto::channel::{RecvHalf, SendHalf};
-use netchan_proto::exchange::{News, Output, Ports, Queue, Stopped};
+use netchan_proto::exchange::{Half, News, Output, Ports, Queue, Stopped};
 use netchan_proto::hosted::{HolderOptions, Item, ReceiverKey, WhenSlow};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ use crate::error::CloseReason;
 use crate::options::DeliveryLimits;
 use crate::patience;
 use crate::peer::Peer;
-use crate::session::{RecvChan, SendChan};
+use crate::session::{RecvChan, SendChan, SessionCore};
 
 /// What clients may do on a hosted channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,21 @@ impl Ports for Chans {
 
     fn with_sink<R>(chan: &Arc<SendChan>, f: impl FnOnce(&mut SendHalf) -> R) -> Option<R> {
         Some(f(&mut patience::lock(&chan.state).half))
+    }
+
+    fn probe(half: Half<'_, Self>) -> u64 {
+        core_of(half).probe()
+    }
+
+    fn has_answered(half: Half<'_, Self>, probe: u64) -> bool {
+        core_of(half).has_answered(probe)
+    }
+}
+
+fn core_of(half: Half<'_, Chans>) -> &SessionCore {
+    match half {
+        Half::Source(chan) => &chan.core,
+        Half::Sink(chan) => &chan.core,
     }
 }
 

@@ -144,6 +144,8 @@ pub(crate) struct SessionCore {
     replayed: AtomicU64,
     /// The program above has been told of the session.
     greeted: AtomicBool,
+    /// When the newest ping was sent that was answered.
+    answered_micros: AtomicU64,
     /// Counts the sessions that were lost: what was offered in an earlier one means nothing.
     life: AtomicU64,
     /// At a client: the session is lost, and the one that takes its place has no link yet.
@@ -243,6 +245,7 @@ impl SessionCore {
             resumes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
+            answered_micros: AtomicU64::new(0),
             life: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             coming: Mutex::default(),
@@ -423,11 +426,22 @@ impl SessionCore {
 
     /// Asks for a sign of life, and measures how long that takes.
     fn ping(&self) {
+        self.probe();
+    }
+
+    /// Asks for a sign of life; [`Self::has_answered`] says when it has come.
+    pub(crate) fn probe(&self) -> u64 {
         let sent = self.now_micros();
         self.with_control(|c| c.ping(sent));
+        sent
+    }
+
+    pub(crate) fn has_answered(&self, probe: u64) -> bool {
+        self.answered_micros.load(Ordering::Relaxed) >= probe
     }
 
     fn ponged(&self, sent_micros: u64) {
+        self.answered_micros.fetch_max(sent_micros, Ordering::Relaxed);
         self.traffic.note_round_trip(self.now_micros().saturating_sub(sent_micros));
         if self.wants_round_trip.load(Ordering::Relaxed) && self.traffic.shortest_round_trip().is_none() {
             self.ping();
