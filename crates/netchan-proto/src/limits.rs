@@ -114,7 +114,7 @@ pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;
 pub const STALLED_AFTER_MILLIS: u64 = 2_000;
 
 /// Places that a sender gets at once when it comes, if so few are free: dividing them would save nobody a round trip.
-pub const WELCOME_WHOLE_ITEMS: u64 = 4;
+pub const WELCOME_WHOLE_ITEMS: u64 = 8;
 
 /// Places that a sender gets at most when it comes: a burst of small values goes out before it has to ask.
 pub const WELCOME_ITEMS_MAX: u64 = 64;

@@ -5,14 +5,11 @@
 //! exchange of messages costs.
 
 use std::collections::VecDeque;
-use std::future::{poll_fn, ready};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 
-use ::netchan::{AckWithError, ChannelOptions, Config, Deliveries, Delivery, Receiver, Sender, Server, dial};
+use ::netchan::{ChannelOptions, Config, Deliveries, Receiver, Sender, Server, dial};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -138,7 +135,7 @@ async fn several_at_a_time(
     results: &Sender<Message>,
     under_way_max: usize,
 ) -> Result<u64, Failure> {
-    let mut under_way = VecDeque::<Commit<'_>>::with_capacity(under_way_max);
+    let mut under_way = VecDeque::with_capacity(under_way_max);
     let mut done = 0;
     let mut more = true;
     while more || !under_way.is_empty() {
@@ -152,30 +149,15 @@ async fn several_at_a_time(
                 done += 1;
             }
             task = tasks.recv(), if more && under_way.len() < under_way_max => match task? {
-                Some(task) => under_way.push_back(commit(task, results).await),
+                Some(task) => {
+                    let result = task.result();
+                    under_way.push_back(task.ack_with(results, result));
+                }
                 None => more = false,
             },
         }
     }
     Ok(done)
-}
-
-/// A result that is on its way with its acknowledgement.
-type Commit<'a> = Pin<Box<dyn Future<Output = Result<(), AckWithError<Message>>> + Send + 'a>>;
-
-/// Sends a task's result and acknowledgement, and leaves waiting for the answer to the caller.
-///
-/// `ack_with` says nothing before it is polled: it is polled once here. With one that is on its way from the start, this is
-/// `task.ack_with(results, task.result())` and nothing else.
-async fn commit(task: Delivery<Message>, results: &Sender<Message>) -> Commit<'_> {
-    let result = task.result();
-    let mut commit: Commit<'_> = Box::pin(task.ack_with(results, result));
-    // Also by a task whose budget is used up.
-    let first = poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx)));
-    match tokio::task::unconstrained(first).await {
-        Poll::Ready(outcome) => Box::pin(ready(outcome)),
-        Poll::Pending => commit,
-    }
 }
 
 /// The server's side over byte streams, one for each worker. What there is to do is a list of which the next number is kept;

@@ -30,7 +30,7 @@ pub(crate) struct Holder {
     /// What it asks for. Its session has the channel.
     asks: OnceLock<Weak<RecvChan>>,
     /// Where results go that wait for places, by the client's channel.
-    results: Mutex<HashMap<ChannelId, (Arc<Hub>, Arc<RecvChan>)>>,
+    results: Mutex<HashMap<ChannelId, ResultsChan>>,
     /// For [`Holder::work`].
     turn: OneAtATime,
     /// Its link is gone.
@@ -41,6 +41,9 @@ pub(crate) struct Holder {
     /// Its session, and the channel of its deliveries there.
     session: (Weak<SessionCore>, ChannelId),
 }
+
+/// A client's channel of results, and where they go.
+type ResultsChan = (Arc<Hub>, Arc<RecvChan>);
 
 /// Wakes a holder whose results wait.
 struct Retry(Weak<Holder>);

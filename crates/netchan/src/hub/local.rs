@@ -1,14 +1,13 @@
 //! The handles of the server's own program on a queue.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::channel::Payload;
 use netchan_proto::exchange::{self, Offered, Taken};
-use netchan_proto::hosted::{HolderOptions, Item, ReceiverKey, SenderKey};
+use netchan_proto::hosted::{Item, SenderKey};
 
-use super::{Hub, timer};
+use super::Hub;
 use crate::error::CloseReason;
 use crate::peer::Peer;
 use crate::stats::{ReceiverStats, SenderStats};
@@ -37,19 +36,17 @@ impl From<exchange::Acquired> for Acquired {
 /// What became of an offer that its sender wanted back.
 pub(crate) type OfferOutcome = Offered;
 
-/// A value that this process received with acknowledgement.
+/// A value that this process received.
 pub(crate) struct Delivered {
     pub(crate) bytes: Bytes,
     pub(crate) peer: Peer,
     pub(crate) redelivered: bool,
-    pub(crate) attempts: u32,
-    pub(crate) number: u64,
 }
 
 impl From<Taken<Peer>> for Delivered {
     fn from(taken: Taken<Peer>) -> Self {
-        let Taken { bytes, from, redelivered, attempts, number } = taken;
-        Self { bytes, peer: from.unwrap_or_else(Peer::local), redelivered, attempts, number }
+        let Taken { bytes, from, redelivered, .. } = taken;
+        Self { bytes, peer: from.unwrap_or_else(Peer::local), redelivered }
     }
 }
 
@@ -190,42 +187,5 @@ impl Hub {
         if ticket.is_some() {
             self.run(|queue, out| queue.leave_receivers(ticket, out));
         }
-    }
-
-    // ---- receiving with acknowledgement ----
-
-    /// A receiver of this process that acknowledges what it takes; values count as taken when it does (`DEL-14`).
-    pub(crate) fn add_local_holder(&self) -> ReceiverKey {
-        let options = HolderOptions { settles_at_ack: true, ..self.holder_options() };
-        self.run(|queue, _| queue.add_local_holder(options))
-    }
-
-    pub(crate) fn remove_local_holder(&self, key: ReceiverKey) {
-        self.run_timed(|queue, out| queue.remove_local_holder(key, out));
-    }
-
-    pub(crate) fn poll_delivery(
-        &self,
-        key: ReceiverKey,
-        cx: &Context<'_>,
-        ticket: &mut Option<Ticket>,
-    ) -> Poll<Option<Delivered>> {
-        self.run_timed(|queue, out| queue.poll_delivery(key, cx, ticket, out))
-            .map(|taken| taken.map(Delivered::from))
-    }
-
-    pub(crate) fn leave_deliveries(&self, key: ReceiverKey, ticket: &mut Option<Ticket>) {
-        if ticket.is_some() {
-            self.run(|queue, out| queue.leave_deliveries(key, ticket, out));
-        }
-    }
-
-    pub(crate) fn ack_locally(&self, key: ReceiverKey, number: u64) -> bool {
-        self.run_timed(|queue, out| queue.ack_locally(key, number, out))
-    }
-
-    pub(crate) fn nack_locally(&self, key: ReceiverKey, number: u64, delay: Option<Duration>) -> bool {
-        let at = delay.map(|delay| self.millis().saturating_add(timer::millis_of(delay)));
-        self.run_timed(|queue, out| queue.nack_locally(key, number, at, out))
     }
 }

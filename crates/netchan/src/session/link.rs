@@ -204,6 +204,7 @@ impl SessionCore {
             .store(self.limits.message_bytes_max.min(link.peer_bytes_max), Ordering::Relaxed);
         self.links_count.fetch_add(1, Ordering::Relaxed);
         self.traffic.mark();
+        self.traffic.forget_round_trips();
         self.epoch.store(link.accepted.epoch.0, Ordering::SeqCst);
         self.set_link(WriteHalf::new(sealer), writer);
         if confirmed {

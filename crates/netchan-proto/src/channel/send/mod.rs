@@ -3,6 +3,7 @@
 //! Invariants: `taken ≤ received ≤ committed`; every value numbered `taken` or above is retained; a value is sealed only
 //! while `synced`, that is, after the peer's position on this link is known.
 
+mod leave;
 mod link;
 mod peer;
 mod unsettled;
@@ -426,44 +427,6 @@ impl SendHalf {
             self.offer = Offer::Out(seq);
         }
         Ok(Pushed { seq, full: self.retained.has_full_record(), value })
-    }
-
-    /// Sets one unit of credit aside. A rendezvous has none to set aside, and a receive's demand is none to keep.
-    pub fn reserve(&mut self) -> bool {
-        let reserved = matches!(self.mode, Mode::Credit | Mode::Lease)
-            && self.closed().is_none()
-            && !self.held
-            && self.credit.reserve();
-        self.answer_when_used();
-        reserved
-    }
-
-    /// Gives a unit that was set aside back. If the peer had asked for it before, it is told that it may have it now.
-    pub fn release(&mut self) {
-        self.credit.release();
-        let needs = self.credit.committed() + self.credit.reserved();
-        if self.kept_reserved && self.waiting == 0 && needs < self.credit.limit() {
-            self.kept_reserved = self.credit.reserved() > 0;
-            self.want = needs;
-            self.want_due = true;
-        }
-    }
-
-    /// Says how many sends wait; asks for a lease when they need one, and takes the request back when they do not.
-    pub fn want(&mut self, waiting: u64) {
-        if self.mode != Mode::Lease {
-            return;
-        }
-        self.waiting = waiting;
-        self.answer_when_used();
-        let held = self.credit.committed() + self.credit.reserved();
-        let up_to = held + waiting;
-        let asks = up_to > self.credit.limit() && up_to > self.want;
-        let takes_back = waiting == 0 && self.want > self.credit.limit();
-        if asks || takes_back {
-            self.want = up_to;
-            self.want_due = true;
-        }
     }
 
     /// Asks the peer to report its positions at once (`CHAN-8`).

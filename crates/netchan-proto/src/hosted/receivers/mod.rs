@@ -1,11 +1,13 @@
 //! The receivers of one channel: who waits, who may be sent values ahead, and who has what.
 
+mod back;
+mod line;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::held::Held;
 use super::line::Line;
-use super::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, Violation};
-use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+use super::{Effect, Item, ReceiverKey, Violation};
 use crate::planted::{self, Mutant};
 
 /// Units of one receiver that wait side by side.
@@ -221,140 +223,6 @@ impl<T: Clone> Receivers<T> {
         Some(receiver)
     }
 
-    /// It waits for the values numbered below `wanted`. What was sent ahead answers the first of them.
-    pub(super) fn want_up_to(&mut self, key: ReceiverKey, wanted: u64) -> Result<(), Violation> {
-        let receiver = self.map.get_mut(&key).ok_or(Violation::UnknownReceiver)?;
-        let units = wanted.saturating_sub(receiver.wanted.max(receiver.given));
-        if units > DEMAND_UNITS_MAX - (receiver.units + receiver.held_back) {
-            return Err(Violation::ExcessDemand); // HOST-21
-        }
-        receiver.wanted = receiver.wanted.max(wanted);
-        let now = units.min(receiver.room());
-        receiver.held_back += units - now;
-        self.join(key, now);
-        self.refresh(key);
-        Ok(())
-    }
-
-    /// So many more receives wait there.
-    pub(super) fn demand(&mut self, key: ReceiverKey, units: u64) -> Result<(), Violation> {
-        let wanted = self.map.get(&key).map_or(0, |receiver| receiver.wanted);
-        self.want_up_to(key, wanted.saturating_add(units))
-    }
-
-    /// Lets demand into the line that was kept out so far.
-    pub(super) fn let_in(&mut self, key: ReceiverKey) {
-        let Some(receiver) = self.map.get_mut(&key) else { return };
-        let units = receiver.room().min(receiver.held_back);
-        receiver.held_back -= units;
-        self.join(key, units);
-        self.refresh(key);
-        self.refresh_fence(key);
-    }
-
-    fn join(&mut self, key: ReceiverKey, units: u64) {
-        let Some(receiver) = self.map.get_mut(&key).filter(|_| units > 0) else { return };
-        self.waiting += usize::from(receiver.units == 0);
-        receiver.units += units;
-        self.units += units;
-        let last = receiver.places.back().copied().filter(|place| self.line.last_place() == Some(*place));
-        match last.and_then(|place| self.line.get_mut(place)) {
-            Some(turn) => turn.units += units,
-            None => receiver.places.push_back(self.line.join(Turn { of: key, units })),
-        }
-    }
-
-    /// Removes the newest units that still wait; returns how many it removed.
-    pub(super) fn cancel(&mut self, key: ReceiverKey, units: u64) -> u64 {
-        let removed = self.leave_line(key, units);
-        if let Some(receiver) = self.map.get_mut(&key) {
-            receiver.wanted -= removed;
-        }
-        self.refresh(key);
-        removed
-    }
-
-    fn leave_line(&mut self, key: ReceiverKey, units: u64) -> u64 {
-        let Some(receiver) = self.map.get_mut(&key) else { return 0 };
-        let outside = units.min(receiver.held_back);
-        receiver.held_back -= outside;
-        let removed = (units - outside).min(receiver.units);
-        let mut left = removed;
-        while left > 0 {
-            let Some(place) = receiver.places.back().copied() else { break };
-            let Some(turn) = self.line.get_mut(place) else { break };
-            let part = left.min(turn.units);
-            turn.units -= part;
-            left -= part;
-            if turn.units == 0 {
-                self.line.leave(place);
-                receiver.places.pop_back();
-            }
-        }
-        debug_assert_eq!(left, 0);
-        receiver.units -= removed;
-        self.units -= removed;
-        self.waiting -= usize::from(removed > 0 && receiver.units == 0);
-        outside + removed
-    }
-
-    /// Nothing can be sent to it now: what it waits for waits outside the line (`HOST-25`).
-    pub(super) fn block(&mut self, key: ReceiverKey) {
-        let units = self.leave_line(key, u64::MAX);
-        if let Some(receiver) = self.map.get_mut(&key) {
-            receiver.blocked = true;
-            receiver.held_back = units;
-        }
-        self.refresh(key);
-    }
-
-    /// Something can be sent to it again: it waits behind the others.
-    pub(super) fn unblock(&mut self, key: ReceiverKey) {
-        if self.map.get(&key).is_some_and(|receiver| receiver.blocked) {
-            self.map.get_mut(&key).into_iter().for_each(|receiver| receiver.blocked = false);
-            self.let_in(key);
-        }
-    }
-
-    /// Who is served next, passing over `avoided` if another waits.
-    fn next_turn(&self, avoided: Option<ReceiverKey>) -> Option<(u64, ReceiverKey)> {
-        let first = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
-        if avoided == Some(first.1) && self.others_wait(first.1) {
-            // Turns of one receiver that stand behind each other are few: they are one unless another left from between.
-            let others = self.line.iter_placed().map(|(place, turn)| (place, turn.of));
-            return others.take(AVOID_LOOK_MAX).find(|(_, of)| *of != first.1).or(Some(first));
-        }
-        Some(first)
-    }
-
-    /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one. A holder that refused it comes after
-    /// others that wait.
-    pub(super) fn dispatch(
-        &mut self,
-        item: Item<T>,
-        now: u64,
-        effects: &mut VecDeque<Effect<T>>,
-    ) -> Option<ReceiverKey> {
-        let (place, key) = self.next_turn(item.refused_by)?;
-        let turn = self.line.get_mut(place)?;
-        turn.units -= 1;
-        let spent = turn.units == 0;
-        let receiver = self.map.get_mut(&key)?;
-        if spent {
-            self.line.leave(place);
-            if receiver.places.front() == Some(&place) {
-                receiver.places.pop_front();
-            } else {
-                receiver.places.retain(|other| *other != place);
-            }
-        }
-        receiver.units -= 1;
-        self.units -= 1;
-        self.waiting -= usize::from(receiver.units == 0);
-        self.give(key, item, now, effects);
-        Some(key)
-    }
-
     /// The next receiver that may be sent values ahead, and how many of `here` (`HOST-23`).
     pub(super) fn next_eager(&self, here: usize) -> Option<(ReceiverKey, usize)> {
         let key = *self.eager.first()?;
@@ -502,98 +370,6 @@ impl<T: Clone> Receivers<T> {
         }
     }
 
-    /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
-    /// for long (`HOST-24`).
-    pub(super) fn call_back(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
-        let mut short = self.units;
-        while short > 0
-            && let Some(key) = self.ahead.first().copied()
-        {
-            let Some(receiver) = self.map.get_mut(&key) else { break };
-            short = short.saturating_sub(receiver.ahead());
-            self.ask_back(key, now, true, effects);
-        }
-        while let Some((key, since)) = self.out.first().copied()
-            && now.saturating_sub(since) >= CALL_BACK_AFTER_MILLIS
-        {
-            if let Some(receiver) = self.map.get_mut(&key) {
-                receiver.out.take().map(|place| self.out.leave(place));
-            }
-            self.ask_back(key, now, false, effects);
-        }
-    }
-
-    fn ask_back(&mut self, key: ReceiverKey, now: u64, holds: bool, effects: &mut VecDeque<Effect<T>>) {
-        let Some(receiver) = self.map.get_mut(&key) else { return };
-        if receiver.called_back.is_none() && !receiver.away && receiver.sent > 0 {
-            receiver.called_back = Some(CalledBack { at: now, holds });
-            self.holding += usize::from(holds);
-            self.callbacks.push_back((now, key));
-            effects.push_back(Effect::CallBack { from: key });
-        }
-        self.ahead.remove(&key);
-        self.refresh(key);
-    }
-
-    /// It has given back, or cannot: nobody waits for that any more.
-    pub(super) fn answered(&mut self, key: ReceiverKey) {
-        if let Some(receiver) = self.map.get_mut(&key)
-            && let Some(called_back) = receiver.called_back.take()
-        {
-            self.holding -= usize::from(called_back.holds);
-            // From the start again: one value in hand, and none ahead of it.
-            receiver.ahead_max = receiver.ahead_max.min(u64::from(receiver.held.is_some()));
-            self.refresh(key);
-        }
-    }
-
-    /// It cannot be reached, or can be again: what it has is its own meanwhile (`HOST-22`).
-    pub(super) fn set_away(&mut self, key: ReceiverKey, away: bool, now: u64) {
-        let Some(receiver) = self.map.get_mut(&key).filter(|receiver| receiver.away != away) else { return };
-        receiver.away = away;
-        if away {
-            self.answered(key);
-        } else {
-            self.moved(key, now);
-        }
-    }
-
-    /// Whoever did not answer has not been heard of at all: it has as long again, and holds nobody up.
-    pub(super) fn excuse(&mut self, key: ReceiverKey, now: u64) {
-        if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| !receiver.away) {
-            receiver.called_back = Some(CalledBack { at: now, holds: false });
-            self.callbacks.push_back((now, key));
-            self.refresh(key);
-        }
-    }
-
-    /// The receivers that did not answer in time.
-    pub(super) fn take_stalled(&mut self, now: u64) -> Vec<ReceiverKey> {
-        let mut stalled = Vec::new();
-        while let Some((at, key)) = self.callbacks.front().copied() {
-            let waits =
-                self.map.get(&key).and_then(|receiver| receiver.called_back).filter(|back| back.at == at);
-            if waits.is_some() && now < at.saturating_add(STALLED_AFTER_MILLIS) {
-                break;
-            }
-            self.callbacks.pop_front();
-            if waits.is_some() {
-                self.answered(key);
-                stalled.push(key);
-            }
-        }
-        stalled
-    }
-
-    /// When somebody is to be called back, has not answered, or is to be fenced.
-    pub(super) fn next_timeout(&self) -> Option<u64> {
-        let call_back =
-            self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
-        let stalled = self.callbacks.front().map(|(at, _)| at + STALLED_AFTER_MILLIS);
-        let fence = self.fences.first().map(|(at, _)| *at);
-        [call_back, stalled, fence].into_iter().flatten().min()
-    }
-
     /// The next holder whose time has come.
     pub(super) fn next_fenced(&self, now: u64) -> Option<ReceiverKey> {
         self.fences.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
@@ -700,9 +476,6 @@ impl<T: Clone> Receivers<T> {
         );
     }
 }
-
-/// How many turns are looked at for another receiver than one that refused the value.
-const AVOID_LOOK_MAX: usize = 8;
 
 fn count_within(n: u64, len: usize) -> Result<usize, Violation> {
     usize::try_from(n).ok().filter(|n| *n <= len).ok_or(Violation::NotInFlight)

@@ -1,5 +1,8 @@
 //! The ends of a queue inside this process, and who waits at them.
 
+mod holders;
+mod offers;
+
 use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
@@ -7,7 +10,7 @@ use bytes::Bytes;
 
 use super::{LOCAL_RECEIVER, LOCAL_SENDER, Output, Ports, Queue, Ticket, WaitQueue};
 use crate::channel::{CloseReason, Payload};
-use crate::hosted::{HolderOptions, Leave, ReceiverKey, SenderKey, Withdraw};
+use crate::hosted::{ReceiverKey, SenderKey};
 
 /// What a local send found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,83 +327,6 @@ impl<P: Ports> Queue<P> {
     }
 }
 
-/// Offering, with capacity 0.
-impl<P: Ports> Queue<P> {
-    /// Puts a value on offer.
-    ///
-    /// # Errors
-    /// The channel is closed.
-    pub fn offer(&mut self, value: Payload<'_>, out: &mut Output<P>) -> Result<SenderKey, CloseReason> {
-        if let Some(reason) = &self.closed {
-            return Err(reason.clone());
-        }
-        let key = SenderKey(self.new_key());
-        self.hosted.add_sender(key);
-        self.local.offers.insert(key, Offer::default());
-        let bytes = self.store.keep(value);
-        if self.hosted.push_from(key, 0, None, bytes, false).is_err() {
-            self.local.offers.remove(&key);
-            return Err(CloseReason::plain());
-        }
-        self.carry_out(out);
-        Ok(key)
-    }
-
-    /// Waits for the outcome of an offer: true when it was taken.
-    pub fn poll_offer(&mut self, cx: &Context<'_>, key: SenderKey, out: &mut Output<P>) -> Poll<bool> {
-        let Some(offer) = self.local.offers.get_mut(&key) else { return Poll::Ready(false) };
-        let Some(taken) = offer.outcome else {
-            offer.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        self.drop_offer(key, out);
-        Poll::Ready(taken)
-    }
-
-    fn drop_offer(&mut self, key: SenderKey, out: &mut Output<P>) {
-        self.local.offers.remove(&key);
-        self.hosted.remove_sender(key);
-        self.carry_out(out);
-    }
-
-    /// Wants an offer back.
-    pub fn withdraw_offer(&mut self, key: SenderKey, out: &mut Output<P>) -> Offered {
-        let outcome = match self.hosted.withdraw(key, 0) {
-            Ok(Withdraw::Withdrawn) => Offered::Withdrawn,
-            Ok(Withdraw::Taken) | Err(_) => Offered::Taken,
-            Ok(Withdraw::Dispatched) => return Offered::Unknown,
-        };
-        self.drop_offer(key, out);
-        outcome
-    }
-
-    /// Nobody waits for the outcome of an offer any more.
-    pub fn abandon_offer(&mut self, key: SenderKey, out: &mut Output<P>) {
-        if self.withdraw_offer(key, out) != Offered::Unknown {
-            return;
-        }
-        let settled = self.local.offers.get_mut(&key).is_none_or(|offer| {
-            offer.orphan = true;
-            offer.outcome.is_some()
-        });
-        if settled {
-            self.drop_offer(key, out);
-        }
-    }
-
-    /// Says whether that was a local offer.
-    pub(super) fn settle_offer(&mut self, key: SenderKey, taken: bool, out: &mut Output<P>) -> bool {
-        let Some(offer) = self.local.offers.get_mut(&key) else { return false };
-        offer.outcome.get_or_insert(taken);
-        out.wakers.extend(offer.waker.take());
-        if offer.orphan {
-            self.local.offers.remove(&key);
-            self.hosted.remove_sender(key);
-        }
-        true
-    }
-}
-
 /// Receiving.
 impl<P: Ports> Queue<P> {
     pub(super) fn wake_receivers(&mut self, out: &mut Output<P>) {
@@ -494,109 +420,5 @@ impl<P: Ports> Queue<P> {
         self.carry_out(out);
         let ready = self.hosted.in_flight_of(LOCAL_RECEIVER) as u64;
         self.local.receivers.wake_front(ready, &mut out.wakers);
-    }
-}
-
-/// Receiving with acknowledgement.
-impl<P: Ports> Queue<P> {
-    /// A receiver of this process that acknowledges what it takes (`DEL-14`).
-    pub fn add_local_holder(&mut self, options: HolderOptions) -> ReceiverKey {
-        let key = ReceiverKey(self.new_key());
-        self.hosted.add_holder(key, options);
-        self.local.holders.insert(key, LocalHolder::default());
-        key
-    }
-
-    /// It is gone: what it held goes to others.
-    pub fn remove_local_holder(&mut self, key: ReceiverKey, out: &mut Output<P>) {
-        if let Some(mut holder) = self.local.holders.remove(&key) {
-            holder.receivers.wake_all(&mut out.wakers);
-            self.hosted.remove_receiver(key, Leave::ORDERLY);
-            self.carry_out(out);
-        }
-    }
-
-    /// Values are for one of them. Says whether it is one.
-    pub(super) fn wake_holder(&mut self, key: ReceiverKey, out: &mut Output<P>) -> bool {
-        let Some(holder) = self.local.holders.get_mut(&key) else { return false };
-        _ = self.hosted.next_unsent(key);
-        holder.demanded = self.hosted.waiting_units_of(key);
-        let ready = self.hosted.in_flight_of(key) as u64;
-        holder.receivers.wake_front(ready, &mut out.wakers);
-        true
-    }
-
-    /// The next delivery for a local holder, in turn. `None` once the channel is closed and everything in it is done.
-    pub fn poll_delivery(
-        &mut self,
-        key: ReceiverKey,
-        cx: &Context<'_>,
-        ticket: &mut Option<Ticket>,
-        out: &mut Output<P>,
-    ) -> Poll<Option<Taken<P::Peer>>> {
-        let Some(holder) = self.local.holders.get(&key) else { return Poll::Ready(None) };
-        let ahead = holder.receivers.ahead_of(*ticket) as u64;
-        let have = holder.demanded + self.hosted.in_flight_of(key) as u64;
-        if have <= ahead {
-            _ = self.hosted.demand(key, ahead + 1 - have);
-            self.wake_holder(key, out);
-            self.carry_out(out);
-        }
-        let number = self.local.holders.get(&key).map_or(0, |holder| holder.taken);
-        if self.hosted.in_flight_of(key) as u64 > ahead
-            && let Some(taken) = self.take_one(key, number)
-        {
-            if let Some(holder) = self.local.holders.get_mut(&key) {
-                holder.receivers.leave(ticket);
-                holder.taken += 1;
-            }
-            self.hosted.settle();
-            self.carry_out(out);
-            return Poll::Ready(Some(taken));
-        }
-        let Some(holder) = self.local.holders.get_mut(&key) else { return Poll::Ready(None) };
-        if self.finished {
-            holder.receivers.leave(ticket);
-            return Poll::Ready(None);
-        }
-        holder.receivers.wait(ticket, cx.waker());
-        Poll::Pending
-    }
-
-    /// A local holder's receive stops waiting.
-    pub fn leave_deliveries(&mut self, key: ReceiverKey, ticket: &mut Option<Ticket>, out: &mut Output<P>) {
-        let Some(holder) = self.local.holders.get_mut(&key) else { return };
-        if !holder.receivers.leave(ticket) {
-            return;
-        }
-        let waiting = holder.receivers.len() as u64;
-        let here = self.hosted.in_flight_of(key) as u64;
-        let excess = (holder.demanded + here).saturating_sub(waiting);
-        self.hosted.cancel_demand(key, excess.min(holder.demanded));
-        if here > waiting {
-            _ = self.hosted.give_back(key, waiting);
-        }
-        self.wake_holder(key, out);
-        self.carry_out(out);
-    }
-
-    /// A local holder is done with a delivery. False if it holds it no longer.
-    pub fn ack_locally(&mut self, key: ReceiverKey, number: u64, out: &mut Output<P>) -> bool {
-        let acked = self.hosted.ack(key, number);
-        self.carry_out(out);
-        acked
-    }
-
-    /// A local holder gives a delivery back. False if it holds it no longer.
-    pub fn nack_locally(
-        &mut self,
-        key: ReceiverKey,
-        number: u64,
-        ready_at: Option<u64>,
-        out: &mut Output<P>,
-    ) -> bool {
-        let given_back = self.hosted.nack(key, number, ready_at);
-        self.carry_out(out);
-        given_back
     }
 }

@@ -1,11 +1,13 @@
 //! The senders of one channel: their leases, their offers, and what each is told.
 
+mod idle;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::lease::Lease;
 use super::pool::Pool;
 use super::{Effect, SenderKey, Violation, Withdraw};
-use crate::limits::{CAPACITY_ITEMS_MAX, STALLED_AFTER_MILLIS};
+use crate::limits::CAPACITY_ITEMS_MAX;
 use crate::planted::{self, Mutant};
 
 /// The newest value of a sender where the capacity is 0; there is never more than one that is not settled.
@@ -154,54 +156,6 @@ impl Senders {
         if self.map.get(&key).is_some_and(|sender| sender.gone && sender.lease.all_settled()) {
             self.map.remove(&key);
         }
-    }
-
-    /// Notes when a sender was asked for credit, or has kept some.
-    pub(super) fn watch(&mut self, key: SenderKey) {
-        if let Some(sender) = self.map.get_mut(&key) {
-            sender.idle_since = Some(self.now);
-            self.watched.push_back((self.now, key));
-        }
-    }
-
-    fn is_short(&self) -> bool {
-        self.pool.is_closed() || self.pool.is_short()
-    }
-
-    /// When somebody may have sat on credit for too long.
-    pub(super) fn next_timeout(&self) -> Option<u64> {
-        let (at, _) = self.watched.front().filter(|_| self.is_short())?;
-        Some(at + STALLED_AFTER_MILLIS)
-    }
-
-    /// Names the senders that have neither used nor returned credit for too long while others wait for it (`HOST-10`).
-    pub(super) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
-        let short = self.is_short();
-        while let Some((at, key)) = self.watched.front().copied()
-            && at.saturating_add(STALLED_AFTER_MILLIS) <= now
-        {
-            self.watched.pop_front();
-            let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { continue };
-            let lease = &sender.lease;
-            let idle = lease.suspended.is_none() && lease.unused() > 0;
-            match sender.idle_since.filter(|_| idle) {
-                None => sender.idle_since = None,
-                Some(since) if since > at => self.watched.push_back((since, key)),
-                Some(_) if short => {
-                    sender.idle_since = None;
-                    effects.push_back(Effect::StalledSender { key });
-                }
-                Some(_) => self.watch(key),
-            }
-        }
-    }
-
-    /// The sender needs no more than what lies below `limit`: the rest may be recalled, though it kept it before (`HOST-12`).
-    pub(super) fn needs_only(&mut self, key: SenderKey, limit: u64) {
-        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
-        let lease = &mut sender.lease;
-        lease.firm = lease.firm.min(limit.max(lease.pushed));
-        self.pool.place(key, lease);
     }
 
     pub(super) fn want(&mut self, key: SenderKey, n: u64) {

@@ -1,0 +1,107 @@
+//! What is asked back from receivers, and what becomes of those that do not answer.
+
+use std::collections::VecDeque;
+
+use super::{CalledBack, Receivers};
+use crate::hosted::{Effect, ReceiverKey};
+use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+
+impl<T: Clone> Receivers<T> {
+    /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
+    /// for long (`HOST-24`).
+    pub(in crate::hosted) fn call_back(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        let mut short = self.units;
+        while short > 0
+            && let Some(key) = self.ahead.first().copied()
+        {
+            let Some(receiver) = self.map.get_mut(&key) else { break };
+            short = short.saturating_sub(receiver.ahead());
+            self.ask_back(key, now, true, effects);
+        }
+        while let Some((key, since)) = self.out.first().copied()
+            && now.saturating_sub(since) >= CALL_BACK_AFTER_MILLIS
+        {
+            if let Some(receiver) = self.map.get_mut(&key) {
+                receiver.out.take().map(|place| self.out.leave(place));
+            }
+            self.ask_back(key, now, false, effects);
+        }
+    }
+
+    pub(in crate::hosted) fn ask_back(
+        &mut self,
+        key: ReceiverKey,
+        now: u64,
+        holds: bool,
+        effects: &mut VecDeque<Effect<T>>,
+    ) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        if receiver.called_back.is_none() && !receiver.away && receiver.sent > 0 {
+            receiver.called_back = Some(CalledBack { at: now, holds });
+            self.holding += usize::from(holds);
+            self.callbacks.push_back((now, key));
+            effects.push_back(Effect::CallBack { from: key });
+        }
+        self.ahead.remove(&key);
+        self.refresh(key);
+    }
+
+    /// It has given back, or cannot: nobody waits for that any more.
+    pub(in crate::hosted) fn answered(&mut self, key: ReceiverKey) {
+        if let Some(receiver) = self.map.get_mut(&key)
+            && let Some(called_back) = receiver.called_back.take()
+        {
+            self.holding -= usize::from(called_back.holds);
+            // From the start again: one value in hand, and none ahead of it.
+            receiver.ahead_max = receiver.ahead_max.min(u64::from(receiver.held.is_some()));
+            self.refresh(key);
+        }
+    }
+
+    /// It cannot be reached, or can be again: what it has is its own meanwhile (`HOST-22`).
+    pub(in crate::hosted) fn set_away(&mut self, key: ReceiverKey, away: bool, now: u64) {
+        let Some(receiver) = self.map.get_mut(&key).filter(|receiver| receiver.away != away) else { return };
+        receiver.away = away;
+        if away {
+            self.answered(key);
+        } else {
+            self.moved(key, now);
+        }
+    }
+
+    /// Whoever did not answer has not been heard of at all: it has as long again, and holds nobody up.
+    pub(in crate::hosted) fn excuse(&mut self, key: ReceiverKey, now: u64) {
+        if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| !receiver.away) {
+            receiver.called_back = Some(CalledBack { at: now, holds: false });
+            self.callbacks.push_back((now, key));
+            self.refresh(key);
+        }
+    }
+
+    /// The receivers that did not answer in time.
+    pub(in crate::hosted) fn take_stalled(&mut self, now: u64) -> Vec<ReceiverKey> {
+        let mut stalled = Vec::new();
+        while let Some((at, key)) = self.callbacks.front().copied() {
+            let waits =
+                self.map.get(&key).and_then(|receiver| receiver.called_back).filter(|back| back.at == at);
+            if waits.is_some() && now < at.saturating_add(STALLED_AFTER_MILLIS) {
+                break;
+            }
+            self.callbacks.pop_front();
+            if waits.is_some() {
+                self.answered(key);
+                stalled.push(key);
+            }
+        }
+        stalled
+    }
+
+    /// When somebody is to be called back, has not answered, or is to be fenced.
+    pub(in crate::hosted) fn next_timeout(&self) -> Option<u64> {
+        let call_back =
+            self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
+        let stalled = self.callbacks.front().map(|(at, _)| at + STALLED_AFTER_MILLIS);
+        let fence = self.fences.first().map(|(at, _)| *at);
+        [call_back, stalled, fence].into_iter().flatten().min()
+    }
+}
