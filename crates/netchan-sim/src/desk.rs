@@ -159,7 +159,7 @@ impl Desk {
             });
             if closed && let Some(holder) = self.holders.get_mut(&key) {
                 holder.retired = true;
-                if holder.end.is_over() {
+                if holder.asks.is_none() || holder.end.is_over() {
                     // It could not acknowledge anything.
                     self.leave(key, true);
                 }
@@ -263,7 +263,8 @@ impl Desk {
             self.tasks.run(|queue, out| queue.close(CloseReason::plain(), out));
         }
         self.observe(audit);
-        let keys: Vec<_> = self.holders.keys().copied().collect();
+        let woken = self.holders.iter().filter(|(_, holder)| holder.retry.is_woken());
+        let keys: Vec<_> = woken.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| self.work(key, audit));
         self.observe(audit);
         moved |= self.collect(audit, rng, calm);

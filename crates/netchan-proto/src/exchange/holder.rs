@@ -116,11 +116,11 @@ impl<P: Ports> HolderEnd<P> {
         first
     }
 
-    /// Whether it can ask for nothing any more.
+    /// Whether it can ask for nothing any more. One whose channel of asks is not open yet can.
     #[must_use]
     pub fn is_over(&self) -> bool {
         let ended = |port| P::with_source(port, |half| half.ended().is_some()).unwrap_or(true);
-        self.run.is_empty() && self.asks.as_ref().is_none_or(ended)
+        self.run.is_empty() && self.asks.as_ref().is_some_and(ended)
     }
 
     /// Outcomes that wait for room.
