@@ -435,7 +435,10 @@ impl Desk {
             }
             News::Left(key) => {
                 let Some(mut holder) = self.holders.remove(&key) else { return };
-                for (_, mut ticket) in holder.end.end() {
+                let mut out = Out::default();
+                let places = holder.end.end(&mut out);
+                self.tasks.follow(out);
+                for (_, mut ticket) in places {
                     self.results.run(|queue, out| queue.leave_senders(&mut ticket, out));
                 }
             }

@@ -115,6 +115,13 @@ impl HolderProgram {
             return true;
         };
         let mut moved = self.hear(end, outcomes, audit);
+        if end.with_send(asks, |half| half.peer_closed().is_none()) != Some(true)
+            && end.ended_senders.borrow().contains_key(&asks)
+        {
+            // Its deliveries are others', and nobody answers any more.
+            self.held.clear();
+            self.asked.clear();
+        }
         let (took, over) = self.take(end, rng, calm);
         moved |= took;
         moved |= self.work(end, asks, results, rng, calm);
