@@ -30,6 +30,12 @@ struct Sent {
     fate: Fate,
     /// Who received it, in order.
     receivers: Vec<u32>,
+    /// To whom a hosted channel gave it, and at which moment.
+    given: Vec<(u32, u64)>,
+    /// The moment at which a receiver gave it back last.
+    back: Option<u64>,
+    /// It had left for a receiver that was lost, which may have taken it.
+    doubtful: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,6 +58,28 @@ struct Channel {
     outstanding: BTreeMap<u32, u64>,
     /// Its server's process ended, and it with it.
     dead: bool,
+    /// Counts what a hosted channel gives and gets back.
+    moment: u64,
+}
+
+impl Channel {
+    /// Whether the receiver has a later value of this sender that was not given to it before this one came back: what a
+    /// receiver gives back comes behind what others were given meanwhile, and behind nothing else.
+    fn is_passed_by(&self, receiver: u32, sender: u32, number: u64) -> bool {
+        let sent = self.senders.get(&sender).map_or(&[][..], |sent| sent);
+        let Some((first, later)) = sent.get(number as usize..).and_then(|rest| rest.split_first()) else {
+            return false;
+        };
+        let Some(back) = first.back else { return true };
+        later.iter().filter(|later| later.receivers.contains(&receiver)).any(|later| {
+            let given = later.given.iter().filter(|(to, _)| *to == receiver).map(|(_, at)| *at).max();
+            given.is_none_or(|given| given > back)
+        })
+    }
+
+    fn sent(&mut self, sender: u32, number: u64) -> Option<&mut Sent> {
+        self.senders.get_mut(&sender)?.get_mut(number as usize)
+    }
 }
 
 /// What was found, by kind.
@@ -140,7 +168,13 @@ impl Audit {
         let Some(channel) = self.channels.get_mut(&chan) else { return };
         let sent = channel.senders.entry(sender).or_default();
         assert_eq!(sent.len() as u64, number, "the simulation numbers its values");
-        sent.push(Sent { fate: Fate::Asked, receivers: Vec::new() });
+        sent.push(Sent {
+            fate: Fate::Asked,
+            receivers: Vec::new(),
+            given: Vec::new(),
+            back: None,
+            doubtful: false,
+        });
     }
 
     fn settle(&mut self, chan: u32, sender: u32, number: u64, fate: Fate) {
@@ -218,6 +252,28 @@ impl Audit {
         }
     }
 
+    /// A hosted channel gave a value to a receiver.
+    pub fn dispatched(&mut self, chan: u32, sender: u32, number: u64, to: u32) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        channel.moment += 1;
+        let moment = channel.moment;
+        channel.sent(sender, number).into_iter().for_each(|sent| sent.given.push((to, moment)));
+    }
+
+    /// A receiver of a hosted channel gave a value back, or is gone.
+    pub fn given_back(&mut self, chan: u32, sender: u32, number: u64) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        channel.moment += 1;
+        let moment = channel.moment;
+        channel.sent(sender, number).into_iter().for_each(|sent| sent.back = Some(moment));
+    }
+
+    /// A value had left for a receiver that is lost.
+    pub fn doubtful(&mut self, chan: u32, sender: u32, number: u64) {
+        let sent = self.channels.get_mut(&chan).and_then(|channel| channel.sent(sender, number));
+        sent.into_iter().for_each(|sent| sent.doubtful = true);
+    }
+
     /// A program's `recv` returned these bytes.
     pub fn received(&mut self, chan: u32, receiver: u32, bytes: &[u8], redelivered: bool) {
         self.received += 1;
@@ -237,7 +293,7 @@ impl Audit {
             sent.receivers.contains(&receiver) || (!lost(&receiver) && !sent.receivers.iter().all(lost));
         let first = sent.receivers.is_empty();
         sent.receivers.push(receiver);
-        let fate = sent.fate;
+        let (fate, doubtful) = (sent.fate, sent.doubtful);
         if first && fate == Fate::Completed {
             *channel.outstanding.entry(sender).or_default() -= 1;
         }
@@ -246,12 +302,17 @@ impl Audit {
         let behind = seen.last.get(&sender).is_some_and(|last| *last >= number);
         let last = seen.last.entry(sender).or_default();
         *last = (*last).max(number);
+        let behind = behind && channel.is_passed_by(receiver, sender, number);
+        let flag = if redelivered { doubtful } else { first };
         if again {
             self.findings.duplicated += 1;
             self.note(format!("channel {chan}: {number} of {sender} was received again, by {receiver}"));
-        } else if behind && !redelivered {
+        } else if behind {
             self.findings.reordered += 1;
             self.note(format!("channel {chan}: {number} of {sender} was received behind a later one"));
+        } else if !flag {
+            // What may have been received before says so, and nothing else does.
+            self.wrong(format!("channel {chan}: {number} of {sender} says that it was received: {redelivered}"));
         }
         if matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
             self.findings.duplicated += 1;

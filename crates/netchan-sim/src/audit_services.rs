@@ -13,6 +13,11 @@ struct Task {
     /// Whose result was committed, and for which of its deliveries, in order.
     committed: Vec<By>,
     dead: bool,
+    /// The result of a client was received.
+    collected: bool,
+    /// How often it was tried in vain, and whether it was given to anybody since.
+    attempts: u32,
+    handed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -82,6 +87,41 @@ impl Services {
             ));
         }
         Ok(())
+    }
+
+    /// A result was received.
+    ///
+    /// # Errors
+    /// It was before, or there is none.
+    pub fn collected(&mut self, chan: u32, task: u64) -> Verdict {
+        match self.task_of(chan, task) {
+            Some(seen) if !seen.committed.is_empty() && !seen.collected => seen.collected = true,
+            _ => return Err(format!("desk {chan}: the result of task {task} was received, and should not be")),
+        }
+        Ok(())
+    }
+
+    /// A task was given to a holder.
+    pub fn handed(&mut self, chan: u32, task: u64) {
+        self.task_of(chan, task).into_iter().for_each(|seen| seen.handed = true);
+    }
+
+    /// A task waits again, and was tried in vain so often.
+    ///
+    /// # Errors
+    /// More attempts are counted than there were.
+    pub fn tried(&mut self, chan: u32, task: u64, attempts: u32) -> Verdict {
+        let Some(seen) = self.task_of(chan, task) else {
+            return Err(format!("desk {chan}: task {task} is back, which there is not"));
+        };
+        let most = seen.attempts + u32::from(std::mem::take(&mut seen.handed));
+        let counted = (seen.attempts..=most).contains(&attempts);
+        seen.attempts = attempts;
+        if counted { Ok(()) } else { Err(format!("desk {chan}: task {task} has {attempts} attempts")) }
+    }
+
+    fn task_of(&mut self, chan: u32, task: u64) -> Option<&mut Task> {
+        self.desks.get_mut(&chan)?.tasks.get_mut(task as usize)
     }
 
     /// Nobody acknowledged a task.
@@ -182,9 +222,13 @@ impl Services {
     #[must_use]
     pub fn unfinished(&self) -> Vec<String> {
         let left = self.desks.iter().filter(|(_, desk)| !desk.gone).flat_map(|(chan, desk)| {
-            let open = |task: &Task| task.committed.is_empty() && !task.dead;
+            // A client's result is received; the server's own program has none.
+            let open = |task: &Task| match task.committed.first() {
+                Some((who, _)) => *who != 0 && !task.collected,
+                None => !task.dead,
+            };
             let tasks = desk.tasks.iter().enumerate().filter(move |(_, task)| open(task));
-            tasks.map(move |(task, _)| format!("desk {chan}: task {task} was never done"))
+            tasks.map(move |(task, _)| format!("desk {chan}: task {task} has no result, or nobody has it"))
         });
         left.collect()
     }

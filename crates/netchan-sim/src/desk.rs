@@ -1,39 +1,39 @@
-//! A hosted channel whose receivers acknowledge, as a server keeps it.
+//! A hosted channel whose receivers acknowledge, and the channel that their results go into, as a server keeps them.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use netchan_proto::channel::{CloseReason, PushError};
-use netchan_proto::hosted::{Effect, Hosted, ReceiverKey, SenderKey};
+use netchan_proto::channel::{CloseReason, Payload};
+use netchan_proto::exchange::{Acquired, Asked, HolderEnd, News, Ports, Queue, Stopped, Ticket};
+use netchan_proto::hosted::{Fact, HolderOptions, ReceiverKey};
 use netchan_proto::id::{ChannelId, SessionId};
-use netchan_proto::session::{Event, Host};
-use netchan_proto::wire::{Ask, Handed, Outcome, Verdict};
+use netchan_proto::session::Event;
+use netchan_proto::wire::Open;
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::audit::Audit;
-use crate::end::End;
+use crate::hub::ports::{Driver, Ends, Out, Port, Side, Task, channel_of};
+use crate::services::split_result;
 use crate::value::Value;
-
-const LOCAL_SENDER: SenderKey = SenderKey(0);
-/// Works off what is left when everything is over and nobody else does.
-const LOCAL_HOLDER: ReceiverKey = ReceiverKey(0);
 
 /// How long a holder without a link keeps what it has.
 const GRACE_MILLIS: u64 = 500;
+/// Values that may be out to one holder.
+const OUT_MAX: u64 = 4;
+/// Results that may wait for places, in bytes: few.
+const PARKED_BYTES_MAX: u64 = 60;
 
 struct Holder {
     session: SessionId,
-    end: Rc<End>,
     deliveries: ChannelId,
     asks: Option<ChannelId>,
     outcomes: Option<ChannelId>,
-    who: u32,
-    limit: u64,
-    taken: u64,
-    pending: VecDeque<(Vec<u8>, bool)>,
-    unsent: VecDeque<Outcome>,
+    end: HolderEnd<Ends>,
+    /// Woken when results that wait may have places.
+    retry: Task,
+    /// Its link is gone.
+    away: bool,
     /// It takes nothing more, and may still acknowledge.
     retired: bool,
 }
@@ -42,408 +42,411 @@ struct Holder {
 pub struct Desk {
     /// As the auditor knows it.
     pub chan: u32,
-    hosted: Hosted,
+    tasks: Driver,
+    results: Driver,
     holders: BTreeMap<ReceiverKey, Holder>,
-    next_key: u64,
+    attempts_max: Option<u32>,
     total: u64,
     next: u64,
-    finished: bool,
-    now: u64,
-    /// Tasks that are here for the local holder, and what it has taken.
-    here: VecDeque<u64>,
-    local_taken: u64,
+    /// Works off what is left when everything is over and nobody else does.
+    worker: Option<(ReceiverKey, Task, Option<Ticket>)>,
+    /// Which task has which ticket.
+    numbers: BTreeMap<u64, u64>,
 }
 
 impl Desk {
     /// A queue into which the server sends `total` tasks.
     #[must_use]
-    pub fn new(chan: u32, capacity: u64, total: u64, attempts_max: Option<u32>) -> Self {
-        let mut hosted = Hosted::new(capacity.max(1));
-        hosted.add_sender(LOCAL_SENDER);
-        hosted.set_attempts_max(attempts_max);
-        let holders = BTreeMap::new();
+    pub fn new(chan: u32, capacity: u64, results: u64, total: u64, attempts_max: Option<u32>) -> Self {
+        let mut tasks = Driver::new(capacity.max(1));
+        tasks.queue.policy_mut().set_attempts_max(attempts_max);
         Self {
             chan,
-            hosted,
-            holders,
-            next_key: 0,
+            tasks,
+            results: Driver::new(results.max(1)),
+            holders: BTreeMap::new(),
+            attempts_max,
             total,
             next: 0,
-            finished: false,
-            now: 0,
-            here: VecDeque::new(),
-            local_taken: 0,
+            worker: None,
+            numbers: BTreeMap::new(),
         }
     }
 
-    /// Whether everything has been acknowledged, or is dead.
+    /// Whether everything has been acknowledged, or is dead, and every result has been received.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.finished
+        self.results.queue.is_finished()
+    }
+
+    /// Whether nobody else may take tasks.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.tasks.queue.is_finished()
     }
 
     /// Its capacity.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.hosted.capacity()
+        self.tasks.queue.policy().capacity()
     }
 
     /// How it stands.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("desk {} {:?}", self.chan, self.hosted)
+        let unheard: Vec<_> = self.holders.values().map(|holder| holder.end.unheard()).collect();
+        format!("desk {} {unheard:?} {:?} {:?}", self.chan, self.tasks.queue, self.results.queue)
     }
 
     /// A session takes from here on.
-    pub fn add_holder(
-        &mut self,
-        session: SessionId,
-        end: &Rc<End>,
-        id: ChannelId,
-        who: u32,
-        audit: &mut Audit,
-    ) {
-        self.next_key += 1;
-        let key = ReceiverKey(self.next_key);
-        self.hosted.add_holder(key, 4);
-        let holder = Holder {
-            session,
-            end: Rc::clone(end),
-            deliveries: id,
-            asks: None,
-            outcomes: None,
-            who,
-            limit: 0,
-            taken: 0,
-            pending: VecDeque::new(),
-            unsent: VecDeque::new(),
-            retired: false,
-        };
-        self.holders.insert(key, holder);
-        if self.finished {
-            _ = end.with_send(id, |half| half.close(CloseReason::plain()));
-            end.set_ready(id);
+    pub fn add_holder(&mut self, session: SessionId, port: Port, who: u32, open: &Open, audit: &mut Audit) {
+        let (id, options) = (port.id, HolderOptions::new(OUT_MAX));
+        match self.tasks.add_sink(session, port, who, open, Some(options)) {
+            Some(key) => {
+                let holder = Holder {
+                    session,
+                    deliveries: id,
+                    asks: None,
+                    outcomes: None,
+                    end: HolderEnd::new(key, who),
+                    retry: Task::default(),
+                    away: false,
+                    retired: false,
+                };
+                self.holders.insert(key, holder);
+            }
+            None => audit.wrong("a queue that was open took no holder"),
         }
-        self.pump(audit);
+        self.observe(audit);
     }
 
     /// A holder's channel for what it asks (`asks`), or for what it is told. False if there is no such holder.
-    pub fn add_service(&mut self, session: SessionId, of: ChannelId, id: ChannelId, asks: bool) -> bool {
+    pub fn add_service(&mut self, session: SessionId, of: ChannelId, port: Port, asks: bool) -> bool {
         let found = self.holders.values_mut().find(|h| h.session == session && h.deliveries == of);
         let Some(holder) = found else { return false };
-        let place = if asks { &mut holder.asks } else { &mut holder.outcomes };
-        *place = Some(id);
-        true
+        if asks {
+            holder.asks = Some(port.id);
+            holder.end.set_asks(port)
+        } else {
+            holder.outcomes = Some(port.id);
+            holder.end.set_outcomes(port)
+        }
+    }
+
+    /// Whether it has such a holder.
+    #[must_use]
+    pub fn has_holder(&self, session: SessionId, of: ChannelId) -> bool {
+        self.holders.values().any(|h| h.session == session && h.deliveries == of)
+    }
+
+    /// A session's results go into it from here on.
+    pub fn add_results(&mut self, session: SessionId, port: Port, who: u32, audit: &mut Audit) {
+        if !self.results.add_source(session, port, who) {
+            audit.wrong("a queue that was open took no results");
+        }
+        self.observe(audit);
     }
 
     /// Something happened to a session's channel. Says whether it was one of these.
     pub fn handle(&mut self, session: SessionId, event: &Event, audit: &mut Audit) -> bool {
-        let id = match event {
-            Event::Readable(id)
-            | Event::Writable(id)
-            | Event::Finished(id)
-            | Event::RewindAsked { id, .. } => *id,
-            _ => return false,
-        };
-        let of = |h: &Holder| {
-            h.session == session && (h.deliveries == id || h.asks == Some(id) || h.outcomes == Some(id))
-        };
-        let Some(key) = self.holders.iter().find(|(_, holder)| of(holder)).map(|(key, _)| *key) else {
-            return false;
-        };
-        let deliveries = self.holders.get(&key).is_some_and(|holder| holder.deliveries == id);
-        match event {
-            Event::RewindAsked { limit, .. } if deliveries => self.rewound(key, *limit, audit),
-            Event::Writable(_) if deliveries => self.moved(key, audit),
-            Event::Finished(_) if deliveries => self.retire(key),
-            _ => {
-                if self.holders.get(&key).is_some_and(|holder| holder.retired) {
-                    self.hosted.holder_back(key);
+        let Some(id) = channel_of(event) else { return false };
+        let place = self.tasks.place(session, id);
+        let port = place.map(|place| place.port.clone());
+        let handled = if let Some(Side::Sink(key)) = place.map(|place| place.side) {
+            self.tasks.handle(session, event);
+            let closed = port.is_some_and(|port| {
+                Ends::with_sink(&port, |half| half.peer_closed().is_some()) != Some(false)
+            });
+            if closed && let Some(holder) = self.holders.get_mut(&key) {
+                holder.retired = true;
+                if holder.asks.is_none() || holder.end.is_over() {
+                    // It could not acknowledge anything.
+                    self.leave(key, true);
                 }
-                self.work(key, audit);
             }
-        }
-        self.pump(audit);
-        true
+            true
+        } else if self.results.handle(session, event) {
+            true
+        } else {
+            let beside = |h: &Holder| h.session == session && (h.asks == Some(id) || h.outcomes == Some(id));
+            let key = self.holders.iter().find(|(_, holder)| beside(holder)).map(|(key, _)| *key);
+            key.into_iter().for_each(|key| self.moved(key, audit));
+            key.is_some()
+        };
+        self.observe(audit);
+        handled
     }
 
+    fn leave(&mut self, key: ReceiverKey, orderly: bool) {
+        self.tasks.run(|queue, out| queue.remove_sink(key, 0, orderly, out));
+    }
+
+    /// Something has arrived on a holder's channels, or there is room on them.
     fn moved(&mut self, key: ReceiverKey, audit: &mut Audit) {
-        let Some(holder) = self.holders.get_mut(&key).filter(|holder| !holder.retired) else { return };
-        let seen = holder
-            .end
-            .with_send(holder.deliveries, |half| (half.limit(), half.taken(), half.peer_closed().is_some()));
-        let Some((limit, taken, closed)) = seen else { return };
-        self.hosted.holder_back(key);
-        let newly_taken = taken.saturating_sub(holder.taken);
-        let newly_wanted = limit.saturating_sub(holder.limit);
-        holder.taken += newly_taken;
-        holder.limit += newly_wanted;
-        if closed {
-            _ = self.hosted.taken(key, newly_taken);
-            return self.retire(key);
-        }
-        let moved = self.hosted.taken(key, newly_taken).and_then(|()| self.hosted.demand(key, newly_wanted));
-        if let Err(violation) = moved {
-            audit.wrong(format!("desk {}: {violation}", self.chan));
-        }
-        self.send_pending(key);
-    }
-
-    fn rewound(&mut self, key: ReceiverKey, limit: u64, audit: &mut Audit) {
         let Some(holder) = self.holders.get_mut(&key) else { return };
-        let newly_taken = limit.saturating_sub(holder.taken);
-        (holder.taken, holder.limit) = (limit, limit);
-        holder.pending.clear();
-        self.hosted.cancel_demand(key, u64::MAX);
-        let given = self.hosted.taken(key, newly_taken).and_then(|()| self.hosted.give_back(key, 0));
-        let rewound = holder.end.with_send(holder.deliveries, |half| half.rewind(limit));
-        if given.is_err() || rewound.is_some_and(|rewound| rewound.is_err()) {
-            audit.wrong(format!("desk {}: a holder gave back what it did not have", self.chan));
+        if std::mem::take(&mut holder.away) {
+            self.tasks.run(|queue, out| queue.holder_back(key, out));
         }
-        holder.end.set_ready(holder.deliveries);
-    }
-
-    /// Its deliveries' channel is over; what it was handed it may still acknowledge.
-    fn retire(&mut self, key: ReceiverKey) {
-        let Some(holder) = self.holders.get_mut(&key).filter(|holder| !holder.retired) else { return };
-        holder.retired = true;
-        holder.pending.clear();
-        // Whoever says so is there.
-        self.hosted.holder_back(key);
-        let ended = holder.end.ended_senders.borrow();
-        let taken = ended.get(&holder.deliveries).map_or(holder.taken, |half| half.taken());
-        drop(ended);
-        let newly_taken = taken.saturating_sub(holder.taken);
-        holder.taken += newly_taken;
-        self.hosted.cancel_demand(key, u64::MAX);
-        _ = self.hosted.taken(key, newly_taken).and_then(|()| self.hosted.give_back(key, 0));
+        self.work(key, audit);
+        let mut out = Out::default();
+        self.holders.get_mut(&key).into_iter().for_each(|holder| holder.end.listen(&mut out));
+        self.tasks.follow(out);
     }
 
     /// Does what a holder asks for.
     fn work(&mut self, key: ReceiverKey, audit: &mut Audit) {
-        while self.flush(key) {
-            let Some(holder) = self.holders.get(&key) else { return };
-            let Some(asks) = holder.asks else { return };
-            let taken = holder.end.with_recv(asks, |half| half.take().map(|payload| payload.into_bytes()));
-            let Some(Some(bytes)) = taken else { break };
-            let Ok((token, ask)) = Ask::read(&bytes) else {
-                return audit.wrong(format!("desk {}: an ask that cannot be read", self.chan));
-            };
-            let verdict = self.ask(key, &ask, audit);
-            if let Some(holder) = self.holders.get_mut(&key)
-                && token != 0
-            {
-                holder.unsent.push_back(Outcome::Answer { token, verdict });
-            }
-        }
-        let Some(holder) = self.holders.get(&key) else { return };
-        let closed = holder
-            .asks
-            .is_some_and(|asks| holder.end.with_recv(asks, |half| half.ended().is_some()).unwrap_or(true));
-        if let Some(outcomes) = holder.outcomes {
-            let stopped = holder.end.with_send(outcomes, |half| {
-                let stopped = half.peer_closed().is_some();
-                if stopped {
-                    half.close(CloseReason::plain());
-                }
-                stopped
-            });
-            if stopped == Some(true) {
-                holder.end.set_ready(outcomes);
-            }
-        }
-        if closed {
-            self.holders.remove(&key);
-            self.hosted.remove_receiver(key);
-        }
-    }
-
-    fn ask(&mut self, key: ReceiverKey, ask: &Ask<'_>, audit: &mut Audit) -> Verdict {
-        let number = match *ask {
-            Ask::Ack { number }
-            | Ask::Nack { number, .. }
-            | Ask::Extend { number, .. }
-            | Ask::AckWith { number, .. } => number,
-        };
-        let Some(holder) = self.holders.get_mut(&key) else { return Verdict::Fenced };
-        // It has taken what it speaks of, whatever it has reported.
-        let newly = (number + 1).saturating_sub(holder.taken);
-        if newly > 0 {
-            if self.hosted.taken(key, newly).is_err() {
-                return Verdict::Fenced;
-            }
-            holder.taken += newly;
-        }
-        let who = holder.who;
-        let held = match *ask {
-            Ask::Ack { .. } => self.hosted.ack(key, number),
-            Ask::Nack { delay_millis, .. } => {
-                let at = (delay_millis > 0).then_some(self.now + delay_millis);
-                self.hosted.nack(key, number, at)
-            }
-            Ask::Extend { millis, .. } => self.hosted.extend(key, number, self.now + millis),
-            Ask::AckWith { value, .. } => {
-                let held = self.hosted.ack(key, number);
-                if held {
-                    // The result and the acknowledgement are one step here.
-                    let task = Value::parse(value).map_or(u64::MAX, |value| value.number);
-                    audit.judge(|services| services.committed(self.chan, task, (who, number)));
-                }
-                held
-            }
-        };
-        if held { Verdict::Done } else { Verdict::Fenced }
-    }
-
-    fn flush(&mut self, key: ReceiverKey) -> bool {
-        let Some(holder) = self.holders.get_mut(&key) else { return false };
-        let Some(id) = holder.outcomes else { return false };
-        while let Some(outcome) = holder.unsent.front() {
-            let mut bytes = Vec::new();
-            outcome.write(&mut bytes);
-            match holder.end.with_send(id, |half| half.push(|item| item.extend(&bytes)).map(drop)) {
-                Some(Err(PushError::Full)) => return false,
-                Some(_) | None => _ = holder.unsent.pop_front(),
-            }
-        }
-        holder.end.set_ready(id);
-        true
-    }
-
-    fn send_pending(&mut self, key: ReceiverKey) {
         let Some(holder) = self.holders.get_mut(&key) else { return };
-        while let Some((bytes, again)) = holder.pending.front() {
-            let pushed = holder.end.with_send(holder.deliveries, |half| {
-                if *again {
-                    half.push_redelivered(|item| item.extend(bytes)).map(drop)
-                } else {
-                    half.push(|item| item.extend(bytes)).map(drop)
-                }
-            });
-            match pushed {
-                Some(Ok(())) => _ = holder.pending.pop_front(),
-                _ => break,
-            }
+        if holder.retry.is_woken() {
+            holder.retry.sleep();
+            let waiting: Vec<_> = holder.end.waiting_for().collect();
+            waiting.into_iter().for_each(|id| self.retry(key, id));
         }
-        holder.end.set_ready(holder.deliveries);
-    }
-
-    fn pump(&mut self, audit: &mut Audit) {
-        while let Some(effect) = self.hosted.poll_effect() {
-            match effect {
-                Effect::Deliver { to: LOCAL_HOLDER, item } => self.here.push_back(item.seq),
-                Effect::Deliver { to, item } => {
-                    if let Some(holder) = self.holders.get_mut(&to) {
-                        let mut bytes = Vec::new();
-                        Handed { attempts: item.attempts, redelivered: item.redelivered }.write(&mut bytes);
-                        bytes.extend_from_slice(&item.bytes);
-                        holder.pending.push_back((bytes, item.redelivered));
-                        self.send_pending(to);
-                    }
-                }
-                Effect::Fenced { to, number } => {
-                    if let Some(holder) = self.holders.get_mut(&to) {
-                        holder.unsent.push_back(Outcome::Fenced { number });
-                    }
-                }
-                Effect::Dead { item } => {
-                    audit.judge(|services| services.dead(self.chan, item.seq));
-                    self.hosted.buried();
-                }
-                Effect::Recall { from: LOCAL_SENDER } => _ = self.hosted.yielded(LOCAL_SENDER, self.next),
-                Effect::Finished => {
-                    self.finished = true;
-                    for holder in self.holders.values().filter(|holder| !holder.retired) {
-                        _ = holder.end.with_send(holder.deliveries, |half| half.close(CloseReason::plain()));
-                        holder.end.set_ready(holder.deliveries);
-                    }
-                }
-                _ => {}
-            }
+        while self.work_run(key, audit) {}
+        if self.holders.get(&key).is_some_and(|holder| holder.end.is_over()) {
+            self.leave(key, true);
         }
     }
 
-    /// Time passes, and the server's own program sends.
+    fn retry(&mut self, key: ReceiverKey, id: ChannelId) {
+        let Self { tasks, results, holders, .. } = self;
+        let Some(holder) = holders.get_mut(&key) else { return };
+        let mut outs = (Out::default(), Out::default());
+        let now_micros = tasks.micros();
+        let (end, waker) = (&mut holder.end, &holder.retry.waker);
+        let into = Some(Some(&mut results.queue));
+        tasks.queue.retry_results(end, id, into, waker, now_micros, &mut outs);
+        end.flush(&mut outs.0);
+        tasks.follow(outs.0);
+        results.follow(outs.1);
+    }
+
+    /// One run of asks. False when there is no more to do for now.
+    fn work_run(&mut self, key: ReceiverKey, audit: &mut Audit) -> bool {
+        let Self { tasks, results, holders, .. } = self;
+        let Some(holder) = holders.get_mut(&key) else { return false };
+        let mut outs = (Out::default(), Out::default());
+        let now_micros = tasks.micros();
+        let (end, waker) = (&mut holder.end, &holder.retry.waker);
+        let handled = match end.next_asks(PARKED_BYTES_MAX, &mut outs.0) {
+            Ok(None) => Ok(false),
+            Err(violation) => Err(violation),
+            Ok(Some(asked)) => {
+                let into: Option<Option<&mut Queue<Ends>>> = match asked {
+                    Asked::Results(id) if results.place(holder.session, id).is_some() => {
+                        Some(Some(&mut results.queue))
+                    }
+                    _ => None,
+                };
+                let handled = tasks.queue.handle_asks(end, asked, into, waker, now_micros, &mut outs);
+                handled.map(|()| true)
+            }
+        };
+        end.flush(&mut outs.0);
+        tasks.follow(outs.0);
+        results.follow(outs.1);
+        // A holder reads its outcomes as soon as it is told of them, and it is told once the result is here.
+        self.observe(audit);
+        handled.unwrap_or_else(|violation| {
+            audit.wrong(format!("desk {}: {violation}", self.chan));
+            self.leave(key, false);
+            false
+        })
+    }
+
+    /// Time passes, and the server's own programs do what they can.
     pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
-        self.now = now;
-        self.hosted.handle_timeout(now);
-        let mut moved = false;
-        while self.next < self.total && (calm || rng.random_bool(0.3)) && self.hosted.try_lease(LOCAL_SENDER)
-        {
-            let value = Value { chan: self.chan, sender: 0, number: self.next };
-            let bytes = Bytes::from(value.bytes(rng.random_range(16..60)));
-            audit.services.task(self.chan);
-            self.hosted.push(LOCAL_SENDER, self.next, bytes).expect("there was credit");
-            self.next += 1;
-            moved = true;
+        self.tasks.pass(now);
+        self.results.pass(now);
+        self.observe(audit);
+        let mut moved = self.send(audit, rng, calm);
+        if self.next == self.total && self.tasks.queue.closed().is_none() {
+            self.tasks.run(|queue, out| queue.close(CloseReason::plain(), out));
         }
-        if self.next == self.total && !self.hosted.is_closed() {
-            self.hosted.close();
-        }
-        self.pump(audit);
-        let keys: Vec<_> = self.holders.keys().copied().collect();
+        self.observe(audit);
+        let woken = self.holders.iter().filter(|(_, holder)| holder.retry.is_woken());
+        let keys: Vec<_> = woken.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| self.work(key, audit));
-        self.pump(audit);
+        self.observe(audit);
+        moved |= self.collect(audit, rng, calm);
         if calm && self.holders.values().all(|holder| holder.retired) {
             moved |= self.work_off(audit);
         }
         moved
     }
 
-    /// Nobody takes any more: the server's own program does.
-    fn work_off(&mut self, audit: &mut Audit) -> bool {
-        let mut moved = self.hosted.add_holder(LOCAL_HOLDER, 4);
-        if self.hosted.waiting_units_of(LOCAL_HOLDER) == 0 && self.here.is_empty() {
-            self.hosted.demand(LOCAL_HOLDER, 1).expect("it asks for little");
-            self.pump(audit);
-        }
-        while let Some(task) = self.here.pop_front() {
-            moved = true;
-            let number = self.local_taken;
-            self.local_taken += 1;
-            self.hosted.taken(LOCAL_HOLDER, 1).expect("it is here");
-            if self.hosted.ack(LOCAL_HOLDER, number) {
-                audit.judge(|services| services.committed(self.chan, task, (0, number)));
+    fn send(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+        let mut moved = false;
+        while self.next < self.total && (calm || rng.random_bool(0.3)) {
+            let value = Value { chan: self.chan, sender: 0, number: self.next };
+            let bytes = value.bytes(rng.random_range(16..60));
+            let polled = self.tasks.run(|queue, out| {
+                queue.poll_acquire(None, &mut None, Some(Payload::Slice(&bytes)), out)
+            });
+            if !matches!(polled, Poll::Ready(Acquired::Committed(_))) {
+                break;
             }
-            self.pump(audit);
+            audit.services.task(self.chan);
+            self.next += 1;
+            moved = true;
         }
         moved
     }
 
-    /// A session's link is gone.
-    pub fn suspend(&mut self, session: SessionId, audit: &mut Audit) {
-        let of: Vec<_> =
-            self.holders.iter().filter(|(_, h)| h.session == session).map(|(key, _)| *key).collect();
-        for key in of {
-            self.suspend_holder(key, audit);
-            // What one gave back may be another's by now, and counts as that.
-            self.pump(audit);
-        }
-    }
-
-    fn suspend_holder(&mut self, key: ReceiverKey, audit: &mut Audit) {
-        let Some(holder) = self.holders.get_mut(&key) else { return };
-        if !holder.retired {
-            let in_half = holder.end.with_send(holder.deliveries, |half| half.take_unsent()).unwrap_or(0);
-            let unsent = holder.pending.len() as u64 + in_half;
-            holder.pending.clear();
-            holder.limit -= self.hosted.cancel_demand(key, u64::MAX) + unsent;
-            let held = self.hosted.in_flight_of(key) as u64;
-            if unsent > 0 && self.hosted.give_back(key, held - unsent).is_err() {
-                audit.wrong("what was to be sent was not there");
+    /// Receives results.
+    fn collect(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+        let mut moved = false;
+        while calm || rng.random_bool(0.3) {
+            let polled = self.results.run(|queue, out| queue.poll_recv(None, &mut None, out));
+            let Poll::Ready(Some(taken)) = polled else { break };
+            moved = true;
+            match split_result(&taken.bytes) {
+                Some((who, task, _)) => {
+                    if taken.from != Some(who) {
+                        audit.wrong(format!("desk {}: a result of {who} in another's name", self.chan));
+                    }
+                    audit.judge(|services| services.collected(self.chan, task));
+                }
+                None => audit.wrong(format!("desk {}: a result that is none", self.chan)),
             }
         }
-        self.hosted.holder_away(key, self.now + GRACE_MILLIS);
+        self.observe(audit);
+        moved
+    }
+
+    /// Nobody takes any more: the server's own program does.
+    fn work_off(&mut self, audit: &mut Audit) -> bool {
+        let mut moved = false;
+        let key = match &self.worker {
+            Some((key, ..)) => *key,
+            None => {
+                let key = self.tasks.queue.add_local_holder(HolderOptions {
+                    settles_at_ack: true,
+                    ..HolderOptions::new(OUT_MAX)
+                });
+                self.worker = Some((key, Task::default(), None));
+                key
+            }
+        };
+        while let Some((_, task, ticket)) = &mut self.worker
+            && task.is_woken()
+        {
+            task.sleep();
+            let polled = self.tasks.run(|queue, out| {
+                let cx = Context::from_waker(&task.waker);
+                queue.poll_delivery(key, &cx, ticket, out)
+            });
+            let Poll::Ready(Some(taken)) = polled else { break };
+            task.wake();
+            moved = true;
+            if self.tasks.run(|queue, out| queue.ack_locally(key, taken.number, out)) {
+                let number = Value::parse(&taken.bytes).map_or(u64::MAX, |value| value.number);
+                audit.judge(|services| services.committed(self.chan, number, (0, taken.number)));
+            }
+            self.observe(audit);
+        }
+        moved
+    }
+
+    /// A session's link is gone; another has taken its place if `replaced`.
+    pub fn suspend(&mut self, session: SessionId, replaced: bool, audit: &mut Audit) {
+        let fence_at = (!replaced).then_some(self.tasks.now() + GRACE_MILLIS);
+        self.tasks.suspend(session, fence_at);
+        self.results.suspend(session, None);
+        for holder in self.holders.values_mut().filter(|holder| holder.session == session) {
+            let key = holder.end.key();
+            holder.away = true;
+            self.tasks.run(|queue, out| queue.suspend_sink(key, fence_at, out));
+        }
+        // What one gave back may be another's by now, and counts as that.
+        self.observe(audit);
     }
 
     /// A session is over.
     pub fn lose(&mut self, session: SessionId, audit: &mut Audit) {
+        self.tasks.lose(session);
+        self.results.lose(session);
         let of: Vec<_> =
             self.holders.iter().filter(|(_, h)| h.session == session).map(|(key, _)| *key).collect();
-        for key in of {
-            self.holders.remove(&key);
-            self.hosted.remove_receiver(key);
+        of.into_iter().for_each(|key| self.leave(key, false));
+        self.observe(audit);
+    }
+
+    /// Tells the auditor what became of tasks and results.
+    fn observe(&mut self, audit: &mut Audit) {
+        while let Some(fact) = self.results.queue.policy_mut().poll_fact() {
+            // The acknowledgement was one step with this.
+            if let Fact::Admitted { item } = fact
+                && let Some((who, task, number)) = split_result(&item.bytes)
+            {
+                audit.judge(|services| services.committed(self.chan, task, (who, number)));
+            }
         }
-        self.pump(audit);
+        while let Some(fact) = self.tasks.queue.policy_mut().poll_fact() {
+            self.note(fact, audit);
+        }
+        while let Some(news) = self.tasks.news.pop_front() {
+            self.tell(news, audit);
+        }
+        while let Some(news) = self.results.news.pop_front() {
+            match news {
+                News::Stopped { peer, why } if why != Stopped::Stalled => {
+                    audit.wrong(format!("desk {}: {peer} was stopped: {why:?}", self.chan));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&mut self, fact: Fact<Option<u32>>, audit: &mut Audit) {
+        match fact {
+            Fact::Admitted { item } => {
+                let number = Value::parse(&item.bytes).map_or(u64::MAX, |value| value.number);
+                self.numbers.insert(item.ticket, number);
+            }
+            Fact::Dispatched { ticket, .. } => {
+                let number = self.numbers.get(&ticket).copied().unwrap_or(u64::MAX);
+                audit.services.handed(self.chan, number);
+            }
+            Fact::Back { ticket, attempts, .. } | Fact::Delayed { ticket, attempts, .. } => {
+                let number = self.numbers.get(&ticket).copied().unwrap_or(u64::MAX);
+                audit.judge(|services| services.tried(self.chan, number, attempts));
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, news: News<Ends>, audit: &mut Audit) {
+        match news {
+            News::Fenced(key, number) => {
+                if let Some(holder) = self.holders.get_mut(&key) {
+                    let mut out = Out::default();
+                    holder.end.fenced(number);
+                    holder.end.flush(&mut out);
+                    self.tasks.follow(out);
+                }
+            }
+            News::Dead(item) => {
+                let number = Value::parse(&item.bytes).map_or(u64::MAX, |value| value.number);
+                if self.attempts_max != Some(item.attempts) {
+                    audit.wrong(format!("desk {}: task {number} died after {} attempts", self.chan, item.attempts));
+                }
+                audit.judge(|services| services.dead(self.chan, number));
+                self.tasks.run(|queue, out| queue.buried(out));
+            }
+            News::Left(key) => {
+                let Some(mut holder) = self.holders.remove(&key) else { return };
+                let mut out = Out::default();
+                let places = holder.end.end(&mut out);
+                self.tasks.follow(out);
+                for (_, mut ticket) in places {
+                    self.results.run(|queue, out| queue.leave_senders(&mut ticket, out));
+                }
+            }
+            News::Finished => self.results.run(|queue, out| queue.close(CloseReason::plain(), out)),
+            News::Stopped { peer, why } if why != Stopped::Stalled => {
+                audit.wrong(format!("desk {}: {peer} was stopped: {why:?}", self.chan));
+            }
+            News::Stopped { .. } | News::Closed => {}
+        }
     }
 }

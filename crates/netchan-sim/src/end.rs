@@ -115,7 +115,7 @@ impl End {
                 Mode::Credit | Mode::Cast => WindowKind::Fixed { capacity },
                 Mode::Rendezvous => WindowKind::Rendezvous,
                 Mode::Lease => WindowKind::Lease,
-                Mode::Demand => WindowKind::Demand { prefetch, ahead: 0 },
+                Mode::Demand => WindowKind::Demand { prefetch, ahead: open.ahead_max() },
             };
             self.receivers.borrow_mut().insert(id, RecvHalf::new(id, &recv_options(kind)));
         } else {

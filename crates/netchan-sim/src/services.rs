@@ -17,6 +17,18 @@ use crate::value::Value;
 /// Outcomes that may be on their way: few, so that there is no room for them now and then.
 const OUTCOMES: u64 = 4;
 
+/// A holder's result of a task, for the delivery numbered so.
+fn result(chan: u32, who: u32, task: u64, number: u64) -> Vec<u8> {
+    Value { chan, sender: who, number: task << 32 | number }.bytes(24)
+}
+
+/// Whose result it is, of which task, and for which of its deliveries.
+#[must_use]
+pub fn split_result(bytes: &[u8]) -> Option<(u32, u64, u64)> {
+    let Value { sender, number, .. } = Value::parse(bytes)?;
+    Some((sender, number >> 32, number & u64::from(u32::MAX)))
+}
+
 fn plain() -> CloseReason {
     CloseReason { code: 300, reason: "enough".to_owned() }
 }
@@ -30,6 +42,8 @@ pub struct HolderProgram {
     deliveries: ChannelId,
     asks: Option<ChannelId>,
     outcomes: Option<ChannelId>,
+    /// Where its results go.
+    results: Option<ChannelId>,
     /// Numbers and tasks that it works at.
     held: Vec<(u64, u64)>,
     /// Results that it waits to hear of, by token.
@@ -46,9 +60,18 @@ pub struct HolderProgram {
 impl HolderProgram {
     /// Asks for deliveries of a queue.
     #[must_use]
-    pub fn open(end: &End, chan: u32, who: u32, prefetch: u64, stop_after: Option<u64>) -> Self {
+    pub fn open(
+        end: &End,
+        chan: u32,
+        who: u32,
+        ahead: bool,
+        prefetch: u64,
+        stop_after: Option<u64>,
+    ) -> Self {
         let name = format!("q:{chan}:{who}");
-        let deliveries = end.open_for(Purpose::Deliveries, &name, OpenFlow::OpenerReceives, 0, prefetch);
+        let capacity = u64::from(ahead);
+        let deliveries =
+            end.open_for(Purpose::Deliveries, &name, OpenFlow::OpenerReceives, capacity, prefetch);
         Self {
             chan,
             who,
@@ -56,6 +79,7 @@ impl HolderProgram {
             deliveries,
             asks: None,
             outcomes: None,
+            results: None,
             held: Vec::new(),
             asked: BTreeMap::new(),
             fenced: BTreeSet::new(),
@@ -68,7 +92,7 @@ impl HolderProgram {
 
     /// One of its channels was refused: the queue has ended, or the session did not keep up.
     pub fn refused(&mut self, id: ChannelId) {
-        self.done |= [Some(self.deliveries), self.asks, self.outcomes].contains(&Some(id));
+        self.done |= [Some(self.deliveries), self.asks, self.outcomes, self.results].contains(&Some(id));
     }
 
     /// Does what can be done now. Says whether anything was.
@@ -82,18 +106,27 @@ impl HolderProgram {
             return false;
         }
         let of = self.deliveries;
-        let (Some(asks), Some(outcomes)) = (self.asks, self.outcomes) else {
+        let (Some(asks), Some(outcomes), Some(results)) = (self.asks, self.outcomes, self.results) else {
+            let (chan, who) = (self.chan, self.who);
+            self.results = Some(end.open(&format!("r:{chan}:{who}"), OpenFlow::OpenerSends, 0, 0));
             self.asks = Some(end.open_for(Purpose::Acks { of }, &self.name, OpenFlow::OpenerSends, 0, 0));
             let purpose = Purpose::Outcomes { of };
             self.outcomes = Some(end.open_for(purpose, &self.name, OpenFlow::OpenerReceives, OUTCOMES, 0));
             return true;
         };
         let mut moved = self.hear(end, outcomes, audit);
+        if end.with_send(asks, |half| half.peer_closed().is_none()) != Some(true)
+            && end.ended_senders.borrow().contains_key(&asks)
+        {
+            // Its deliveries are others', and nobody answers any more.
+            self.held.clear();
+            self.asked.clear();
+        }
         let (took, over) = self.take(end, rng, calm);
         moved |= took;
-        moved |= self.work(end, asks, rng, calm);
+        moved |= self.work(end, asks, results, rng, calm);
         if over && self.held.is_empty() && self.asked.is_empty() {
-            moved |= self.leave(end, asks, outcomes);
+            moved |= self.leave(end, asks, outcomes, results);
         }
         moved
     }
@@ -138,14 +171,21 @@ impl HolderProgram {
     }
 
     /// Acknowledges, gives back, extends.
-    fn work(&mut self, end: &End, asks: ChannelId, rng: &mut StdRng, calm: bool) -> bool {
+    fn work(
+        &mut self,
+        end: &End,
+        asks: ChannelId,
+        results: ChannelId,
+        rng: &mut StdRng,
+        calm: bool,
+    ) -> bool {
         let Some(at) = (0..self.held.len()).find(|_| calm || rng.random_ratio(1, 4)) else { return false };
         let (number, task) = self.held[at];
-        let result = Value { chan: self.chan, sender: self.who, number: task }.bytes(24);
+        let result = result(self.chan, self.who, task, number);
         let token = self.last_token + 1;
         let ends = calm || !rng.random_ratio(1, 4);
         let ask = if ends && (calm || rng.random_ratio(5, 6)) && !self.fenced.contains(&number) {
-            Ask::AckWith { number, results: ChannelId(0), value: &result }
+            Ask::AckWith { number, results, value: &result }
         } else if ends {
             Ask::Nack {
                 number,
@@ -198,10 +238,13 @@ impl HolderProgram {
     }
 
     /// Nothing more comes, and everything is told.
-    fn leave(&mut self, end: &End, asks: ChannelId, outcomes: ChannelId) -> bool {
-        let closed = end.with_send(asks, |half| half.close(CloseReason::plain())).is_some();
+    fn leave(&mut self, end: &End, asks: ChannelId, outcomes: ChannelId, results: ChannelId) -> bool {
+        let mut closed = false;
+        for id in [asks, results] {
+            closed |= end.with_send(id, |half| half.close(CloseReason::plain())).is_some();
+            end.set_ready(id);
+        }
         let stopped = end.with_recv(outcomes, |half| half.stop(CloseReason::plain())).is_some();
-        end.set_ready(asks);
         end.set_ready(outcomes);
         let open = end.receivers.borrow().contains_key(&self.deliveries);
         if open {

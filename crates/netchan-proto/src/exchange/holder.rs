@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::store::Store;
 use super::{Output, Ports, Queue, Ticket};
-use crate::channel::{CloseReason, Payload, PushError};
+use crate::channel::{CloseReason, Payload, PushError, close_code};
 use crate::flow::{Urgency, Violation};
 use crate::hosted::ReceiverKey;
 use crate::id::ChannelId;
@@ -116,11 +116,11 @@ impl<P: Ports> HolderEnd<P> {
         first
     }
 
-    /// Whether it can ask for nothing any more.
+    /// Whether it can ask for nothing any more. One whose channel of asks is not open yet can.
     #[must_use]
     pub fn is_over(&self) -> bool {
         let ended = |port| P::with_source(port, |half| half.ended().is_some()).unwrap_or(true);
-        self.run.is_empty() && self.asks.as_ref().is_none_or(ended)
+        self.run.is_empty() && self.asks.as_ref().is_some_and(ended)
     }
 
     /// Outcomes that wait for room.
@@ -359,10 +359,21 @@ impl<P: Ports> HolderEnd<P> {
         }
     }
 
-    /// It is gone, and its deliveries are others'. Returns the places in which its results waited, to be left.
-    pub fn end(&mut self) -> Vec<Parked> {
+    /// It is gone, and its deliveries are others': nobody answers any more, and a client that goes on asking is told so. Returns
+    /// the places in which its results waited, to be left.
+    pub fn end(&mut self, out: &mut Output<P>) -> Vec<Parked> {
         self.parked_bytes = 0;
-        (self.asks, self.outcomes) = (None, None);
+        let reason = CloseReason { code: close_code::GONE, reason: "its deliveries are others' now".to_owned() };
+        if let Some(port) = self.asks.take()
+            && P::with_source(&port, |half| half.stop(reason.clone())).is_some()
+        {
+            out.sources.push((port, Urgency::Now));
+        }
+        if let Some(port) = self.outcomes.take()
+            && P::with_sink(&port, |half| half.close(reason)).is_some()
+        {
+            out.sinks.push(port);
+        }
         self.run.clear();
         self.unsent.clear();
         self.lines.drain(..).map(|line| (line.results, line.ticket)).collect()

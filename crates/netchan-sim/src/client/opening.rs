@@ -51,7 +51,9 @@ impl Client {
                 let (chan, _) = *pick(context, hubs);
                 let prefetch = *pick(context, &[0, 0, 2]);
                 let who = name * 10 + self.opened;
-                let id = self.end.open(&format!("h:{chan}:{who}"), OpenFlow::OpenerReceives, 0, prefetch);
+                // Some take values that they have not asked for.
+                let ahead = u64::from(context.rng.random_bool(0.7));
+                let id = self.end.open(&format!("h:{chan}:{who}"), OpenFlow::OpenerReceives, ahead, prefetch);
                 let stop_after = context.rng.random_ratio(1, 4).then(|| context.rng.random_range(0..4));
                 self.receivers.push(RecvProgram::new(chan, who, id, stop_after));
             }
@@ -76,7 +78,8 @@ impl Client {
         if context.rng.random_bool(0.5) {
             let Some(chan) = context.desks.first().copied() else { return };
             let prefetch = *pick(context, &[0, 0, 2]);
-            self.holders.push(HolderProgram::open(&self.end, chan, who, prefetch, stop_after));
+            let ahead = context.rng.random_bool(0.7);
+            self.holders.push(HolderProgram::open(&self.end, chan, who, ahead, prefetch, stop_after));
         } else {
             let Some(chan) = context.casts.first().copied() else { return };
             let capacity = *pick(context, &[1, 2, 4]);

@@ -1,157 +1,245 @@
-//! The server's own programs on a hosted channel, and what follows from the policy's decisions.
+//! The server's own programs on a hosted channel: tasks that send and receive, and wait in turn.
 
-use bytes::Bytes;
-use netchan_proto::channel::CloseReason;
-use netchan_proto::hosted::{Effect, SenderKey};
-use netchan_proto::session::Host;
+use std::task::{Context, Poll};
+
+use netchan_proto::channel::Payload;
+use netchan_proto::exchange::{Acquired, Offered, Ticket};
+use netchan_proto::hosted::SenderKey;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Hub, LOCAL_RECEIVER, LOCAL_SENDER, LocalSender, Remote};
+use super::ports::Task;
+use super::{Hub, LOCAL};
 use crate::audit::Audit;
 use crate::value::Value;
 
+/// A task that sends so many values.
+struct Sender {
+    who: u32,
+    total: u64,
+    next: u64,
+    task: Task,
+    ticket: Option<Ticket>,
+    /// With capacity 0: what is on offer, and whether it was asked back.
+    offer: Option<(SenderKey, bool)>,
+}
+
+/// A task that receives until the end.
+#[derive(Default)]
+struct Receiver {
+    task: Task,
+    ticket: Option<Ticket>,
+    done: bool,
+}
+
+/// All of them.
+pub(super) struct Local {
+    senders: Vec<Sender>,
+    receivers: [Receiver; 2],
+    /// Who receives, for the auditor.
+    pub(super) receiver: u32,
+    receives: bool,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let left = self.senders.iter().map(|sender| (sender.next, sender.total, sender.ticket));
+        f.debug_list().entries(left).entries(self.receivers.iter().map(|receiver| receiver.ticket)).finish()
+    }
+}
+
+impl Local {
+    pub(super) fn new(chan: u32, total: u64, receives: bool) -> Self {
+        let sender = |at: u32, total| Sender {
+            who: LOCAL + chan * 10 + at,
+            total,
+            next: 0,
+            task: Task::default(),
+            ticket: None,
+            offer: None,
+        };
+        Self {
+            senders: vec![sender(0, total - total / 2), sender(1, total / 2)],
+            receivers: Default::default(),
+            receiver: LOCAL + chan,
+            receives,
+        }
+    }
+
+    pub(super) fn senders(&self) -> impl Iterator<Item = u32> + '_ {
+        self.senders.iter().map(|sender| sender.who)
+    }
+
+    pub(super) fn has_sent(&self) -> bool {
+        self.senders.iter().all(|sender| sender.next == sender.total && sender.offer.is_none())
+    }
+}
+
 impl Hub {
-    /// The server's own programs do what they can. Says whether anything was done.
-    pub fn step(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool, close: bool) -> bool {
-        let mut moved = self.send_local(audit, rng, calm);
-        let receives = self.receives || (calm && close);
-        while receives
-            && (calm || rng.random_bool(0.5))
-            && let Some(item) = self.values.pop_front()
-        {
-            moved = true;
-            self.hosted.taken(LOCAL_RECEIVER, 1).expect("it was delivered here");
-            audit.received(self.chan, self.local_receiver, &item.bytes, item.redelivered);
-            self.pump(audit);
-        }
-        if receives && !self.finished && self.demanded == 0 && self.values.is_empty() {
-            self.demanded = 1;
-            self.hosted.demand(LOCAL_RECEIVER, 1).expect("one waits");
-            self.pump(audit);
-        }
-        if close && !self.closed && !self.has_senders() {
-            self.closed = true;
-            self.hosted.close();
-            audit.ending = true;
-            moved = true;
-            self.pump(audit);
-        }
-        if self.finished && self.values.is_empty() && !self.told_end && receives {
-            self.told_end = true;
-            audit.ended(self.chan, self.local_receiver, false);
-        }
-        moved
-    }
-
-    fn send_local(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+    pub(super) fn step_local(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
         let mut moved = false;
-        while self.local.next < self.local.total && !self.closed && (calm || rng.random_bool(0.4)) {
-            let LocalSender { sender, next, limit, settled, .. } = self.local;
-            if self.capacity == 0 {
-                if settled < next {
-                    break;
+        for at in 0..self.local.senders.len() {
+            while (calm || rng.random_bool(0.4))
+                && if self.capacity == 0 {
+                    self.offer(at, audit, rng, calm)
+                } else {
+                    self.send(at, audit, rng, calm)
                 }
-            } else if next >= limit {
-                if !self.hosted.try_lease(LOCAL_SENDER) {
-                    self.hosted.want_besides(LOCAL_SENDER, 1);
-                    self.pump(audit);
-                    break;
-                }
-                self.local.limit = self.hosted.limit(LOCAL_SENDER).unwrap_or(0);
+            {
+                moved = true;
             }
-            let bytes = Value { chan: self.chan, sender, number: next }.bytes(rng.random_range(16..200));
-            audit.asked(self.chan, sender, next);
-            if self.capacity > 0 {
-                audit.completed(self.chan, sender, next);
+        }
+        for at in 0..self.local.receivers.len() {
+            while (self.local.receives || calm)
+                && (calm || rng.random_bool(0.5))
+                && self.receive(at, audit, rng, calm)
+            {
+                moved = true;
             }
-            self.local.next += 1;
-            self.hosted.push(LOCAL_SENDER, next, Bytes::from(bytes)).expect("there was credit");
-            self.pump(audit);
-            moved = true;
         }
         moved
     }
 
-    fn with_sender(&self, key: SenderKey, f: impl FnOnce(&mut netchan_proto::channel::RecvHalf)) {
-        if let Some(Remote { end, id, .. }) = self.senders.get(&key).and_then(|sender| sender.remote.as_ref())
-        {
-            _ = end.with_recv(*id, f);
-            end.set_ready(*id);
+    /// One send, if there is credit. Says whether there was.
+    fn send(&mut self, at: usize, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+        let Self { local, driver, .. } = self;
+        let waiting: Vec<Ticket> = local.senders.iter().filter_map(|sender| sender.ticket).collect();
+        let sender = &mut local.senders[at];
+        if sender.next == sender.total {
+            return false;
+        }
+        if !sender.task.is_woken() {
+            if !calm && rng.random_ratio(1, 12) {
+                driver.run(|queue, out| queue.leave_senders(&mut sender.ticket, out));
+                sender.task.wake();
+            }
+            return false;
+        }
+        sender.task.sleep();
+        let bytes =
+            Value { chan: self.chan, sender: sender.who, number: sender.next }.bytes(rng.random_range(16..200));
+        let before = waiting.iter().filter(|ticket| sender.ticket.is_none_or(|own| **ticket < own)).count();
+        let available = driver.queue.available();
+        let polled = driver.run(|queue, out| {
+            let cx = Context::from_waker(&sender.task.waker);
+            queue.poll_acquire(Some(&cx), &mut sender.ticket, Some(Payload::Slice(&bytes)), out)
+        });
+        match polled {
+            Poll::Ready(Acquired::Committed(_)) => {
+                if available <= before as u64 {
+                    audit.wrong(format!("channel {}: a send went past one that waits", self.chan));
+                }
+                audit.asked(self.chan, sender.who, sender.next);
+                audit.completed(self.chan, sender.who, sender.next);
+                sender.next += 1;
+                sender.task.wake();
+                self.observe(audit);
+                true
+            }
+            Poll::Ready(_) => {
+                audit.wrong("a channel that was open took no value");
+                false
+            }
+            Poll::Pending => {
+                self.observe(audit);
+                false
+            }
         }
     }
 
-    /// Does what the policy decided.
-    pub(super) fn pump(&mut self, audit: &mut Audit) {
-        while let Some(effect) = self.hosted.poll_effect() {
-            match effect {
-                Effect::Deliver { to: LOCAL_RECEIVER, item } => {
-                    self.demanded = self.demanded.saturating_sub(1);
-                    self.values.push_back(item);
-                }
-                Effect::Deliver { to, item } => {
-                    if let Some(receiver) = self.receivers.get_mut(&to) {
-                        receiver.pending.push_back((item.bytes, item.redelivered));
-                        self.send_pending(to);
-                    }
-                }
-                Effect::Grant { to: LOCAL_SENDER, limit } => self.local.limit = limit,
-                Effect::Grant { to, limit } => self.with_sender(to, |half| half.lease(limit)),
-                Effect::Recall { from: LOCAL_SENDER } => {
-                    self.local.limit = self.local.next;
-                    _ = self.hosted.yielded(LOCAL_SENDER, self.local.next);
-                }
-                Effect::Recall { from } => self.with_sender(from, |half| half.recall_lease()),
-                Effect::Settled { sender: LOCAL_SENDER, prefix, .. } => {
-                    if self.capacity == 0 && prefix > self.local.settled {
-                        audit.completed(self.chan, self.local.sender, prefix - 1);
-                    }
-                    self.local.settled = prefix;
-                }
-                Effect::Settled { sender, prefix, .. } => {
-                    self.with_sender(sender, |half| half.settle(prefix))
-                }
-                Effect::Forgotten { sender } => _ = self.senders.remove(&sender),
-                Effect::Withdrawn { to: LOCAL_SENDER, seq, .. } => {
-                    audit.withdrawn(self.chan, self.local.sender, seq);
-                    self.local.settled = seq + 1;
-                }
-                Effect::Withdrawn { to, seq, withdrawn } => {
-                    self.with_sender(to, |half| half.answer_withdraw(seq, withdrawn));
-                }
-                // No holder is simulated here.
-                Effect::Fenced { .. } | Effect::Dead { .. } => {}
-                Effect::Finished => {
-                    self.finished = true;
-                    for receiver in self.receivers.values() {
-                        let Remote { end, id, .. } = &receiver.remote;
-                        _ = end.with_send(*id, |half| half.close(CloseReason::plain()));
-                        end.set_ready(*id);
-                    }
-                }
+    /// One offer, or what becomes of it. Says whether anything happened.
+    fn offer(&mut self, at: usize, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+        let Self { local, driver, chan, .. } = self;
+        let sender = &mut local.senders[at];
+        let Some((key, asked)) = sender.offer else {
+            if sender.next == sender.total {
+                return false;
+            }
+            let bytes = Value { chan: *chan, sender: sender.who, number: sender.next }.bytes(40);
+            audit.asked(*chan, sender.who, sender.next);
+            match driver.run(|queue, out| queue.offer(Payload::Owned(bytes.into()), out)) {
+                Ok(key) => sender.offer = Some((key, false)),
+                Err(_) => audit.wrong("a channel that was open took no offer"),
+            }
+            sender.next += 1;
+            sender.task.wake();
+            self.observe(audit);
+            return true;
+        };
+        let mut outcome = None;
+        if sender.task.is_woken() {
+            sender.task.sleep();
+            let cx = Context::from_waker(&sender.task.waker);
+            if let Poll::Ready(taken) = driver.run(|queue, out| queue.poll_offer(&cx, key, out)) {
+                outcome = Some(taken);
             }
         }
-        if self.closed {
-            self.stop_senders();
+        if outcome.is_none() && !asked && !calm && rng.random_ratio(1, 6) {
+            match driver.run(|queue, out| queue.withdraw_offer(key, out)) {
+                Offered::Taken => outcome = Some(true),
+                Offered::Withdrawn => outcome = Some(false),
+                Offered::Unknown => sender.offer = Some((key, true)),
+            }
         }
+        let (who, number) = (sender.who, sender.next.saturating_sub(1));
+        if let Some(taken) = outcome {
+            sender.offer = None;
+            sender.task.wake();
+            if taken {
+                audit.completed(*chan, who, number);
+            } else {
+                audit.withdrawn(*chan, who, number);
+            }
+        }
+        self.observe(audit);
+        outcome.is_some()
     }
 
-    /// After the close: a sender that has no credit left is told.
-    fn stop_senders(&self) {
-        for (key, sender) in &self.senders {
-            let Some(Remote { end, id, .. }) = &sender.remote else { continue };
-            let no_credit =
-                self.finished || self.hosted.limit(*key).is_none_or(|limit| sender.pushed >= limit);
-            let stopped = end.with_recv(*id, |half| {
-                let stops = no_credit && half.ended().is_none() && half.peer_closed().is_none();
-                if stops {
-                    half.stop(CloseReason::plain());
-                }
-                stops
-            });
-            if stopped == Some(true) {
-                end.set_ready(*id);
-            }
+    /// One receive. Says whether something came.
+    fn receive(&mut self, at: usize, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
+        let Self { local, driver, chan, .. } = self;
+        let who = local.receiver;
+        let before = local.receivers.iter().filter(|receiver| receiver.ticket.is_some()).count();
+        let receiver = &mut local.receivers[at];
+        if receiver.done {
+            return false;
         }
+        if !receiver.task.is_woken() {
+            if !calm && rng.random_ratio(1, 8) {
+                driver.run(|queue, out| queue.leave_receivers(&mut receiver.ticket, out));
+                receiver.task.wake();
+                self.observe(audit);
+            }
+            return false;
+        }
+        receiver.task.sleep();
+        let newcomer = receiver.ticket.is_none();
+        let ready = driver.queue.ready();
+        let polled = driver.run(|queue, out| {
+            let cx = Context::from_waker(&receiver.task.waker);
+            queue.poll_recv(Some(&cx), &mut receiver.ticket, out)
+        });
+        let taken = match polled {
+            Poll::Pending => None,
+            Poll::Ready(None) => {
+                receiver.done = true;
+                if local.receivers.iter().all(|receiver| receiver.done) {
+                    audit.ended(*chan, who, false);
+                }
+                None
+            }
+            Poll::Ready(Some(taken)) => {
+                receiver.task.wake();
+                if newcomer && ready <= before {
+                    audit.wrong(format!("channel {chan}: a receive went past one that waits"));
+                }
+                Some(taken)
+            }
+        };
+        self.observe(audit);
+        if let Some(taken) = &taken {
+            audit.received(self.chan, who, &taken.bytes, taken.redelivered);
+        }
+        taken.is_some()
     }
 }

@@ -1,81 +1,36 @@
-//! A hosted channel as a server keeps it: the policy, and the ends of sessions that it serves.
+//! A hosted channel as a server keeps it: a queue of `netchan_proto::exchange`, and what the auditor is told of it.
 
 mod local;
-mod remote;
+pub mod ports;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use netchan_proto::channel::CloseReason;
-use netchan_proto::hosted::{Hosted, Item, ReceiverKey, SenderKey};
-use netchan_proto::id::{ChannelId, SessionId};
-use netchan_proto::session::Host;
+use netchan_proto::exchange::{News, Stopped};
+use netchan_proto::hosted::{Fact, ReceiverKey};
+use netchan_proto::id::SessionId;
+use netchan_proto::session::Event;
+use netchan_proto::wire::Open;
 
+use self::local::Local;
+use self::ports::{Driver, Ends, Place, Port, Side};
 use crate::audit::Audit;
-use crate::end::End;
+use crate::value::Value;
+use netchan_proto::exchange::Ports;
 
-const LOCAL_SENDER: SenderKey = SenderKey(0);
-const LOCAL_RECEIVER: ReceiverKey = ReceiverKey(0);
-
-/// A session's end of a channel.
-#[derive(Clone)]
-struct Remote {
-    session: SessionId,
-    end: Rc<End>,
-    id: ChannelId,
-}
-
-struct RemoteSender {
-    /// Gone while its values are still here.
-    remote: Option<Remote>,
-    /// Who it is, for the auditor.
-    who: u32,
-    /// What it had not used has been lent to others.
-    suspended: bool,
-    pushed: u64,
-}
-
-struct RemoteReceiver {
-    remote: Remote,
-    /// Who it is, for the auditor.
-    who: u32,
-    /// What the policy has been told of.
-    limit: u64,
-    taken: u64,
-    pending: VecDeque<(Bytes, bool)>,
-}
-
-/// What the server's own program sends into the channel.
-struct LocalSender {
-    sender: u32,
-    total: u64,
-    next: u64,
-    limit: u64,
-    settled: u64,
-}
 
 /// A hosted channel.
 pub struct Hub {
     /// As the auditor knows it.
     pub chan: u32,
-    /// Its name.
-    pub name: String,
     /// Its capacity.
     pub capacity: u64,
-    hosted: Hosted,
-    next_key: u64,
-    senders: BTreeMap<SenderKey, RemoteSender>,
-    receivers: BTreeMap<ReceiverKey, RemoteReceiver>,
-    local: LocalSender,
-    local_receiver: u32,
-    values: VecDeque<Item>,
-    demanded: u64,
+    driver: Driver,
+    local: Local,
     closed: bool,
-    finished: bool,
-    /// The server's own program receives.
-    pub receives: bool,
-    told_end: bool,
+    /// Who each receiver is, for the auditor.
+    receivers: BTreeMap<ReceiverKey, Place>,
+    /// Which value has which ticket.
+    values: BTreeMap<u64, (u32, u64)>,
 }
 
 /// Who the server's own programs are, for the auditor.
@@ -85,58 +40,49 @@ impl Hub {
     /// A channel into which the server itself sends `total` values.
     #[must_use]
     pub fn new(chan: u32, capacity: u64, total: u64, receives: bool) -> Self {
-        let mut hosted = Hosted::new(capacity);
-        hosted.add_sender(LOCAL_SENDER);
-        hosted.add_receiver(LOCAL_RECEIVER);
         Self {
             chan,
-            name: format!("h:{chan}"),
             capacity,
-            hosted,
-            next_key: 1,
-            senders: BTreeMap::new(),
-            receivers: BTreeMap::new(),
-            local: LocalSender { sender: LOCAL + chan, total, next: 0, limit: 0, settled: 0 },
-            local_receiver: LOCAL + chan,
-            values: VecDeque::new(),
-            demanded: 0,
+            driver: Driver::new(capacity),
+            local: Local::new(chan, total, receives),
             closed: false,
-            finished: false,
-            receives,
-            told_end: false,
+            receivers: BTreeMap::new(),
+            values: BTreeMap::new(),
         }
     }
 
     /// The capacity law, over the senders that the channel serves now: what others had committed under leases that were
     /// lent again comes on top, and is counted as overdraft once they are back.
     pub fn check_capacity(&self, audit: &mut Audit) {
-        let active = self.senders.values().filter(|sender| sender.remote.is_some() && !sender.suspended);
-        let active: Vec<_> = active.map(|sender| sender.who).chain([self.local.sender]).collect();
-        audit.capacity_law(self.chan, self.hosted.overdraft(), &active);
+        let active = self.driver.places.values().filter(|place| !place.suspended);
+        let active = active.filter(|place| matches!(place.side, Side::Source(_))).map(|place| place.who);
+        let active: Vec<_> = active.chain(self.local.senders()).collect();
+        audit.capacity_law(self.chan, self.driver.queue.policy().overdraft(), &active);
     }
 
     /// How it stands.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{} {:?}", self.chan, self.hosted)
+        format!("{} {:?} {:?}", self.chan, self.local, self.driver.queue)
     }
 
-    /// Whether the channel has come to its end.
+    /// Whether the channel has come to its end, and its receiver here knows.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.finished
+        self.driver.queue.is_finished()
     }
 
     /// Whether anybody may still send.
     #[must_use]
     pub fn has_senders(&self) -> bool {
-        self.senders.values().any(|sender| sender.remote.is_some()) || self.local.next < self.local.total
+        let sends = |place: &Place| matches!(place.side, Side::Source(_));
+        self.driver.places.values().any(sends) || !self.has_sent()
     }
 
     /// Whether the server's own program has sent what it had.
     #[must_use]
-    pub const fn has_sent(&self) -> bool {
-        self.local.next >= self.local.total
+    pub fn has_sent(&self) -> bool {
+        self.local.has_sent()
     }
 
     /// Whether it takes no more openers.
@@ -146,95 +92,137 @@ impl Hub {
     }
 
     /// Who sends from this process.
-    #[must_use]
-    pub const fn local_sender(&self) -> u32 {
-        self.local.sender
-    }
-
-    fn key(&mut self) -> u64 {
-        self.next_key += 1;
-        self.next_key
+    pub fn local_senders(&self) -> impl Iterator<Item = u32> + '_ {
+        self.local.senders()
     }
 
     /// A session sends into the channel from here on.
-    pub fn add_sender(
-        &mut self,
-        session: SessionId,
-        end: &Rc<End>,
-        id: ChannelId,
-        who: u32,
-        audit: &mut Audit,
-    ) {
-        let key = SenderKey(self.key());
-        self.hosted.add_sender(key);
-        let remote = Some(Remote { session, end: Rc::clone(end), id });
-        self.senders.insert(key, RemoteSender { remote, who, suspended: false, pushed: 0 });
-        self.pump(audit);
+    pub fn add_sender(&mut self, session: SessionId, port: Port, who: u32, audit: &mut Audit) {
+        if !self.driver.add_source(session, port, who) {
+            audit.wrong("a channel that was open took no sender");
+        }
+        self.observe(audit);
     }
 
     /// A session receives from the channel from here on.
     pub fn add_receiver(
         &mut self,
         session: SessionId,
-        end: &Rc<End>,
-        id: ChannelId,
+        port: Port,
         who: u32,
+        open: &Open,
         audit: &mut Audit,
     ) {
-        let key = ReceiverKey(self.key());
-        self.hosted.add_receiver(key);
-        let remote = Remote { session, end: Rc::clone(end), id };
-        self.receivers
-            .insert(key, RemoteReceiver { remote, who, limit: 0, taken: 0, pending: VecDeque::new() });
-        if self.finished {
-            _ = end.with_send(id, |half| half.close(CloseReason::plain()));
-            end.set_ready(id);
+        let id = port.id;
+        match self.driver.add_sink(session, port, who, open, None) {
+            Some(key) => {
+                let place = self.driver.place(session, id).cloned();
+                place.map(|place| self.receivers.insert(key, place));
+            }
+            None => audit.wrong("a channel that was open took no receiver"),
         }
-        self.pump(audit);
+        self.observe(audit);
+    }
+
+    /// Something happened to a session's end of this channel, or of another. Says whether it was this one's.
+    pub fn handle(&mut self, session: SessionId, event: &Event, audit: &mut Audit) -> bool {
+        let handled = self.driver.handle(session, event);
+        self.observe(audit);
+        handled
     }
 
     /// A session's link is gone.
     pub fn suspend(&mut self, session: SessionId, audit: &mut Audit) {
-        for (key, sender) in &mut self.senders {
-            if sender.remote.as_ref().is_some_and(|remote| remote.session == session) {
-                sender.suspended = true;
-                self.hosted.suspend(*key);
-            }
-        }
-        for (key, receiver) in &mut self.receivers {
-            if receiver.remote.session == session {
-                let Remote { end, id, .. } = &receiver.remote;
-                let in_half = end.with_send(*id, |half| half.take_unsent()).unwrap_or(0);
-                let unsent = receiver.pending.len() as u64 + in_half;
-                receiver.pending.clear();
-                receiver.limit -= self.hosted.cancel_demand(*key, u64::MAX) + unsent;
-                let held = self.hosted.in_flight_of(*key) as u64;
-                if unsent > 0 && self.hosted.give_back(*key, held - unsent).is_err() {
-                    audit.wrong("what was to be sent was not there");
-                }
-            }
-        }
-        self.pump(audit);
+        self.driver.suspend(session, None);
+        self.observe(audit);
     }
 
     /// A session is over.
     pub fn lose(&mut self, session: SessionId, audit: &mut Audit) {
-        let of = |remote: &Remote| remote.session == session;
-        let senders: Vec<_> = self
-            .senders
-            .iter()
-            .filter(|(_, sender)| sender.remote.as_ref().is_some_and(of))
-            .map(|(key, _)| *key)
-            .collect();
-        senders.into_iter().for_each(|key| self.remove_sender(key));
-        let receivers: Vec<_> =
-            self.receivers.iter().filter(|(_, receiver)| of(&receiver.remote)).map(|(key, _)| *key).collect();
-        for key in receivers {
-            if let Some(receiver) = self.receivers.remove(&key) {
-                audit.receiver_lost(self.chan, receiver.who);
+        for (_, place) in self.driver.places_of(session) {
+            if matches!(place.side, Side::Sink(_)) {
+                self.lost(&place, audit);
             }
-            self.hosted.remove_receiver(key);
         }
-        self.pump(audit);
+        self.driver.lose(session);
+        self.observe(audit);
+    }
+
+    /// A receiver is given up: what it has taken last may not have been heard of, and what has left for it may arrive.
+    fn lost(&self, place: &Place, audit: &mut Audit) {
+        audit.receiver_lost(self.chan, place.who);
+        _ = Ends::with_sink(&place.port, |half| {
+            half.for_each_unsettled(|value| {
+                if value.in_doubt
+                    && let Some(Value { sender, number, .. }) = Value::parse(value.payload.as_slice())
+                {
+                    audit.doubtful(self.chan, sender, number);
+                }
+            });
+        });
+    }
+
+    /// Time passes, and the server's own programs do what they can. Says whether anything was done.
+    pub fn step(
+        &mut self,
+        now: u64,
+        audit: &mut Audit,
+        rng: &mut rand::rngs::StdRng,
+        calm: bool,
+    ) -> bool {
+        self.driver.pass(now);
+        self.observe(audit);
+        let mut moved = self.step_local(audit, rng, calm);
+        if calm && !self.closed && !self.has_senders() {
+            self.closed = true;
+            self.driver.run(|queue, out| queue.close(netchan_proto::channel::CloseReason::plain(), out));
+            audit.ending = true;
+            moved = true;
+            self.observe(audit);
+        }
+        moved
+    }
+
+    /// Tells the auditor what became of each value, and of each client.
+    fn observe(&mut self, audit: &mut Audit) {
+        while let Some(fact) = self.driver.queue.policy_mut().poll_fact() {
+            self.note(fact, audit);
+        }
+        while let Some(news) = self.driver.news.pop_front() {
+            match news {
+                News::Stopped { peer, why: Stopped::Stalled } => {
+                    let place = self.receivers.values().find(|place| place.who == peer).cloned();
+                    place.into_iter().for_each(|place| self.lost(&place, audit));
+                }
+                News::Stopped { peer, why } => {
+                    audit.wrong(format!("channel {}: {peer} was stopped: {why:?}", self.chan));
+                }
+                News::Dead(_) | News::Fenced(..) => audit.wrong("deliveries, where there are no holders"),
+                News::Closed | News::Finished | News::Left(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, fact: Fact<Option<u32>>, audit: &mut Audit) {
+        match fact {
+            Fact::Admitted { item } => {
+                if let Some(Value { sender, number, .. }) = Value::parse(&item.bytes) {
+                    self.values.insert(item.ticket, (sender, number));
+                }
+            }
+            Fact::Dispatched { ticket, to } => {
+                let who = self.receivers.get(&to).map_or(self.local.receiver, |place| place.who);
+                if let Some((sender, number)) = self.values.get(&ticket) {
+                    audit.dispatched(self.chan, *sender, *number, who);
+                }
+            }
+            Fact::Back { ticket, .. } => {
+                if let Some((sender, number)) = self.values.get(&ticket) {
+                    audit.given_back(self.chan, *sender, *number);
+                }
+            }
+            Fact::Gone { ticket } => _ = self.values.remove(&ticket),
+            _ => {}
+        }
     }
 }

@@ -153,6 +153,9 @@ impl Server {
         for hub in &mut self.hubs {
             hub.suspend(session_id, &mut context.audit);
         }
+        for desk in &mut self.desks {
+            desk.suspend(session_id, true, &mut context.audit);
+        }
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         begin(&*session.end, control);
         let mut link = Link::new(wire, (write, read), context.now);

@@ -20,6 +20,7 @@ use crate::client::{direct, parse_direct};
 use crate::context::Context;
 use crate::desk::Desk;
 use crate::end::End;
+use crate::hub::ports::Port;
 use crate::hub::{Hub, LOCAL};
 use crate::link::{Gone, Link};
 use crate::programs::{RecvProgram, SendProgram};
@@ -79,7 +80,7 @@ impl Server {
         let incarnation = Incarnation(context.rng.random());
         let hubs = (0..context.rng.random_range(1..4))
             .map(|_| {
-                let capacity = [0, 1, 2, 4][context.rng.random_range(0..4)];
+                let capacity = [0, 1, 2, 4, 12][context.rng.random_range(0..5)];
                 let chan = context.chan(capacity, false);
                 let total = if context.rng.random_bool(0.5) { context.rng.random_range(1..15) } else { 0 };
                 Hub::new(chan, capacity, total, context.rng.random_bool(0.4))
@@ -92,7 +93,7 @@ impl Server {
     /// The queues of tasks, and the broadcasts, that can be opened.
     #[must_use]
     pub fn hosted_services(&self) -> (Vec<u32>, Vec<u32>) {
-        let desks = self.desks.iter().filter(|desk| !desk.is_finished()).map(|desk| desk.chan);
+        let desks = self.desks.iter().filter(|desk| !desk.is_over()).map(|desk| desk.chan);
         let casts = self.casts.iter().filter(|cast| !cast.is_closed()).map(|cast| cast.chan);
         (desks.collect(), casts.collect())
     }
@@ -121,7 +122,9 @@ impl Server {
             }
         }
         for hub in &self.hubs {
-            context.audit.sender_died(hub.chan, hub.local_sender());
+            for sender in hub.local_senders() {
+                context.audit.sender_died(hub.chan, sender);
+            }
             context.audit.died(hub.chan);
         }
         for desk in &self.desks {
@@ -180,9 +183,8 @@ impl Server {
         for session_id in ids {
             moved |= self.step_session(context, session_id);
         }
-        let close = context.calm;
         for hub in &mut self.hubs {
-            moved |= hub.step(&mut context.audit, &mut context.rng, context.calm, close);
+            moved |= hub.step(context.now, &mut context.audit, &mut context.rng, context.calm);
             hub.check_capacity(&mut context.audit);
         }
         for desk in &mut self.desks {
@@ -217,7 +219,7 @@ impl Server {
             hub.suspend(session_id, &mut context.audit);
         }
         for desk in &mut self.desks {
-            desk.suspend(session_id, &mut context.audit);
+            desk.suspend(session_id, false, &mut context.audit);
         }
     }
 
@@ -351,10 +353,12 @@ impl Server {
         if open.flow == OpenFlow::OpenerSends {
             let mode = if hub.capacity == 0 { Mode::Rendezvous } else { Mode::Lease };
             if end.accept(open, mode, hub.capacity) {
-                hub.add_sender(session_id, end, open.id, who.parse().unwrap_or(0), &mut context.audit);
+                let port = Port { end: Rc::clone(end), id: open.id };
+                hub.add_sender(session_id, port, who.parse().unwrap_or(0), &mut context.audit);
             }
         } else if end.accept(open, Mode::Demand, hub.capacity) {
-            hub.add_receiver(session_id, end, open.id, who.parse().unwrap_or(0), &mut context.audit);
+            let port = Port { end: Rc::clone(end), id: open.id };
+            hub.add_receiver(session_id, port, who.parse().unwrap_or(0), open, &mut context.audit);
         }
     }
 

@@ -113,7 +113,9 @@ impl Holder {
 
     /// The queue has forgotten it.
     pub(super) fn gone(&self) {
-        let places = self.end.lock().end();
+        let mut out = Out::default();
+        let places = self.end.lock().end(&mut out);
+        self.hub.follow(out);
         for (id, mut ticket) in places {
             let results = self.results.lock().remove(&id);
             if let Some((results, _)) = results {
