@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::store::Store;
 use super::{Output, Ports, Queue, Ticket};
-use crate::channel::{CloseReason, Payload, PushError, close_code};
+use crate::channel::{CloseReason, PushError, close_code};
 use crate::flow::{Urgency, Violation};
 use crate::hosted::ReceiverKey;
 use crate::id::ChannelId;
@@ -363,7 +363,8 @@ impl<P: Ports> HolderEnd<P> {
     /// the places in which its results waited, to be left.
     pub fn end(&mut self, out: &mut Output<P>) -> Vec<Parked> {
         self.parked_bytes = 0;
-        let reason = CloseReason { code: close_code::GONE, reason: "its deliveries are others' now".to_owned() };
+        let reason =
+            CloseReason { code: close_code::GONE, reason: "its deliveries are others' now".to_owned() };
         if let Some(port) = self.asks.take()
             && P::with_source(&port, |half| half.stop(reason.clone())).is_some()
         {
@@ -382,126 +383,4 @@ impl<P: Ports> HolderEnd<P> {
 
 fn read(bytes: &Bytes) -> Result<(u64, Ask<'_>), Violation> {
     Ask::read(bytes).map_err(|_| Violation("what a holder asks for cannot be understood"))
-}
-
-/// What holders ask for.
-impl<P: Ports> Queue<P> {
-    /// A holder that speaks of a value has taken it, and all before, though that may not have been reported yet. False if it
-    /// cannot hold it.
-    ///
-    /// # Errors
-    /// A [`Violation`] when the value was never sent to it.
-    fn catch_up(&mut self, key: ReceiverKey, number: u64) -> Result<bool, Violation> {
-        let Some(sink) = self.sinks.get_mut(&key) else { return Ok(false) };
-        let taken = number.saturating_add(1);
-        let newly = taken.saturating_sub(sink.taken);
-        if newly == 0 {
-            return Ok(true);
-        }
-        if !sink.has_left(number) {
-            return Err(Violation("an acknowledgement of what was never sent"));
-        }
-        if self.hosted.take_run(key, newly).is_err() {
-            return Ok(false);
-        }
-        sink.taken = taken;
-        Ok(true)
-    }
-
-    /// Acknowledges a delivery and commits its result, both or neither (`DEL-8`): both queues are borrowed, so nothing comes
-    /// between the look whether the delivery is held, the place for the result, and what is done with them. `None` if there is
-    /// no place yet.
-    fn commit_with_ack(
-        &mut self,
-        results: &mut Results<'_, P>,
-        key: ReceiverKey,
-        from: &P::Peer,
-        value: &Bytes,
-        number: u64,
-        ticket: &mut Option<Ticket>,
-    ) -> Option<Verdict> {
-        let place = match results {
-            Results::Other(queue) => queue.place_for_result(ticket),
-            _ => self.place_for_result(ticket),
-        };
-        if let Some(closed) = place {
-            return closed;
-        }
-        let acked = self.hosted.ack_one(key, number);
-        let queue = match results {
-            Results::Other(queue) => &mut **queue,
-            _ => self,
-        };
-        if acked {
-            queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
-            Some(Verdict::Done)
-        } else {
-            queue.give_unit_back();
-            Some(Verdict::Fenced)
-        }
-    }
-
-    /// `None` if a place is set aside; else the verdict, or that there is none yet.
-    fn place_for_result(&mut self, ticket: &mut Option<Ticket>) -> Option<Option<Verdict>> {
-        if self.closed.is_some() {
-            self.leave_line(ticket);
-            return Some(Some(Verdict::ResultsClosed));
-        }
-        if self.reserve_now(ticket) { None } else { Some(None) }
-    }
-
-    /// Does what a holder asks for; see [`HolderEnd::next_asks`]. `results` is where its results go: another queue, or this one.
-    ///
-    /// # Errors
-    /// A [`Violation`] when what it asks for cannot be.
-    pub fn handle_asks(
-        &mut self,
-        end: &mut HolderEnd<P>,
-        asked: Asked,
-        results: Option<Option<&mut Self>>,
-        waker: &Waker,
-        now_micros: u64,
-        outs: &mut (Output<P>, Output<P>),
-    ) -> Result<(), Violation> {
-        self.hosted.advance(now_micros / 1_000);
-        self.with_results(results, outs, |tasks, results, outs| {
-            end.handle(asked, tasks, results, waker, outs)
-        })?;
-        self.measure(end.key, now_micros);
-        self.settle_and_measure(end.key, now_micros, &mut outs.0);
-        Ok(())
-    }
-
-    /// Tries again to commit what waits for places in channel `id`.
-    pub fn retry_results(
-        &mut self,
-        end: &mut HolderEnd<P>,
-        id: ChannelId,
-        results: Option<Option<&mut Self>>,
-        waker: &Waker,
-        now_micros: u64,
-        outs: &mut (Output<P>, Output<P>),
-    ) {
-        self.with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
-        self.measure(end.key, now_micros);
-        self.settle_and_measure(end.key, now_micros, &mut outs.0);
-    }
-
-    fn with_results<R>(
-        &mut self,
-        results: Option<Option<&mut Self>>,
-        outs: &mut (Output<P>, Output<P>),
-        f: impl FnOnce(&mut Self, Results<'_, P>, &mut (Output<P>, Output<P>)) -> R,
-    ) -> R {
-        match results {
-            None => f(self, Results::None, outs),
-            Some(None) => f(self, Results::Same, outs),
-            Some(Some(queue)) => {
-                let result = f(self, Results::Other(queue), outs);
-                queue.hosted.settle();
-                queue.carry_out(&mut outs.1);
-                result
-            }
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //! the middle. What would have to survive a restart is told as facts
 //! ([`Hosted::poll_fact`](crate::hosted::Hosted::poll_fact)).
 
+mod asks;
 mod holder;
 mod local;
 mod pace;

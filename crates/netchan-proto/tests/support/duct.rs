@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
+use netchan_proto::channel::{CloseReason, RecvHalf, RecvOptions, SendHalf, SendOptions};
 use netchan_proto::flow::{Urgency, Violation, WindowKind};
 use netchan_proto::id::ChannelId;
 use netchan_proto::wire::{Frame, Mode, Reader};
@@ -37,6 +37,8 @@ pub struct Duct {
     forward: VecDeque<Unit>,
     back: VecDeque<Vec<u8>>,
     pub asked: VecDeque<Ask>,
+    /// Whether each call back that arrived was followed.
+    pub called_back: VecDeque<bool>,
 }
 
 /// What a duct starts with.
@@ -71,6 +73,7 @@ impl Duct {
             forward: VecDeque::new(),
             back: VecDeque::new(),
             asked: VecDeque::new(),
+            called_back: VecDeque::new(),
         }
     }
 
@@ -133,6 +136,9 @@ impl Duct {
                     self.asked.push_back(Ask::WithdrawAsked(seq));
                 }
             }
+            Frame::CallBack { generation, .. } => {
+                self.called_back.push_back(self.rx.handle_call_back(generation)?);
+            }
             Frame::Close(close) => self.rx.handle_close(&close, false)?,
             Frame::Reset(close) => self.rx.handle_close(&close, true)?,
             Frame::Pos(pos) => {
@@ -158,6 +164,9 @@ impl Duct {
                     self.asked.extend(outcome.map(|(seq, withdrawn)| Ask::Withdrawn(seq, withdrawn)));
                 }
                 Frame::Close(close) => self.tx.handle_close(&close)?,
+                Frame::Closing { code, reason, .. } => {
+                    self.tx.handle_closing(CloseReason { code, reason });
+                }
                 Frame::Pos(pos) => self.tx.handle_pos(&pos)?,
                 other => panic!("a receiving end says {other:?}"),
             }

@@ -122,13 +122,6 @@ impl Holder {
                 results.leave_senders(&mut ticket);
             }
         }
-        // Whoever waits for an answer hears that none comes.
-        if let Some(asks) = self.asks.get().and_then(Weak::upgrade) {
-            asks.stop(CloseReason {
-                code: close_code::GONE,
-                reason: "these deliveries are others' now".to_owned(),
-            });
-        }
         if let Some(session) = self.session.0.upgrade() {
             session.let_go(self.session.1);
         }

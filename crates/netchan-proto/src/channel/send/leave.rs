@@ -27,7 +27,7 @@ impl SendHalf {
 
     /// Says how many sends wait; asks for a lease when they need one, and takes the request back when they do not.
     pub fn want(&mut self, waiting: u64) {
-        if self.mode != Mode::Lease {
+        if self.mode != Mode::Lease || self.peer_closing.is_some() {
             return;
         }
         self.waiting = waiting;
