@@ -312,7 +312,9 @@ impl Audit {
             self.note(format!("channel {chan}: {number} of {sender} was received behind a later one"));
         } else if !flag {
             // What may have been received before says so, and nothing else does.
-            self.wrong(format!("channel {chan}: {number} of {sender} says that it was received: {redelivered}"));
+            self.wrong(format!(
+                "channel {chan}: {number} of {sender} says that it was received: {redelivered}"
+            ));
         }
         if matches!(fate, Fate::Withdrawn | Fate::Undelivered) {
             self.findings.duplicated += 1;

@@ -96,7 +96,9 @@ impl Services {
     pub fn collected(&mut self, chan: u32, task: u64) -> Verdict {
         match self.task_of(chan, task) {
             Some(seen) if !seen.committed.is_empty() && !seen.collected => seen.collected = true,
-            _ => return Err(format!("desk {chan}: the result of task {task} was received, and should not be")),
+            _ => {
+                return Err(format!("desk {chan}: the result of task {task} was received, and should not be"));
+            }
         }
         Ok(())
     }

@@ -279,9 +279,9 @@ impl Desk {
         while self.next < self.total && (calm || rng.random_bool(0.3)) {
             let value = Value { chan: self.chan, sender: 0, number: self.next };
             let bytes = value.bytes(rng.random_range(16..60));
-            let polled = self.tasks.run(|queue, out| {
-                queue.poll_acquire(None, &mut None, Some(Payload::Slice(&bytes)), out)
-            });
+            let polled = self
+                .tasks
+                .run(|queue, out| queue.poll_acquire(None, &mut None, Some(Payload::Slice(&bytes)), out));
             if !matches!(polled, Poll::Ready(Acquired::Committed(_))) {
                 break;
             }
@@ -319,10 +319,10 @@ impl Desk {
         let key = match &self.worker {
             Some((key, ..)) => *key,
             None => {
-                let key = self.tasks.queue.add_local_holder(HolderOptions {
-                    settles_at_ack: true,
-                    ..HolderOptions::new(OUT_MAX)
-                });
+                let key = self
+                    .tasks
+                    .queue
+                    .add_local_holder(HolderOptions { settles_at_ack: true, ..HolderOptions::new(OUT_MAX) });
                 self.worker = Some((key, Task::default(), None));
                 key
             }
@@ -428,7 +428,10 @@ impl Desk {
             News::Dead(item) => {
                 let number = Value::parse(&item.bytes).map_or(u64::MAX, |value| value.number);
                 if self.attempts_max != Some(item.attempts) {
-                    audit.wrong(format!("desk {}: task {number} died after {} attempts", self.chan, item.attempts));
+                    audit.wrong(format!(
+                        "desk {}: task {number} died after {} attempts",
+                        self.chan, item.attempts
+                    ));
                 }
                 audit.judge(|services| services.dead(self.chan, number));
                 self.tasks.run(|queue, out| queue.buried(out));

@@ -60,14 +60,7 @@ pub struct HolderProgram {
 impl HolderProgram {
     /// Asks for deliveries of a queue.
     #[must_use]
-    pub fn open(
-        end: &End,
-        chan: u32,
-        who: u32,
-        ahead: bool,
-        prefetch: u64,
-        stop_after: Option<u64>,
-    ) -> Self {
+    pub fn open(end: &End, chan: u32, who: u32, ahead: bool, prefetch: u64, stop_after: Option<u64>) -> Self {
         let name = format!("q:{chan}:{who}");
         let capacity = u64::from(ahead);
         let deliveries =
@@ -179,14 +172,7 @@ impl HolderProgram {
     }
 
     /// Acknowledges, gives back, extends.
-    fn work(
-        &mut self,
-        end: &End,
-        asks: ChannelId,
-        results: ChannelId,
-        rng: &mut StdRng,
-        calm: bool,
-    ) -> bool {
+    fn work(&mut self, end: &End, asks: ChannelId, results: ChannelId, rng: &mut StdRng, calm: bool) -> bool {
         let Some(at) = (0..self.held.len()).find(|_| calm || rng.random_ratio(1, 4)) else { return false };
         let (number, task) = self.held[at];
         let result = result(self.chan, self.who, task, number);

@@ -14,6 +14,7 @@ use crate::channel::{CloseReason, Payload, PushError, close_code};
 use crate::flow::{Urgency, Violation};
 use crate::hosted::ReceiverKey;
 use crate::id::ChannelId;
+use crate::planted::{self, Mutant};
 use crate::wire::{Ask, Outcome, Verdict};
 
 /// Asks that are taken out of a half at once.
@@ -334,7 +335,7 @@ impl<P: Ports> HolderEnd<P> {
             line.waiting.pop_front();
             self.answer(token, verdict);
         }
-        if !line.waiting.is_empty() {
+        if !line.waiting.is_empty() && !planted::is(Mutant::ParkedResultForgotten) {
             match &mut results {
                 Results::Other(queue) => queue.wait_for_unit(&mut line.ticket, waker, &mut outs.1),
                 _ => tasks.wait_for_unit(&mut line.ticket, waker, &mut outs.0),
@@ -363,7 +364,8 @@ impl<P: Ports> HolderEnd<P> {
     /// the places in which its results waited, to be left.
     pub fn end(&mut self, out: &mut Output<P>) -> Vec<Parked> {
         self.parked_bytes = 0;
-        let reason = CloseReason { code: close_code::GONE, reason: "its deliveries are others' now".to_owned() };
+        let reason =
+            CloseReason { code: close_code::GONE, reason: "its deliveries are others' now".to_owned() };
         if let Some(port) = self.asks.take()
             && P::with_source(&port, |half| half.stop(reason.clone())).is_some()
         {
@@ -433,7 +435,11 @@ impl<P: Ports> Queue<P> {
             _ => self,
         };
         if acked {
-            queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+            for _ in
+                0..1 + u64::from(planted::is(Mutant::ResultCommittedTwice) && queue.reserve_now(&mut None))
+            {
+                queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+            }
             Some(Verdict::Done)
         } else {
             queue.give_unit_back();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{LOCAL_RECEIVER, LOCAL_SENDER, Output, Ports, Queue, Ticket, WaitQueue};
 use crate::channel::{CloseReason, Payload};
 use crate::hosted::{HolderOptions, Leave, ReceiverKey, SenderKey, Withdraw};
+use crate::planted::{self, Mutant};
 
 /// What a local send found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Local {
 impl<P: Ports> Queue<P> {
     pub(super) fn local_granted(&mut self, limit: u64, out: &mut Output<P>) {
         self.local.limit = limit;
-        let free = self.local.credit();
+        let free = if planted::is(Mutant::GrantWakesNobody) { 0 } else { self.local.credit() };
         self.local.senders.wake_front(free, &mut out.wakers);
     }
 

@@ -525,7 +525,7 @@ impl<T: Clone> Receivers<T> {
         let away = receiver.held.as_ref().is_some_and(|held| held.fence_at.is_some());
         if receiver.called_back.is_none() && !away && receiver.sent > 0 {
             receiver.called_back = Some(CalledBack { at: now, holds });
-            self.holding += usize::from(holds);
+            self.holding += usize::from(holds) * (1 + usize::from(planted::is(Mutant::CalledBackTwice)));
             self.callbacks.push_back((now, key));
             effects.push_back(Effect::CallBack { from: key });
         }
@@ -623,8 +623,7 @@ impl<T: Clone> Receivers<T> {
             }
             _ => {}
         }
-        let again = planted::is(Mutant::CalledBackTwice);
-        if receiver.ahead() > 0 && (receiver.called_back.is_none() || again) {
+        if receiver.ahead() > 0 && receiver.called_back.is_none() {
             self.ahead.insert(key);
         } else {
             self.ahead.remove(&key);

@@ -116,8 +116,8 @@ impl Hub {
             return false;
         }
         sender.task.sleep();
-        let bytes =
-            Value { chan: self.chan, sender: sender.who, number: sender.next }.bytes(rng.random_range(16..200));
+        let bytes = Value { chan: self.chan, sender: sender.who, number: sender.next }
+            .bytes(rng.random_range(16..200));
         let before = waiting.iter().filter(|ticket| sender.ticket.is_none_or(|own| **ticket < own)).count();
         let available = driver.queue.available();
         let polled = driver.run(|queue, out| {

@@ -17,7 +17,6 @@ use crate::audit::Audit;
 use crate::value::Value;
 use netchan_proto::exchange::Ports;
 
-
 /// A hosted channel.
 pub struct Hub {
     /// As the auditor knows it.
@@ -105,14 +104,7 @@ impl Hub {
     }
 
     /// A session receives from the channel from here on.
-    pub fn add_receiver(
-        &mut self,
-        session: SessionId,
-        port: Port,
-        who: u32,
-        open: &Open,
-        audit: &mut Audit,
-    ) {
+    pub fn add_receiver(&mut self, session: SessionId, port: Port, who: u32, open: &Open, audit: &mut Audit) {
         let id = port.id;
         match self.driver.add_sink(session, port, who, open, None) {
             Some(key) => {
@@ -163,13 +155,7 @@ impl Hub {
     }
 
     /// Time passes, and the server's own programs do what they can. Says whether anything was done.
-    pub fn step(
-        &mut self,
-        now: u64,
-        audit: &mut Audit,
-        rng: &mut rand::rngs::StdRng,
-        calm: bool,
-    ) -> bool {
+    pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut rand::rngs::StdRng, calm: bool) -> bool {
         self.driver.pass(now);
         self.observe(audit);
         let mut moved = self.step_local(audit, rng, calm);
