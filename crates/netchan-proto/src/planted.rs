@@ -56,11 +56,33 @@ pub enum Mutant {
     LostOnTheWayBack,
     /// What was certainly not taken is flagged as redelivered.
     FlaggedThoughNotTaken,
+    /// Of a run of values for a receiver only the first two are sent.
+    RunLeftHalfway,
+    /// A value that was sent to a receiver is sent once more.
+    NotMarkedSent,
+    /// What a receiver that closes had not taken counts as if it may have.
+    UnsentIsDoubtful,
+    /// Of a run of values that were taken the last one does not count.
+    RunNotSettled,
+    /// What receivers gave back goes out again last first.
+    GivenBackInWrongOrder,
+    /// A local task that has just come goes before those that wait.
+    WaitQueueSkipped,
+    /// A result is committed twice with its acknowledgement.
+    ResultCommittedTwice,
+    /// Credit that a sender gives back is nobody's.
+    YieldedCreditLost,
+    /// A local send that waits is not woken when it is granted credit.
+    GrantWakesNobody,
+    /// At the close a sender that has no credit left is not told.
+    CloseNotTold,
+    /// A result that waits for a place is not tried again.
+    ParkedResultForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 36] = [
         Self::NoDuplicateCheck,
         Self::TakenAtArrival,
         Self::AcknowledgedEarly,
@@ -83,6 +105,20 @@ impl Mutant {
         Self::DoubleHolder,
         Self::LostRedelivery,
         Self::ResultWithoutAck,
+        Self::CalledBackTwice,
+        Self::LostOnTheWayBack,
+        Self::FlaggedThoughNotTaken,
+        Self::RunLeftHalfway,
+        Self::NotMarkedSent,
+        Self::UnsentIsDoubtful,
+        Self::RunNotSettled,
+        Self::GivenBackInWrongOrder,
+        Self::WaitQueueSkipped,
+        Self::ResultCommittedTwice,
+        Self::YieldedCreditLost,
+        Self::GrantWakesNobody,
+        Self::CloseNotTold,
+        Self::ParkedResultForgotten,
     ];
 }
 

@@ -100,8 +100,7 @@ impl HolderProgram {
         }
         let of = self.deliveries;
         let (Some(asks), Some(outcomes), Some(results)) = (self.asks, self.outcomes, self.results) else {
-            let (chan, who) = (self.chan, self.who);
-            self.results = Some(end.open(&format!("r:{chan}:{who}"), OpenFlow::OpenerSends, 0, 0));
+            self.results = Some(self.open_results(end));
             self.asks = Some(end.open_for(Purpose::Acks { of }, &self.name, OpenFlow::OpenerSends, 0, 0));
             let purpose = Purpose::Outcomes { of };
             self.outcomes = Some(end.open_for(purpose, &self.name, OpenFlow::OpenerReceives, OUTCOMES, 0));
@@ -115,6 +114,11 @@ impl HolderProgram {
             self.held.clear();
             self.asked.clear();
         }
+        if end.ended_senders.borrow().contains_key(&results) && !self.held.is_empty() {
+            // It was stopped for credit that it did not use in time.
+            self.results = Some(self.open_results(end));
+            return true;
+        }
         let (took, over) = self.take(end, rng, calm);
         moved |= took;
         moved |= self.work(end, asks, results, rng, calm);
@@ -122,6 +126,10 @@ impl HolderProgram {
             moved |= self.leave(end, asks, outcomes, results);
         }
         moved
+    }
+
+    fn open_results(&self, end: &End) -> ChannelId {
+        end.open(&format!("r:{}:{}", self.chan, self.who), OpenFlow::OpenerSends, 0, 0)
     }
 
     /// Takes what has come. Also says whether nothing more will.
@@ -209,6 +217,10 @@ impl HolderProgram {
                 Ok(Outcome::Answer { token, verdict }) => {
                     if let Some((number, task)) = self.asked.remove(&token) {
                         let done = verdict == Verdict::Done;
+                        if matches!(verdict, Verdict::NoResults | Verdict::ResultsClosed) {
+                            // It holds the delivery still, and may ask again.
+                            self.held.push((number, task));
+                        }
                         audit.judge(|services| services.told(self.chan, task, (self.who, number), done));
                     }
                 }

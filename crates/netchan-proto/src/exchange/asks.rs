@@ -10,6 +10,7 @@ use crate::channel::Payload;
 use crate::flow::Violation;
 use crate::hosted::ReceiverKey;
 use crate::id::ChannelId;
+use crate::planted::{self, Mutant};
 use crate::wire::Verdict;
 
 /// What holders ask for.
@@ -61,7 +62,10 @@ impl<P: Ports> Queue<P> {
             _ => self,
         };
         if acked {
-            queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+            let again = u64::from(planted::is(Mutant::ResultCommittedTwice) && queue.reserve_now(&mut None));
+            for _ in 0..=again {
+                queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+            }
             Some(Verdict::Done)
         } else {
             queue.give_unit_back();
@@ -100,7 +104,8 @@ impl<P: Ports> Queue<P> {
         Ok(())
     }
 
-    /// Tries again to commit what waits for places in channel `id`.
+    /// Tries again to commit what waits for places in channel `id`. Returns a place that is to be left there, if `results` is
+    /// not given any more.
     pub fn retry_results(
         &mut self,
         end: &mut HolderEnd<P>,
@@ -109,10 +114,12 @@ impl<P: Ports> Queue<P> {
         waker: &Waker,
         now_micros: u64,
         outs: &mut (Output<P>, Output<P>),
-    ) {
-        self.with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
+    ) -> Option<Ticket> {
+        let left = self
+            .with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
         self.measure(end.key(), now_micros);
         self.settle_and_measure(end.key(), now_micros, &mut outs.0);
+        left
     }
 
     fn with_results<R>(
@@ -123,9 +130,14 @@ impl<P: Ports> Queue<P> {
     ) -> R {
         match results {
             None => f(self, Results::None, outs),
-            Some(None) => f(self, Results::Same, outs),
+            Some(None) => {
+                let result = f(self, Results::Same, outs);
+                self.pass_units_on(&mut outs.0);
+                result
+            }
             Some(Some(queue)) => {
                 let result = f(self, Results::Other(queue), outs);
+                queue.pass_units_on(&mut outs.1);
                 queue.hosted.settle();
                 queue.carry_out(&mut outs.1);
                 result

@@ -14,6 +14,7 @@ use crate::channel::{CloseReason, PushError, close_code};
 use crate::flow::{Urgency, Violation};
 use crate::hosted::ReceiverKey;
 use crate::id::ChannelId;
+use crate::planted::{self, Mutant};
 use crate::wire::{Ask, Outcome, Verdict};
 
 /// Asks that are taken out of a half at once.
@@ -304,7 +305,7 @@ impl<P: Ports> HolderEnd<P> {
         self.lines.iter().map(|line| line.results)
     }
 
-    /// There may be places for results that wait.
+    /// There may be places for results that wait. Returns one to be left, where they are waited for no more.
     pub(super) fn retry(
         &mut self,
         id: ChannelId,
@@ -312,8 +313,8 @@ impl<P: Ports> HolderEnd<P> {
         mut results: Results<'_, P>,
         waker: &Waker,
         outs: &mut (Output<P>, Output<P>),
-    ) {
-        let Some(at) = self.lines.iter().position(|line| line.results == id) else { return };
+    ) -> Option<Ticket> {
+        let at = self.lines.iter().position(|line| line.results == id)?;
         let mut line = self.lines.swap_remove(at);
         while let Some(result) = line.waiting.front() {
             let ticket = &mut line.ticket;
@@ -334,13 +335,15 @@ impl<P: Ports> HolderEnd<P> {
             line.waiting.pop_front();
             self.answer(token, verdict);
         }
-        if !line.waiting.is_empty() {
+        if !line.waiting.is_empty() && !planted::is(Mutant::ParkedResultForgotten) {
             match &mut results {
                 Results::Other(queue) => queue.wait_for_unit(&mut line.ticket, waker, &mut outs.1),
                 _ => tasks.wait_for_unit(&mut line.ticket, waker, &mut outs.0),
             }
             self.lines.push(line);
+            return None;
         }
+        line.ticket
     }
 
     /// There may be room for what it is to be told. When it does not listen any more, its channel of outcomes ends.

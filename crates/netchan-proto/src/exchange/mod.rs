@@ -25,6 +25,7 @@ use std::task::Waker;
 use crate::channel::{CloseReason, RecvHalf, SendHalf, close_code};
 use crate::flow::Urgency;
 use crate::hosted::{Effect, Hosted, Item, Leave, ReceiverKey, SenderKey, Violation};
+use crate::planted::{self, Mutant};
 use sinks::Sink;
 use sources::Source;
 use store::Store;
@@ -361,5 +362,6 @@ fn reason_of(why: Stopped) -> CloseReason {
 /// How a receiver leaves whose half is as it is.
 fn leave_of(half: &SendHalf, orderly: bool) -> Leave {
     let (_, in_doubt) = half.unsettled();
-    Leave { doubtful: if half.peer_closed().is_some() { 0 } else { in_doubt }, orderly }
+    let in_doubt = if half.peer_closed().is_some() { 0 } else { in_doubt };
+    Leave { doubtful: if planted::is(Mutant::UnsentIsDoubtful) { u64::MAX } else { in_doubt }, orderly }
 }

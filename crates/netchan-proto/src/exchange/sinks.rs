@@ -5,6 +5,7 @@ use super::{Half, News, Output, Ports, Queue, Stopped, leave_of, reason_of};
 use crate::channel::{ItemBuf, PushError, SendHalf, TooLarge};
 use crate::hosted::{HolderOptions, Item, Leave, ReceiverKey, Violation};
 use crate::limits::SUBSCRIPTIONS_PER_KEY_MAX;
+use crate::planted::{self, Mutant};
 use crate::wire::{HANDED_BYTES_MAX, Handed};
 
 /// A client that receives.
@@ -135,6 +136,9 @@ impl<P: Ports> Queue<P> {
         let mut count = 0;
         let run = P::with_sink(&port, |half| {
             while let Some(value) = hosted.next_unsent(key) {
+                if planted::is(Mutant::RunLeftHalfway) && count == 2 {
+                    return Run::All;
+                }
                 let redelivered = value.redelivered;
                 let pushed = if redelivered {
                     half.push_redelivered(|item| encode(value, holds, item))
@@ -142,6 +146,7 @@ impl<P: Ports> Queue<P> {
                     half.push(|item| encode(value, holds, item))
                 };
                 match pushed {
+                    Ok(_) if planted::is(Mutant::NotMarkedSent) && count == 1 => {}
                     Ok(_) => hosted.mark_sent(key),
                     Err(PushError::Full) => return Run::Blocked,
                     Err(PushError::Closed) => return Run::Closed,
@@ -189,7 +194,8 @@ impl<P: Ports> Queue<P> {
             self.hosted.holder_back(key);
         }
         let starved = at.limit > at.taken;
-        let moved = self.hosted.take_run(key, newly_taken).and_then(|()| {
+        let lost = u64::from(planted::is(Mutant::RunNotSettled) && newly_taken > 1);
+        let moved = self.hosted.take_run(key, newly_taken - lost).and_then(|()| {
             if starved {
                 self.measure(key, at.now_micros);
             }

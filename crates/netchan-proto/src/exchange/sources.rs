@@ -6,6 +6,7 @@ use super::{Half, Output, Ports, Queue, Stopped, reason_of};
 use crate::channel::RecvHalf;
 use crate::hosted::{SenderKey, Violation, Withdraw};
 use crate::limits::WELCOME_ITEMS_MAX;
+use crate::planted::{self, Mutant};
 
 /// Values that are taken out of a half at once, with the policy deciding for all of them.
 const RUN_VALUES_MAX: usize = 256;
@@ -235,7 +236,7 @@ impl<P: Ports> Queue<P> {
     fn stop_if_done(&self, key: SenderKey, out: &mut Output<P>) {
         let (Some(reason), Some(source)) = (&self.closed, self.sources.get(&key)) else { return };
         let no_credit = self.finished || self.hosted.limit(key).is_none_or(|limit| source.pushed >= limit);
-        if !no_credit {
+        if !no_credit || planted::is(Mutant::CloseNotTold) {
             return;
         }
         let urgency = P::with_source(&source.port, |half| {

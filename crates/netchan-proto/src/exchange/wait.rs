@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use crate::planted::{self, Mutant};
+
 /// A place in a [`WaitQueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -44,6 +46,7 @@ impl WaitQueue {
     #[inline]
     pub fn ahead_of(&self, ticket: Option<Ticket>) -> usize {
         match ticket {
+            None if planted::is(Mutant::WaitQueueSkipped) => 0,
             None => self.waiters.len(),
             Some(ticket) => self.waiters.partition_point(|waiter| waiter.ticket < ticket),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Item;
 use super::line::Line;
+use crate::planted::{self, Mutant};
 
 /// Invariant: every ticket in `returned` is below every ticket in `fresh`, because values are dispatched in the order
 /// of tickets (`HOST-3`). So what comes back simply goes first.
@@ -48,7 +49,8 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn pop(&mut self) -> Option<Item<T>> {
-        match self.returned.pop_first() {
+        let last = planted::is(Mutant::GivenBackInWrongOrder);
+        match if last { self.returned.pop_last() } else { self.returned.pop_first() } {
             Some((_, item)) => Some(item),
             None => self.fresh.leave_first(),
         }

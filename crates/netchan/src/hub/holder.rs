@@ -210,22 +210,22 @@ impl Holder {
     }
 
     fn retry_one(&self, id: ChannelId) {
+        let Some((hub, chan)) = self.results.lock().get(&id).cloned() else { return };
         // What was under way when the client closed its channel is still committed; what was taken away from it is not.
-        let results = self.results.lock().get(&id).filter(|(_, chan)| !chan.is_revoked()).cloned();
-        let results = results.map(|(hub, _)| hub);
+        let results = (!chan.is_revoked()).then_some(&hub);
         let mut outs = (Out::default(), Out::default());
-        {
+        let mut left = {
             let mut end = self.end.lock();
             let now = self.hub.micros();
-            self.hub.with_results(results.as_ref(), |tasks, results| {
-                tasks.retry_results(&mut end, id, results, &self.waker, now, &mut outs);
+            let left = self.hub.with_results(results, |tasks, results| {
+                tasks.retry_results(&mut end, id, results, &self.waker, now, &mut outs)
             });
             end.flush(&mut outs.0);
-        }
+            left
+        };
         self.hub.follow(outs.0);
-        if let Some(results) = results {
-            results.follow(outs.1);
-        }
+        hub.follow(outs.1);
+        hub.leave_senders(&mut left);
     }
 
     /// Something has arrived on its channels, or there is room on them.

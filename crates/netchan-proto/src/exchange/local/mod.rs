@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{LOCAL_RECEIVER, LOCAL_SENDER, Output, Ports, Queue, Ticket, WaitQueue};
 use crate::channel::{CloseReason, Payload};
 use crate::hosted::{ReceiverKey, SenderKey};
+use crate::planted::{self, Mutant};
 
 /// What a local send found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Local {
 impl<P: Ports> Queue<P> {
     pub(super) fn local_granted(&mut self, limit: u64, out: &mut Output<P>) {
         self.local.limit = limit;
-        let free = self.local.credit();
+        let free = if planted::is(Mutant::GrantWakesNobody) { 0 } else { self.local.credit() };
         self.local.senders.wake_front(free, &mut out.wakers);
     }
 
@@ -260,6 +261,13 @@ impl<P: Ports> Queue<P> {
     /// Gives a unit back that was set aside and is not needed; settling follows.
     pub(super) fn give_unit_back(&mut self) {
         self.local.reserved -= 1;
+    }
+
+    /// Some units were set aside, and used or given back: whoever waits behind is told, and settling follows.
+    pub(super) fn pass_units_on(&mut self, out: &mut Output<P>) {
+        if !self.local.senders.is_empty() {
+            self.local_want(out);
+        }
     }
 
     /// Leaves a place in which nothing is waited for any more.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::{CalledBack, Receivers};
 use crate::hosted::{Effect, ReceiverKey};
 use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+use crate::planted::{self, Mutant};
 
 impl<T: Clone> Receivers<T> {
     /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
@@ -38,7 +39,7 @@ impl<T: Clone> Receivers<T> {
         let Some(receiver) = self.map.get_mut(&key) else { return };
         if receiver.called_back.is_none() && !receiver.away && receiver.sent > 0 {
             receiver.called_back = Some(CalledBack { at: now, holds });
-            self.holding += usize::from(holds);
+            self.holding += usize::from(holds) * (1 + usize::from(planted::is(Mutant::CalledBackTwice)));
             self.callbacks.push_back((now, key));
             effects.push_back(Effect::CallBack { from: key });
         }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::held::Held;
 use super::line::Line;
 use super::{Effect, Item, ReceiverKey, Violation};
-use crate::planted::{self, Mutant};
 
 /// Units of one receiver that wait side by side.
 #[derive(Debug)]
@@ -421,8 +420,7 @@ impl<T: Clone> Receivers<T> {
             }
             _ => {}
         }
-        let again = planted::is(Mutant::CalledBackTwice);
-        if receiver.ahead() > 0 && (receiver.called_back.is_none() || again) {
+        if receiver.ahead() > 0 && receiver.called_back.is_none() {
             self.ahead.insert(key);
         } else {
             self.ahead.remove(&key);

@@ -281,7 +281,8 @@ impl Senders {
             return Err(Violation::FalseYield);
         }
         lease.recalled = false;
-        self.pool.restore(lease.shrink(limit));
+        let back = lease.shrink(limit);
+        self.pool.restore(if planted::is(Mutant::YieldedCreditLost) { 0 } else { back });
         self.pool.place(key, lease);
         if lease.unused() > 0 {
             // What it has committed is on its way; what it has reserved, it is to use.
