@@ -97,7 +97,9 @@ impl Services {
         match self.task_of(chan, task) {
             Some(seen) if !seen.committed.is_empty() && !seen.collected => seen.collected = true,
             _ => {
-                return Err(format!("desk {chan}: the result of task {task} was received, and should not be"));
+                return Err(format!(
+                    "desk {chan}: the result of task {task} was received, and should not be"
+                ));
             }
         }
         Ok(())

@@ -305,7 +305,7 @@ impl<P: Ports> HolderEnd<P> {
         self.lines.iter().map(|line| line.results)
     }
 
-    /// There may be places for results that wait.
+    /// There may be places for results that wait. Returns one to be left, where they are waited for no more.
     pub(super) fn retry(
         &mut self,
         id: ChannelId,
@@ -313,8 +313,8 @@ impl<P: Ports> HolderEnd<P> {
         mut results: Results<'_, P>,
         waker: &Waker,
         outs: &mut (Output<P>, Output<P>),
-    ) {
-        let Some(at) = self.lines.iter().position(|line| line.results == id) else { return };
+    ) -> Option<Ticket> {
+        let at = self.lines.iter().position(|line| line.results == id)?;
         let mut line = self.lines.swap_remove(at);
         while let Some(result) = line.waiting.front() {
             let ticket = &mut line.ticket;
@@ -341,7 +341,9 @@ impl<P: Ports> HolderEnd<P> {
                 _ => tasks.wait_for_unit(&mut line.ticket, waker, &mut outs.0),
             }
             self.lines.push(line);
+            return None;
         }
+        line.ticket
     }
 
     /// There may be room for what it is to be told. When it does not listen any more, its channel of outcomes ends.
@@ -478,7 +480,8 @@ impl<P: Ports> Queue<P> {
         Ok(())
     }
 
-    /// Tries again to commit what waits for places in channel `id`.
+    /// Tries again to commit what waits for places in channel `id`. Returns a place that is to be left there, if `results` is
+    /// not given any more.
     pub fn retry_results(
         &mut self,
         end: &mut HolderEnd<P>,
@@ -487,10 +490,12 @@ impl<P: Ports> Queue<P> {
         waker: &Waker,
         now_micros: u64,
         outs: &mut (Output<P>, Output<P>),
-    ) {
-        self.with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
+    ) -> Option<Ticket> {
+        let left = self
+            .with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
         self.measure(end.key, now_micros);
         self.settle_and_measure(end.key, now_micros, &mut outs.0);
+        left
     }
 
     fn with_results<R>(
@@ -501,9 +506,14 @@ impl<P: Ports> Queue<P> {
     ) -> R {
         match results {
             None => f(self, Results::None, outs),
-            Some(None) => f(self, Results::Same, outs),
+            Some(None) => {
+                let result = f(self, Results::Same, outs);
+                self.pass_units_on(&mut outs.0);
+                result
+            }
             Some(Some(queue)) => {
                 let result = f(self, Results::Other(queue), outs);
+                queue.pass_units_on(&mut outs.1);
                 queue.hosted.settle();
                 queue.carry_out(&mut outs.1);
                 result

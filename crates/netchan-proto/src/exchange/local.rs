@@ -260,6 +260,13 @@ impl<P: Ports> Queue<P> {
         self.local.reserved -= 1;
     }
 
+    /// Some units were set aside, and used or given back: whoever waits behind is told, and settling follows.
+    pub(super) fn pass_units_on(&mut self, out: &mut Output<P>) {
+        if !self.local.senders.is_empty() {
+            self.local_want(out);
+        }
+    }
+
     /// Leaves a place in which nothing is waited for any more.
     pub(super) fn leave_line(&mut self, ticket: &mut Option<Ticket>) {
         self.local.senders.leave(ticket);

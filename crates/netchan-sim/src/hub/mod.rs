@@ -3,7 +3,7 @@
 mod local;
 pub mod ports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netchan_proto::exchange::{News, Stopped};
 use netchan_proto::hosted::{Fact, ReceiverKey};
@@ -30,6 +30,8 @@ pub struct Hub {
     receivers: BTreeMap<ReceiverKey, Place>,
     /// Which value has which ticket.
     values: BTreeMap<u64, (u32, u64)>,
+    /// Senders that were stopped: what they had sent is this channel's alone.
+    stopped: BTreeSet<u32>,
 }
 
 /// Who the server's own programs are, for the auditor.
@@ -47,6 +49,7 @@ impl Hub {
             closed: false,
             receivers: BTreeMap::new(),
             values: BTreeMap::new(),
+            stopped: BTreeSet::new(),
         }
     }
 
@@ -90,9 +93,13 @@ impl Hub {
         self.closed
     }
 
-    /// Who sends from this process.
-    pub fn local_senders(&self) -> impl Iterator<Item = u32> + '_ {
-        self.local.senders()
+    /// The process ends.
+    pub fn die(&self, audit: &mut Audit) {
+        audit.died(self.chan);
+        self.local.senders().for_each(|sender| audit.sender_died(self.chan, sender));
+        for (sender, number) in self.values.values().filter(|(sender, _)| self.stopped.contains(sender)) {
+            audit.value_died(self.chan, *sender, *number);
+        }
     }
 
     /// A session sends into the channel from here on.
@@ -178,7 +185,10 @@ impl Hub {
             match news {
                 News::Stopped { peer, why: Stopped::Stalled } => {
                     let place = self.receivers.values().find(|place| place.who == peer).cloned();
-                    place.into_iter().for_each(|place| self.lost(&place, audit));
+                    match place {
+                        Some(place) => self.lost(&place, audit),
+                        None => _ = self.stopped.insert(peer),
+                    }
                 }
                 News::Stopped { peer, why } => {
                     audit.wrong(format!("channel {}: {peer} was stopped: {why:?}", self.chan));

@@ -208,15 +208,20 @@ impl Holder {
     fn retry_one(&self, id: ChannelId) {
         let Some(session) = self.session.0.upgrade() else { return };
         let revoked = session.recv_chan(id).is_some_and(|chan| chan.is_revoked());
-        let results = self.results.lock().get(&id).cloned().filter(|_| !revoked);
+        let into = self.results.lock().get(&id).cloned();
+        let results = into.clone().filter(|_| !revoked);
         let mut outs = (Out::default(), Out::default());
-        {
+        let mut left = {
             let mut end = self.end.lock();
             let now = self.hub.micros();
-            self.hub.with_results(results.as_ref(), |tasks, results| {
-                tasks.retry_results(&mut end, id, results, &self.waker, now, &mut outs);
+            let left = self.hub.with_results(results.as_ref(), |tasks, results| {
+                tasks.retry_results(&mut end, id, results, &self.waker, now, &mut outs)
             });
             end.flush(&mut outs.0);
+            left
+        };
+        if let Some(into) = into {
+            into.leave_senders(&mut left);
         }
         self.hub.follow(outs.0);
         if let Some(results) = results {
