@@ -270,7 +270,7 @@ impl Desk {
         keys.into_iter().for_each(|key| self.work(key, audit));
         self.observe(audit);
         moved |= self.collect(audit, rng, calm);
-        if calm && self.holders.values().all(|holder| holder.retired) {
+        if self.worker.is_some() || calm && self.holders.values().all(|holder| holder.retired) {
             moved |= self.work_off(audit);
         }
         moved

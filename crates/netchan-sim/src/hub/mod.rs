@@ -5,17 +5,19 @@ pub mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netchan_proto::exchange::{News, Stopped};
+use netchan_proto::channel::CloseReason;
+use netchan_proto::exchange::{News, Ports, Stopped};
 use netchan_proto::hosted::{Fact, ReceiverKey};
 use netchan_proto::id::SessionId;
 use netchan_proto::session::Event;
 use netchan_proto::wire::Open;
+use rand::Rng;
+use rand::rngs::StdRng;
 
 use self::local::Local;
 use self::ports::{Driver, Ends, Place, Port, Side};
 use crate::audit::Audit;
 use crate::value::Value;
-use netchan_proto::exchange::Ports;
 
 /// A hosted channel.
 pub struct Hub {
@@ -162,13 +164,14 @@ impl Hub {
     }
 
     /// Time passes, and the server's own programs do what they can. Says whether anything was done.
-    pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut rand::rngs::StdRng, calm: bool) -> bool {
+    pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
         self.driver.pass(now);
         self.observe(audit);
         let mut moved = self.step_local(audit, rng, calm);
-        if calm && !self.closed && !self.has_senders() {
+        // Some channels are closed while others still send.
+        if !self.closed && (calm && !self.has_senders() || !calm && rng.random_ratio(1, 600)) {
             self.closed = true;
-            self.driver.run(|queue, out| queue.close(netchan_proto::channel::CloseReason::plain(), out));
+            self.driver.run(|queue, out| queue.close(CloseReason::plain(), out));
             audit.ending = true;
             moved = true;
             self.observe(audit);
