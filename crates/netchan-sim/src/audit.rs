@@ -206,7 +206,8 @@ impl Audit {
             (Fate::Completed, Fate::Undelivered | Fate::InDoubt) => {
                 *channel.outstanding.entry(sender).or_default() -= u64::from(!arrived);
             }
-            (Fate::Asked, _) => {}
+            // Its server had it when that died, and the sender may not have heard of that.
+            (Fate::Asked, _) | (Fate::Orphaned, Fate::InDoubt) => {}
             (before, _) => {
                 self.wrong(format!("channel {chan}: {number} of {sender} was {before:?}, then {fate:?}"));
             }
@@ -243,6 +244,17 @@ impl Audit {
             }
         }
         channel.outstanding.remove(&sender);
+    }
+
+    /// The server's process ended with a value that it had told its sender of: it had stopped the sender, and taken over what
+    /// that had sent.
+    pub fn value_died(&mut self, chan: u32, sender: u32, number: u64) {
+        let Some(channel) = self.channels.get_mut(&chan) else { return };
+        if let Some(sent) = channel.sent(sender, number)
+            && sent.fate == Fate::Completed
+        {
+            sent.fate = Fate::Orphaned;
+        }
     }
 
     /// A receiver's session is over as its server sees it: what it took last may be given to another.

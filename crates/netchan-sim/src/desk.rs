@@ -213,11 +213,13 @@ impl Desk {
         let mut outs = (Out::default(), Out::default());
         let now_micros = tasks.micros();
         let (end, waker) = (&mut holder.end, &holder.retry.waker);
-        let into = Some(Some(&mut results.queue));
-        tasks.queue.retry_results(end, id, into, waker, now_micros, &mut outs);
+        // Now and then its channel of results is gone by then.
+        let into = results.place(holder.session, id).is_some().then_some(Some(&mut results.queue));
+        let mut left = tasks.queue.retry_results(end, id, into, waker, now_micros, &mut outs);
         end.flush(&mut outs.0);
         tasks.follow(outs.0);
         results.follow(outs.1);
+        results.run(|queue, out| queue.leave_senders(&mut left, out));
     }
 
     /// One run of asks. False when there is no more to do for now.
@@ -268,7 +270,7 @@ impl Desk {
         keys.into_iter().for_each(|key| self.work(key, audit));
         self.observe(audit);
         moved |= self.collect(audit, rng, calm);
-        if calm && self.holders.values().all(|holder| holder.retired) {
+        if self.worker.is_some() || calm && self.holders.values().all(|holder| holder.retired) {
             moved |= self.work_off(audit);
         }
         moved

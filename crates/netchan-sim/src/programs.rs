@@ -68,6 +68,14 @@ impl SendProgram {
                 self.settle_up(half, audit, true);
                 return true;
             }
+            if half.closed().is_some() && half.closing().is_none() {
+                // No more sends are taken: what is reserved is void, and the end follows.
+                self.total = self.next;
+                (0..std::mem::take(&mut self.reserved)).for_each(|_| half.release());
+                if self.out.is_none() {
+                    return false;
+                }
+            }
             return if half.mode() == Mode::Rendezvous {
                 self.offer(half, audit, rng, calm)
             } else {

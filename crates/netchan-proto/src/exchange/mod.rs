@@ -310,11 +310,13 @@ impl<P: Ports> Queue<P> {
             Effect::Settled { sender, prefix, .. } => {
                 if !self.settle_offer(sender, true, out) {
                     self.tell_source(sender, out, |half| half.settle(prefix));
+                    self.stop_if_done(sender, out);
                 }
             }
             Effect::Withdrawn { to, seq, withdrawn } => {
                 if !self.settle_offer(to, !withdrawn, out) {
                     self.tell_source(to, out, |half| half.answer_withdraw(seq, withdrawn));
+                    self.stop_if_done(to, out);
                 }
             }
             Effect::Fenced { to, number } => out.news.push(News::Fenced(to, number)),

@@ -233,9 +233,11 @@ impl<P: Ports> Queue<P> {
     }
 
     /// After the close: a sender that has no credit left is told the end.
-    fn stop_if_done(&self, key: SenderKey, out: &mut Output<P>) {
+    pub(super) fn stop_if_done(&self, key: SenderKey, out: &mut Output<P>) {
         let (Some(reason), Some(source)) = (&self.closed, self.sources.get(&key)) else { return };
         let no_credit = self.finished || self.hosted.limit(key).is_none_or(|limit| source.pushed >= limit);
+        // An offer that somebody has may still be taken, or come back: the count that the end says waits for that.
+        let no_credit = no_credit && !self.hosted.has_open_offer(key);
         if !no_credit || planted::is(Mutant::CloseNotTold) {
             return;
         }

@@ -95,6 +95,12 @@ impl<T: Clone> Hosted<T> {
         self.senders.limit(key)
     }
 
+    /// Whether a sender has an offer of which it is open whether somebody takes it; only where C = 0.
+    #[must_use]
+    pub(crate) fn has_open_offer(&self, key: SenderKey) -> bool {
+        self.capacity() == 0 && self.senders.has_unsettled(key)
+    }
+
     /// Senders that want credit.
     #[must_use]
     pub fn waiting_senders(&self) -> usize {

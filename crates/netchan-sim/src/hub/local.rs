@@ -73,11 +73,19 @@ impl Local {
     pub(super) fn has_sent(&self) -> bool {
         self.senders.iter().all(|sender| sender.next == sender.total && sender.offer.is_none())
     }
+
+    /// The channel takes nothing more.
+    pub(super) fn stop(&mut self) {
+        self.senders.iter_mut().for_each(|sender| sender.total = sender.next);
+    }
 }
 
 impl Hub {
     pub(super) fn step_local(&mut self, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
         let mut moved = false;
+        if self.closed {
+            self.local.stop();
+        }
         for at in 0..self.local.senders.len() {
             while (calm || rng.random_bool(0.4))
                 && if self.capacity == 0 {

@@ -3,19 +3,21 @@
 mod local;
 pub mod ports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use netchan_proto::exchange::{News, Stopped};
+use netchan_proto::channel::CloseReason;
+use netchan_proto::exchange::{News, Ports, Stopped};
 use netchan_proto::hosted::{Fact, ReceiverKey};
 use netchan_proto::id::SessionId;
 use netchan_proto::session::Event;
 use netchan_proto::wire::Open;
+use rand::Rng;
+use rand::rngs::StdRng;
 
 use self::local::Local;
 use self::ports::{Driver, Ends, Place, Port, Side};
 use crate::audit::Audit;
 use crate::value::Value;
-use netchan_proto::exchange::Ports;
 
 /// A hosted channel.
 pub struct Hub {
@@ -30,6 +32,8 @@ pub struct Hub {
     receivers: BTreeMap<ReceiverKey, Place>,
     /// Which value has which ticket.
     values: BTreeMap<u64, (u32, u64)>,
+    /// Senders that were stopped: what they had sent is this channel's alone.
+    stopped: BTreeSet<u32>,
 }
 
 /// Who the server's own programs are, for the auditor.
@@ -47,6 +51,7 @@ impl Hub {
             closed: false,
             receivers: BTreeMap::new(),
             values: BTreeMap::new(),
+            stopped: BTreeSet::new(),
         }
     }
 
@@ -90,9 +95,13 @@ impl Hub {
         self.closed
     }
 
-    /// Who sends from this process.
-    pub fn local_senders(&self) -> impl Iterator<Item = u32> + '_ {
-        self.local.senders()
+    /// The process ends.
+    pub fn die(&self, audit: &mut Audit) {
+        audit.died(self.chan);
+        self.local.senders().for_each(|sender| audit.sender_died(self.chan, sender));
+        for (sender, number) in self.values.values().filter(|(sender, _)| self.stopped.contains(sender)) {
+            audit.value_died(self.chan, *sender, *number);
+        }
     }
 
     /// A session sends into the channel from here on.
@@ -155,13 +164,14 @@ impl Hub {
     }
 
     /// Time passes, and the server's own programs do what they can. Says whether anything was done.
-    pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut rand::rngs::StdRng, calm: bool) -> bool {
+    pub fn step(&mut self, now: u64, audit: &mut Audit, rng: &mut StdRng, calm: bool) -> bool {
         self.driver.pass(now);
         self.observe(audit);
         let mut moved = self.step_local(audit, rng, calm);
-        if calm && !self.closed && !self.has_senders() {
+        // Some channels are closed while others still send.
+        if !self.closed && (calm && !self.has_senders() || !calm && rng.random_ratio(1, 600)) {
             self.closed = true;
-            self.driver.run(|queue, out| queue.close(netchan_proto::channel::CloseReason::plain(), out));
+            self.driver.run(|queue, out| queue.close(CloseReason::plain(), out));
             audit.ending = true;
             moved = true;
             self.observe(audit);
@@ -178,7 +188,10 @@ impl Hub {
             match news {
                 News::Stopped { peer, why: Stopped::Stalled } => {
                     let place = self.receivers.values().find(|place| place.who == peer).cloned();
-                    place.into_iter().for_each(|place| self.lost(&place, audit));
+                    match place {
+                        Some(place) => self.lost(&place, audit),
+                        None => _ = self.stopped.insert(peer),
+                    }
                 }
                 News::Stopped { peer, why } => {
                     audit.wrong(format!("channel {}: {peer} was stopped: {why:?}", self.chan));

@@ -122,10 +122,7 @@ impl Server {
             }
         }
         for hub in &self.hubs {
-            for sender in hub.local_senders() {
-                context.audit.sender_died(hub.chan, sender);
-            }
-            context.audit.died(hub.chan);
+            hub.die(&mut context.audit);
         }
         for desk in &self.desks {
             context.audit.services.died(desk.chan);

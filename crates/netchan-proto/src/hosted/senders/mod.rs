@@ -73,6 +73,10 @@ impl Senders {
         self.map.get(&key).filter(|sender| !sender.gone).map(|sender| sender.lease.limit)
     }
 
+    pub(super) fn has_unsettled(&self, key: SenderKey) -> bool {
+        self.map.get(&key).is_some_and(|sender| !sender.lease.all_settled())
+    }
+
     #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
