@@ -187,8 +187,10 @@ impl SendProgram {
         self.done = true;
         (0..std::mem::take(&mut self.reserved)).for_each(|_| half.release());
         if let Some((seq, number, _)) = self.out.take() {
-            if half.taken() > seq {
+            if half.taken() > seq && half.withdraw(seq) == Withdrawal::Taken {
                 audit.completed(self.chan, self.sender, number);
+            } else if half.taken() > seq {
+                audit.withdrawn(self.chan, self.sender, number);
             } else if closed && half.withdraw(seq) == Withdrawal::Withdrawn {
                 audit.withdrawn(self.chan, self.sender, number);
             } else {

@@ -99,7 +99,9 @@ impl Hub {
     pub fn die(&self, audit: &mut Audit) {
         audit.died(self.chan);
         self.local.senders().for_each(|sender| audit.sender_died(self.chan, sender));
-        for (sender, number) in self.values.values().filter(|(sender, _)| self.stopped.contains(sender)) {
+        // At the close, too, senders are told the end once everything they sent is here.
+        let told = |sender: &u32| self.closed || self.stopped.contains(sender);
+        for (sender, number) in self.values.values().filter(|(sender, _)| told(sender)) {
             audit.value_died(self.chan, *sender, *number);
         }
     }
@@ -190,7 +192,7 @@ impl Hub {
                     let place = self.receivers.values().find(|place| place.who == peer).cloned();
                     match place {
                         Some(place) => self.lost(&place, audit),
-                        None => _ = self.stopped.insert(peer),
+                        None => self.no_longer_served(peer),
                     }
                 }
                 News::Stopped { peer, why } => {
@@ -199,6 +201,15 @@ impl Hub {
                 News::Dead(_) | News::Fenced(..) => audit.wrong("deliveries, where there are no holders"),
                 News::Closed | News::Finished | News::Left(_) => {}
             }
+        }
+    }
+
+    /// A sender was stopped for credit that it did not use: others have that now, and what it had committed but not sent it
+    /// will hear did not arrive.
+    fn no_longer_served(&mut self, who: u32) {
+        self.stopped.insert(who);
+        for place in self.driver.places.values_mut().filter(|place| place.who == who) {
+            place.suspended = true;
         }
     }
 
