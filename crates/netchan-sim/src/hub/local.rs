@@ -98,9 +98,7 @@ impl Hub {
             }
         }
         for at in 0..self.local.receivers.len() {
-            while (self.local.receives || calm)
-                && (calm || rng.random_bool(0.5))
-                && self.receive(at, audit, rng, calm)
+            while (calm || self.local.receives && rng.random_bool(0.5)) && self.receive(at, audit, rng, calm)
             {
                 moved = true;
             }
