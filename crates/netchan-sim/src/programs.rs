@@ -187,12 +187,12 @@ impl SendProgram {
         self.done = true;
         (0..std::mem::take(&mut self.reserved)).for_each(|_| half.release());
         if let Some((seq, number, _)) = self.out.take() {
-            if half.taken() > seq && half.withdraw(seq) == Withdrawal::Taken {
-                audit.completed(self.chan, self.sender, number);
+            // The number of an offer that was withdrawn is used up.
+            let known = closed || half.taken() > seq;
+            if known && half.withdraw(seq) == Withdrawal::Withdrawn {
+                audit.withdrawn(self.chan, self.sender, number);
             } else if half.taken() > seq {
-                audit.withdrawn(self.chan, self.sender, number);
-            } else if closed && half.withdraw(seq) == Withdrawal::Withdrawn {
-                audit.withdrawn(self.chan, self.sender, number);
+                audit.completed(self.chan, self.sender, number);
             } else {
                 let mut in_doubt = false;
                 half.for_each_unsettled(|value| in_doubt |= value.seq == seq && value.in_doubt);

@@ -242,10 +242,13 @@ impl<P: Ports> Queue<P> {
             return;
         }
         let urgency = P::with_source(&source.port, |half| {
-            (half.ended().is_none() && half.peer_closed().is_none()).then(|| {
-                half.stop(reason.clone());
-                half.urgency()
-            })
+            if half.ended().is_some() || !self.finished && half.peer_closed().is_some() {
+                return None;
+            }
+            // What a sender brings along that was away until the channel had come to its end is taken by nobody, even if its
+            // close came with it.
+            half.refuse(source.pushed, reason.clone());
+            Some(half.urgency())
         });
         if let Some(Some(urgency)) = urgency {
             out.sources.push((source.port.clone(), urgency));
