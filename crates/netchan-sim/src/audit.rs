@@ -477,8 +477,14 @@ mod tests {
         let bytes = send(&mut audit, 0);
         audit.received(1, 9, &bytes, false);
         audit.receiver_lost(1, 9);
+        audit.doubtful(1, 7, 0);
         audit.received(1, 8, &bytes, true);
         assert!(audit.finish().0.clean());
+        // The word that it may have been received stands where that may be, and nowhere else.
+        let mut audit = one(2);
+        let bytes = send(&mut audit, 0);
+        audit.received(1, 9, &bytes, true);
+        assert!(!audit.finish().0.clean());
     }
 
     #[test]

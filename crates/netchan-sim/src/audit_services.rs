@@ -252,8 +252,11 @@ mod tests {
         assert!(services.committed(1, 0, (8, 0)).is_err());
         assert!(services.told(1, 1, (7, 1), true).is_err(), "there is no result");
         assert_eq!(services.dead(1, 1), Ok(()));
-        assert!(services.committed(1, 1, (7, 1)).is_err());
+        assert_eq!(services.unfinished().len(), 2, "nobody has the result, and one task has none");
+        assert_eq!(services.collected(1, 0), Ok(()));
+        assert!(services.collected(1, 0).is_err());
         assert_eq!(services.unfinished().len(), 1);
+        assert!(services.committed(1, 1, (7, 1)).is_err());
     }
 
     #[test]
