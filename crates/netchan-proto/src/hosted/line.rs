@@ -97,6 +97,7 @@ impl<T> Line<T> {
         self.ring.iter().filter_map(|(_, member)| member.as_ref())
     }
 
+    #[cfg(any(debug_assertions, test))]
     pub(super) fn get(&self, place: u64) -> Option<&T> {
         self.ring.get(self.find(place)?)?.1.as_ref()
     }
