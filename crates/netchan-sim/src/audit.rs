@@ -488,6 +488,38 @@ mod tests {
     }
 
     #[test]
+    fn what_says_that_it_was_received_and_was_not_is_found_and_the_reverse() {
+        let mut audit = one(2);
+        let bytes = send(&mut audit, 0);
+        audit.received(1, 9, &bytes, true);
+        assert_eq!(audit.findings.wrong, 1);
+        audit.receiver_lost(1, 9);
+        audit.doubtful(1, 7, 0);
+        audit.received(1, 8, &bytes, false);
+        assert_eq!(audit.findings.wrong, 2);
+    }
+
+    #[test]
+    fn what_came_back_comes_behind_what_was_given_before_and_nothing_else() {
+        for first in [true, false] {
+            let mut audit = one(3);
+            let values = [send(&mut audit, 0), send(&mut audit, 1)];
+            audit.dispatched(1, 7, 0, 8);
+            if first {
+                audit.dispatched(1, 7, 1, 9);
+                audit.given_back(1, 7, 0);
+            } else {
+                audit.given_back(1, 7, 0);
+                audit.dispatched(1, 7, 1, 9);
+            }
+            audit.received(1, 9, &values[1], false);
+            audit.dispatched(1, 7, 0, 9);
+            audit.received(1, 9, &values[0], false);
+            assert_eq!(audit.finish().0.reordered, u64::from(!first));
+        }
+    }
+
+    #[test]
     fn an_order_that_falls_is_found() {
         let mut audit = one(2);
         let values = [send(&mut audit, 0), send(&mut audit, 1)];

@@ -228,8 +228,9 @@ impl Services {
         let left = self.desks.iter().filter(|(_, desk)| !desk.gone).flat_map(|(chan, desk)| {
             // A client's result is received; the server's own program has none.
             let open = |task: &Task| match task.committed.first() {
+                _ if task.dead => false,
                 Some((who, _)) => *who != 0 && !task.collected,
-                None => !task.dead,
+                None => true,
             };
             let tasks = desk.tasks.iter().enumerate().filter(move |(_, task)| open(task));
             tasks.map(move |(task, _)| format!("desk {chan}: task {task} has no result, or nobody has it"))
@@ -249,14 +250,18 @@ mod tests {
         assert_eq!(services.committed(1, 0, (7, 0)), Ok(()));
         assert_eq!(services.told(1, 0, (7, 0), true), Ok(()));
         assert_eq!(services.told(1, 0, (8, 0), false), Ok(()));
+        assert_eq!(services.collected(1, 0), Ok(()));
+        assert!(services.collected(1, 0).is_err(), "again");
         assert!(services.committed(1, 0, (8, 0)).is_err());
         assert!(services.told(1, 1, (7, 1), true).is_err(), "there is no result");
         assert_eq!(services.dead(1, 1), Ok(()));
-        assert_eq!(services.unfinished().len(), 2, "nobody has the result, and one task has none");
-        assert_eq!(services.collected(1, 0), Ok(()));
-        assert!(services.collected(1, 0).is_err());
-        assert_eq!(services.unfinished().len(), 1);
         assert!(services.committed(1, 1, (7, 1)).is_err());
+        assert_eq!(services.unfinished().len(), 1);
+        assert_eq!(services.committed(1, 2, (7, 2)), Ok(()));
+        assert_eq!(services.unfinished().len(), 1, "a result that is not received");
+        services.handed(1, 2);
+        assert_eq!(services.tried(1, 2, 1), Ok(()));
+        assert!(services.tried(1, 2, 2).is_err(), "nobody had it since");
     }
 
     #[test]
