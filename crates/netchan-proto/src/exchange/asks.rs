@@ -1,6 +1,6 @@
 //! What holders ask of a queue, and the one step in which a delivery is acknowledged and its result committed.
 
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
@@ -44,7 +44,7 @@ impl<P: Ports> Queue<P> {
         &mut self,
         results: &mut Results<'_, P>,
         key: ReceiverKey,
-        from: &P::Peer,
+        from: Option<&P::Peer>,
         value: &Bytes,
         number: u64,
         ticket: &mut Option<Ticket>,
@@ -64,7 +64,7 @@ impl<P: Ports> Queue<P> {
         if acked {
             let again = u64::from(planted::is(Mutant::ResultCommittedTwice) && queue.reserve_now(&mut None));
             for _ in 0..=again {
-                queue.commit_reserved_one(Some(from.clone()), Payload::Owned(value.clone()));
+                queue.commit_reserved_one(from.cloned(), Payload::Owned(value.clone()));
             }
             Some(Verdict::Done)
         } else {
@@ -102,6 +102,34 @@ impl<P: Ports> Queue<P> {
         self.measure(end.key(), now_micros);
         self.settle_and_measure(end.key(), now_micros, &mut outs.0);
         Ok(())
+    }
+
+    /// A local holder acknowledges a delivery and commits its result, both or neither, once there is a place for it. `results` is
+    /// another queue, or none for this one.
+    pub fn poll_ack_with_locally(
+        &mut self,
+        (key, number): (ReceiverKey, u64),
+        results: Option<&mut Self>,
+        value: &Bytes,
+        ticket: &mut Option<Ticket>,
+        cx: &Context<'_>,
+        outs: &mut (Output<P>, Output<P>),
+    ) -> Poll<Verdict> {
+        let polled = self.with_results(Some(results), outs, |tasks, mut results, outs| {
+            match tasks.commit_with_ack(&mut results, key, None, value, number, ticket) {
+                Some(verdict) => Poll::Ready(verdict),
+                None => {
+                    match results {
+                        Results::Other(queue) => queue.wait_for_unit(ticket, cx.waker(), &mut outs.1),
+                        _ => tasks.wait_for_unit(ticket, cx.waker(), &mut outs.0),
+                    }
+                    Poll::Pending
+                }
+            }
+        });
+        self.hosted.settle();
+        self.carry_out(&mut outs.0);
+        polled
     }
 
     /// Tries again to commit what waits for places in channel `id`. Returns a place that is to be left there, if `results` is

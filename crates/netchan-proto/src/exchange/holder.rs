@@ -285,7 +285,7 @@ impl<P: Ports> HolderEnd<P> {
             return Ok(());
         }
         let mut ticket = None;
-        match tasks.commit_with_ack(results, self.key, &self.peer, &result.value, result.number, &mut ticket)
+        match tasks.commit_with_ack(results, self.key, Some(&self.peer), &result.value, result.number, &mut ticket)
         {
             Some(verdict) => self.answer(result.token, verdict),
             None => {
@@ -323,7 +323,7 @@ impl<P: Ports> HolderEnd<P> {
                 _ => tasks.commit_with_ack(
                     &mut results,
                     self.key,
-                    &self.peer,
+                    Some(&self.peer),
                     &result.value,
                     result.number,
                     ticket,

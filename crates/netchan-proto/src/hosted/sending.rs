@@ -147,7 +147,7 @@ impl<T: Clone> Hosted<T> {
         Ok(found)
     }
 
-    /// The answer to [`Effect::Recall`]: the sender keeps what lies below `limit`, and has committed what lies below
+    /// The answer to [`Effect::Recall`](super::Effect::Recall): the sender keeps what lies below `limit`, and has committed what lies below
     /// `committed`; the rest it has reserved (`HOST-12`).
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl<T: Clone> Hosted<T> {
         Ok(limit)
     }
 
-    /// After [`Effect::StalledSender`]: as [`Self::excuse_receiver`].
+    /// After [`Effect::StalledSender`](super::Effect::StalledSender): as [`Self::excuse_receiver`].
     pub fn excuse_sender(&mut self, key: SenderKey) {
         self.senders.watch(key);
     }

@@ -5,34 +5,54 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio::sync::oneshot;
 use tokio::task::coop;
 
+use super::failures::Failures;
 use super::line::Line;
 use super::slots::About;
-use crate::error::{AckError, AckWithError};
+use crate::error::{AckError, AckWithError, SessionEnd};
 
 enum Stage {
-    /// Under way, by this token.
-    Out(u64),
-    Failed(AckError),
+    /// Under way to the server, by this token.
+    Out(Arc<Line>, u64),
+    /// In this process, until there is a place for its result.
+    Here(oneshot::Receiver<Result<(), AckError>>),
+    Known(Result<(), AckError>),
     Done,
 }
 
 /// An ask, and its outcome once there is one.
 pub(super) struct Asked {
-    line: Arc<Line>,
+    failures: Arc<Failures>,
     about: About,
     stage: Stage,
 }
 
 impl Asked {
     pub(super) fn new(line: &Arc<Line>, about: About, token: Result<u64, AckError>) -> Self {
-        let stage = token.map_or_else(Stage::Failed, Stage::Out);
-        Self { line: Arc::clone(line), about, stage }
+        let out = |token| Stage::Out(Arc::clone(line), token);
+        let stage = token.map_or_else(|error| Stage::Known(Err(error)), out);
+        Self { failures: Arc::clone(line.desk.failures()), about, stage }
     }
 
+    /// One of which the outcome is known.
+    pub(super) fn known(failures: &Arc<Failures>, about: About, outcome: Result<(), AckError>) -> Self {
+        Self { failures: Arc::clone(failures), about, stage: Stage::Known(outcome) }
+    }
+
+    /// One of which the outcome comes from a task of this process.
+    pub(super) fn here(
+        failures: &Arc<Failures>,
+        about: About,
+        outcome: oneshot::Receiver<Result<(), AckError>>,
+    ) -> Self {
+        Self { failures: Arc::clone(failures), about, stage: Stage::Here(outcome) }
+    }
+
+    /// Whether it was, or is being, done: the delivery is not this program's any more.
     pub(super) const fn is_under_way(&self) -> bool {
-        matches!(self.stage, Stage::Out(_))
+        matches!(self.stage, Stage::Out(..) | Stage::Here(_) | Stage::Known(Ok(())))
     }
 }
 
@@ -42,14 +62,22 @@ impl Future for Asked {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let budget = ready!(coop::poll_proceed(cx));
         let outcome = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Out(token) => match self.line.desk.poll(token, cx) {
+            Stage::Out(line, token) => match line.desk.poll(token, cx) {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending => {
-                    self.stage = Stage::Out(token);
+                    self.stage = Stage::Out(line, token);
                     return Poll::Pending;
                 }
             },
-            Stage::Failed(error) => Err(error),
+            Stage::Here(mut outcome) => match Pin::new(&mut outcome).poll(cx) {
+                // A task that is gone went with the server's runtime.
+                Poll::Ready(outcome) => outcome.unwrap_or(Err(AckError::InDoubt(SessionEnd::ClosedHere))),
+                Poll::Pending => {
+                    self.stage = Stage::Here(outcome);
+                    return Poll::Pending;
+                }
+            },
+            Stage::Known(outcome) => outcome,
             Stage::Done => panic!("polled after it has completed"),
         };
         budget.made_progress();
@@ -59,14 +87,17 @@ impl Future for Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let desk = &self.line.desk;
         let unseen = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Out(token) => desk.unwatch(token).and_then(Result::err),
-            Stage::Failed(error) => Some(error),
+            Stage::Out(line, token) => line.desk.unwatch(token).and_then(Result::err),
+            Stage::Here(mut outcome) => {
+                outcome.close();
+                outcome.try_recv().ok().and_then(Result::err)
+            }
+            Stage::Known(outcome) => outcome.err(),
             Stage::Done => None,
         };
         if let Some(reason) = unseen.filter(|_| self.about.is_kept()) {
-            desk.failures().note(self.about.id, reason);
+            self.failures.note(self.about.id, reason);
         }
     }
 }

@@ -304,13 +304,7 @@ impl Desk {
         while let Some(payload) = half.half.take() {
             match Outcome::read(payload.as_slice()) {
                 Ok(Outcome::Answer { token, verdict }) => {
-                    let outcome = match verdict {
-                        Verdict::Done => Ok(()),
-                        Verdict::Fenced => Err(AckError::Fenced),
-                        Verdict::ResultsClosed => Err(AckError::ResultsClosed),
-                        Verdict::NoResults => Err(AckError::NoResults),
-                    };
-                    state.tell(token, outcome, &self.failures, after);
+                    state.tell(token, outcome_of(verdict), &self.failures, after);
                 }
                 Ok(Outcome::Fenced { number }) => _ = state.fenced.insert(number),
                 Err(_) => understood = false,
@@ -321,6 +315,16 @@ impl Desk {
             state.end(&end, &self.failures, after);
         }
         understood
+    }
+}
+
+/// What a verdict is to a program.
+pub(super) const fn outcome_of(verdict: Verdict) -> Result<(), AckError> {
+    match verdict {
+        Verdict::Done => Ok(()),
+        Verdict::Fenced => Err(AckError::Fenced),
+        Verdict::ResultsClosed => Err(AckError::ResultsClosed),
+        Verdict::NoResults => Err(AckError::NoResults),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Receiving with acknowledgement.
 
 mod ack;
+mod collect;
 mod desk;
 mod failures;
 mod handed;
@@ -16,12 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::ack::{Ack, AckWith};
+use self::collect::Collector;
 use self::desk::Desk;
 use self::handed::Opened as OpenedValue;
+use self::receipt::Holder;
 pub use self::receipt::{Delivery, Receipt};
 use self::subscription::Subscription;
 pub use self::work::WorkReport;
-use crate::error::{FlushAcksError, OpenError, RecvError, RecvTimeoutError};
+use crate::codec::Codec;
+use crate::error::{CloseReason, FlushAcksError, OpenError, RecvError, RecvTimeoutError};
+use crate::hub::Hub;
+use crate::limits::MessageLimits;
 use crate::options::ChannelOptions;
 use crate::peer::Peer;
 use crate::session::SessionCore;
@@ -43,8 +49,17 @@ const UNDECODABLE_PAUSE: Duration = Duration::from_secs(1);
 /// dropped: the channels of the subscription stay open until the server has answered.
 ///
 /// Clones share the subscription; each delivery goes to the `recv` that has waited longest.
+///
+/// A server has the same of a channel that it hosts itself: [`Server::deliveries`](crate::Server::deliveries).
 pub struct Deliveries<T> {
-    subscription: Arc<Subscription<T>>,
+    source: Source<T>,
+}
+
+enum Source<T> {
+    /// A server, over a session.
+    Client(Arc<Subscription<T>>),
+    /// A queue of this process.
+    Here(Arc<Collector>, Arc<dyn Codec<T>>),
 }
 
 pub(crate) async fn open<T: Send + 'static>(
@@ -53,7 +68,41 @@ pub(crate) async fn open<T: Send + 'static>(
     options: ChannelOptions<T>,
 ) -> Result<Deliveries<T>, OpenError> {
     let subscription = Arc::new(Subscription::open(core, name, options).await?);
-    Ok(Deliveries { subscription })
+    Ok(Deliveries { source: Source::Client(subscription) })
+}
+
+/// Of a queue of this process, where clients do not receive.
+pub(crate) fn collect<T>(hub: Arc<Hub>, codec: Arc<dyn Codec<T>>, limits: MessageLimits) -> Deliveries<T> {
+    Deliveries { source: Source::Here(Collector::new(hub, limits), codec) }
+}
+
+async fn recv<T: Send + 'static>(subscription: &Subscription<T>) -> Result<Option<Delivery<T>>, RecvError> {
+    loop {
+        let shared = subscription.current();
+        let (opened, number) = match shared.receiver.recv_numbered().await {
+            Ok(Some(received)) => received,
+            Ok(None) => return Ok(None),
+            Err(RecvError::Lost(end)) => {
+                subscription.renew(&shared, end).await.map_err(RecvError::Lost)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let OpenedValue { handed, value } = opened;
+        if shared.line.desk.is_fenced(number) {
+            // Another has it by now. If the number is another value's since, this gives that back.
+            drop(Receipt::new(Holder::Client(shared), number, 0, handed));
+            continue;
+        }
+        let receipt = Receipt::new(Holder::Client(shared), number, subscription.next_id(), handed);
+        match value {
+            Ok(value) => return Ok(Some(Delivery { value, receipt })),
+            Err(error) => {
+                receipt.give_back(UNDECODABLE_PAUSE);
+                return Err(error);
+            }
+        }
+    }
 }
 
 impl<T: Send + 'static> Deliveries<T> {
@@ -67,31 +116,9 @@ impl<T: Send + 'static> Deliveries<T> {
     /// # Cancel safety
     /// Cancel safe: dropped before it completes, no delivery is lost.
     pub async fn recv(&self) -> Result<Option<Delivery<T>>, RecvError> {
-        loop {
-            let shared = self.subscription.current();
-            let (opened, number) = match shared.receiver.recv_numbered().await {
-                Ok(Some(received)) => received,
-                Ok(None) => return Ok(None),
-                Err(RecvError::Lost(end)) => {
-                    self.subscription.renew(&shared, end).await.map_err(RecvError::Lost)?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let OpenedValue { handed, value } = opened;
-            if shared.line.desk.is_fenced(number) {
-                // Another has it by now. If the number is another value's since, this gives that back.
-                drop(Receipt::new(shared, number, 0, handed));
-                continue;
-            }
-            let receipt = Receipt::new(shared, number, self.subscription.next_id(), handed);
-            match value {
-                Ok(value) => return Ok(Some(Delivery { value, receipt })),
-                Err(error) => {
-                    receipt.give_back(UNDECODABLE_PAUSE);
-                    return Err(error);
-                }
-            }
+        match &self.source {
+            Source::Client(subscription) => recv(subscription).await,
+            Source::Here(collector, codec) => collector.recv(&**codec).await,
         }
     }
 
@@ -154,40 +181,65 @@ impl<T: Send + 'static> Deliveries<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn flush(&self) -> Result<(), FlushAcksError> {
-        let shared = self.subscription.current();
-        let mut flushing = Flushing { desk: &shared.line.desk, id: 0 };
-        poll_fn(|cx| flushing.desk.poll_flush(&mut flushing.id, cx)).await;
-        self.subscription.failures.take()
+        match &self.source {
+            Source::Client(subscription) => {
+                let shared = subscription.current();
+                let mut flushing = Flushing { desk: &shared.line.desk, id: 0 };
+                poll_fn(|cx| flushing.desk.poll_flush(&mut flushing.id, cx)).await;
+                subscription.failures.take()
+            }
+            Source::Here(collector, _) => {
+                collector.flush().await;
+                collector.failures.take()
+            }
+        }
     }
 
     /// Takes no more deliveries: those that came ahead of a `recv` go to others. Those that were received can still be
-    /// acknowledged.
+    /// acknowledged. Of a server's own channel this is the close: no more is sent into it, and `recv` goes on until all that was
+    /// sent is done.
     pub fn close(&self) {
-        self.subscription.close();
+        match &self.source {
+            Source::Client(subscription) => subscription.close(),
+            Source::Here(collector, _) => collector.hub.close(CloseReason::new(0, "")),
+        }
     }
 
     /// What has happened since it was opened last: deliveries that have arrived, that were received, and receives that wait.
     #[must_use]
     pub fn stats(&self) -> ReceiverStats {
-        self.subscription.current().receiver.stats()
+        match &self.source {
+            Source::Client(subscription) => subscription.current().receiver.stats(),
+            Source::Here(collector, _) => collector.hub.delivery_stats(collector.key),
+        }
     }
 
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.subscription.name()
+        match &self.source {
+            Source::Client(subscription) => subscription.name(),
+            Source::Here(collector, _) => &collector.hub.spec.name,
+        }
     }
 
     /// Who hosts it.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.subscription.current().receiver.peer()
+        match &self.source {
+            Source::Client(subscription) => subscription.current().receiver.peer(),
+            Source::Here(..) => Peer::local(),
+        }
     }
 }
 
 impl<T> Clone for Deliveries<T> {
     fn clone(&self) -> Self {
-        Self { subscription: Arc::clone(&self.subscription) }
+        let source = match &self.source {
+            Source::Client(subscription) => Source::Client(Arc::clone(subscription)),
+            Source::Here(collector, codec) => Source::Here(Arc::clone(collector), Arc::clone(codec)),
+        };
+        Self { source }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use netchan_proto::wire::{Ask, Handed};
 
 use super::ack::{Ack, AckWith, Asked};
+use super::collect::Collector;
 use super::line::{Nothing, ResultOf};
 use super::slots::{About, Kind};
 use super::subscription::Shared;
@@ -159,7 +160,7 @@ impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
 /// Acknowledges a delivery whose value was taken out. Dropped, it gives the value back.
 #[must_use = "a delivery whose receipt is dropped goes to another"]
 pub struct Receipt<T> {
-    shared: Arc<Shared<T>>,
+    holder: Holder<T>,
     number: u64,
     id: u64,
     handed: Handed,
@@ -167,9 +168,17 @@ pub struct Receipt<T> {
     open: bool,
 }
 
+/// Where the delivery came from, and is acknowledged.
+pub(super) enum Holder<T> {
+    /// A server, over a session.
+    Client(Arc<Shared<T>>),
+    /// A queue of this process.
+    Here(Arc<Collector>),
+}
+
 impl<T> Receipt<T> {
-    pub(super) const fn new(shared: Arc<Shared<T>>, number: u64, id: u64, handed: Handed) -> Self {
-        Self { shared, number, id, handed, open: true }
+    pub(super) const fn new(holder: Holder<T>, number: u64, id: u64, handed: Handed) -> Self {
+        Self { holder, number, id, handed, open: true }
     }
 
     /// As [`Delivery::ack`].
@@ -180,8 +189,8 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::ack`].
     pub fn ack(self) -> Ack {
-        let ask = Ask::Ack { number: self.number };
-        self.finish(ask, Kind::Ack)
+        let number = self.number;
+        self.finish(Ask::Ack { number }, Kind::Ack, |here| here.ack(number))
     }
 
     /// As [`Delivery::nack`].
@@ -192,8 +201,9 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::nack`].
     pub fn nack(self) -> Ack {
-        let ask = Ask::Nack { number: self.number, delay_millis: 0 };
-        self.finish(ask, Kind::Nack)
+        let number = self.number;
+        let ask = Ask::Nack { number, delay_millis: 0 };
+        self.finish(ask, Kind::Nack, |here| here.nack(number, None))
     }
 
     /// As [`Delivery::nack_after`].
@@ -205,8 +215,9 @@ impl<T> Receipt<T> {
     /// As [`Delivery::nack`].
     pub fn nack_after(self, delay: Duration) -> Ack {
         // None at all is for the server to choose.
-        let ask = Ask::Nack { number: self.number, delay_millis: millis(delay).max(1) };
-        self.finish(ask, Kind::Nack)
+        let number = self.number;
+        let ask = Ask::Nack { number, delay_millis: millis(delay).max(1) };
+        self.finish(ask, Kind::Nack, |here| here.nack(number, Some(delay)))
     }
 
     /// As [`Delivery::extend`].
@@ -217,9 +228,13 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::extend`].
     pub async fn extend(&self, time: Duration) -> Result<(), AckError> {
-        let line = &self.shared.line;
-        let token = line.extend(self.number, millis(time)).await;
-        Asked::new(line, self.about(Kind::Extend), token).await
+        match &self.holder {
+            Holder::Client(shared) => {
+                let token = shared.line.extend(self.number, millis(time)).await;
+                Asked::new(&shared.line, self.about(Kind::Extend), token).await
+            }
+            Holder::Here(here) => here.extend(self.number, time),
+        }
     }
 
     /// As [`Delivery::ack_with`].
@@ -230,24 +245,40 @@ impl<T> Receipt<T> {
     /// # Cancel safety
     /// As [`Delivery::ack`].
     pub fn ack_with<R: Send + 'static>(mut self, results: &Sender<R>, value: R) -> AckWith<R> {
-        let (line, about) = (&self.shared.line, self.about(Kind::Ack));
-        let token = match line.asks.chan().and_then(|chan| results.channel_in(&chan.core)) {
-            Some(channel) => {
-                let ask = Ask::AckWith { number: self.number, results: channel, value: &[] };
-                line.ask(ask, about, &ResultOf(results, &value))
+        let about = self.about(Kind::Ack);
+        let asked = match &self.holder {
+            Holder::Client(shared) => {
+                let line = &shared.line;
+                let token = match line.asks.chan().and_then(|chan| results.channel_in(&chan.core)) {
+                    Some(channel) => {
+                        let ask = Ask::AckWith { number: self.number, results: channel, value: &[] };
+                        line.ask(ask, about, &ResultOf(results, &value))
+                    }
+                    None => Err(AckError::NoResults),
+                };
+                Asked::new(line, about, token)
             }
-            None => Err(AckError::NoResults),
+            Holder::Here(here) => here.ack_with(about, results, &value),
         };
-        let asked = Asked::new(line, about, token);
         // What was not asked for leaves the delivery as it was, and it is given back when this is dropped.
         self.open = !asked.is_under_way();
         AckWith { asked, value: Some(value) }
     }
 
-    fn finish(mut self, ask: Ask<'static>, kind: Kind) -> Ack {
+    fn finish(
+        mut self,
+        ask: Ask<'static>,
+        kind: Kind,
+        here: impl FnOnce(&Collector) -> Result<(), AckError>,
+    ) -> Ack {
         self.open = false;
-        let (line, about) = (&self.shared.line, self.about(kind));
-        Ack(Asked::new(line, about, line.ask(ask, about, &Nothing)))
+        let about = self.about(kind);
+        Ack(match &self.holder {
+            Holder::Client(shared) => {
+                Asked::new(&shared.line, about, shared.line.ask(ask, about, &Nothing))
+            }
+            Holder::Here(collector) => Asked::known(&collector.failures, about, here(collector)),
+        })
     }
 
     const fn about(&self, kind: Kind) -> About {
@@ -268,16 +299,25 @@ impl<T> Receipt<T> {
 
     pub(super) fn give_back(mut self, pause: Duration) {
         self.open = false;
-        self.shared.line.give_back(self.number, millis(pause));
-        self.shared.line.desk.forget(self.number);
+        self.let_go(Some(pause));
+    }
+
+    fn let_go(&self, pause: Option<Duration>) {
+        match &self.holder {
+            Holder::Client(shared) => {
+                shared.line.give_back(self.number, pause.map_or(0, millis));
+                shared.line.desk.forget(self.number);
+            }
+            // If it is another's by now, that is as good.
+            Holder::Here(here) => _ = here.nack(self.number, pause),
+        }
     }
 }
 
 impl<T> Drop for Receipt<T> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.line.give_back(self.number, 0);
-            self.shared.line.desk.forget(self.number);
+            self.let_go(None);
         }
     }
 }

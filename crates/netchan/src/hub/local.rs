@@ -1,13 +1,16 @@
 //! The handles of the server's own program on a queue.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use netchan_proto::channel::Payload;
 use netchan_proto::exchange::{self, Offered, Taken};
-use netchan_proto::hosted::{Item, SenderKey};
+use netchan_proto::hosted::{HolderOptions, Item, ReceiverKey, SenderKey};
+use netchan_proto::wire::Verdict;
 
-use super::Hub;
+use super::{Hub, Out, timer};
 use crate::error::CloseReason;
 use crate::peer::Peer;
 use crate::stats::{ReceiverStats, SenderStats};
@@ -41,12 +44,15 @@ pub(crate) struct Delivered {
     pub(crate) bytes: Bytes,
     pub(crate) peer: Peer,
     pub(crate) redelivered: bool,
+    /// Attempts before this one, and the number under which a holder holds it.
+    pub(crate) attempts: u32,
+    pub(crate) number: u64,
 }
 
 impl From<Taken<Peer>> for Delivered {
     fn from(taken: Taken<Peer>) -> Self {
-        let Taken { bytes, from, redelivered, .. } = taken;
-        Self { bytes, peer: from.unwrap_or_else(Peer::local), redelivered }
+        let Taken { bytes, from, redelivered, attempts, number } = taken;
+        Self { bytes, peer: from.unwrap_or_else(Peer::local), redelivered, attempts, number }
     }
 }
 
@@ -187,5 +193,78 @@ impl Hub {
         if ticket.is_some() {
             self.run(|queue, out| queue.leave_receivers(ticket, out));
         }
+    }
+
+    // ---- receiving with acknowledgement ----
+
+    /// A receiver of this process that acknowledges what it takes; values count as taken when it does (`DEL-14`).
+    pub(crate) fn add_local_holder(&self) -> ReceiverKey {
+        let options = HolderOptions { settles_at_ack: true, ..self.holder_options() };
+        self.run(|queue, _| queue.add_local_holder(options))
+    }
+
+    pub(crate) fn remove_local_holder(&self, key: ReceiverKey) {
+        self.run_timed(|queue, out| queue.remove_local_holder(key, out));
+    }
+
+    pub(crate) fn poll_delivery(
+        &self,
+        key: ReceiverKey,
+        cx: &Context<'_>,
+        ticket: &mut Option<Ticket>,
+    ) -> Poll<Option<Delivered>> {
+        self.run_timed(|queue, out| queue.poll_delivery(key, cx, ticket, out))
+            .map(|taken| taken.map(Delivered::from))
+    }
+
+    pub(crate) fn leave_deliveries(&self, key: ReceiverKey, ticket: &mut Option<Ticket>) {
+        if ticket.is_some() {
+            self.run(|queue, out| queue.leave_deliveries(key, ticket, out));
+        }
+    }
+
+    /// False if it is another's by now.
+    pub(crate) fn ack_locally(&self, key: ReceiverKey, number: u64) -> bool {
+        self.run_timed(|queue, out| queue.ack_locally(key, number, out))
+    }
+
+    /// False if it is another's by now.
+    pub(crate) fn nack_locally(&self, key: ReceiverKey, number: u64, delay: Option<Duration>) -> bool {
+        let at = delay.map(|delay| self.millis().saturating_add(timer::millis_of(delay)));
+        self.run_timed(|queue, out| queue.nack_locally(key, number, at, out))
+    }
+
+    /// False if it is another's by now.
+    pub(crate) fn extend_locally(&self, key: ReceiverKey, number: u64, time: Duration) -> bool {
+        let until = self.millis().saturating_add(timer::millis_of(time));
+        self.run_timed(|queue, _| queue.extend_locally(key, number, until))
+    }
+
+    /// Commits a result and acknowledges, in one step, once there is a place for it.
+    pub(crate) fn poll_ack_with(
+        &self,
+        held: (ReceiverKey, u64),
+        results: &Arc<Self>,
+        value: &Bytes,
+        ticket: &mut Option<Ticket>,
+        cx: &Context<'_>,
+    ) -> Poll<Verdict> {
+        let now = self.millis();
+        let mut outs = (Out::default(), Out::default());
+        let (polled, timeout) = self.with_results(Some(results), |tasks, results| {
+            tasks.advance(now);
+            let polled =
+                tasks.poll_ack_with_locally(held, results.flatten(), value, ticket, cx, &mut outs);
+            (polled, tasks.poll_timeout())
+        });
+        self.follow(outs.0);
+        results.follow(outs.1);
+        self.arm(timeout);
+        polled
+    }
+
+    pub(crate) fn delivery_stats(&self, key: ReceiverKey) -> ReceiverStats {
+        let (taken, ready, waiting) = self.queue.lock().delivered_locally(key);
+        ReceiverStats { received: taken + ready, taken, waiting }
     }
 }

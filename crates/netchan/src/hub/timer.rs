@@ -60,7 +60,7 @@ impl Hub {
         }
     }
 
-    fn runtime(&self) -> Option<tokio::runtime::Handle> {
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
         let kept = self.keeper.upgrade().and_then(|keeper| keeper.runtime());
         kept.or_else(|| tokio::runtime::Handle::try_current().ok())
     }

@@ -116,6 +116,14 @@ impl<T: Send + 'static> Sender<T> {
         self.shared.limits.bytes_max
     }
 
+    /// The queue that it sends into, if that is hosted in this process.
+    pub(crate) fn hub(&self) -> Option<&Arc<Hub>> {
+        match &self.shared.backend {
+            Backend::Hub(sender) => Some(&sender.hub),
+            Backend::Wire(_) => None,
+        }
+    }
+
     /// Its end of the channel, if the other is a peer's.
     pub(crate) fn chan(&self) -> Option<&Arc<SendChan>> {
         match &self.shared.backend {

@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod authority;
 mod client;
+mod collect;
 mod doorway;
 mod error;
 mod event;

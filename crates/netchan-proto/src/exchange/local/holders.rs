@@ -96,6 +96,19 @@ impl<P: Ports> Queue<P> {
         acked
     }
 
+    /// A local holder is to keep a delivery until then, whatever its lease. False if it holds it no longer.
+    pub fn extend_locally(&mut self, key: ReceiverKey, number: u64, until: u64) -> bool {
+        self.hosted.extend(key, number, until)
+    }
+
+    /// What a local holder has taken, what is here for it, and how many of its receives wait.
+    #[must_use]
+    pub fn delivered_locally(&self, key: ReceiverKey) -> (u64, u64, u64) {
+        let holder = self.local.holders.get(&key);
+        let (taken, waiting) = holder.map_or((0, 0), |holder| (holder.taken, holder.receivers.len() as u64));
+        (taken, self.hosted.in_flight_of(key) as u64, waiting)
+    }
+
     /// A local holder gives a delivery back. False if it holds it no longer.
     pub fn nack_locally(
         &mut self,
