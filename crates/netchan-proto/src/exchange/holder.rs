@@ -285,8 +285,14 @@ impl<P: Ports> HolderEnd<P> {
             return Ok(());
         }
         let mut ticket = None;
-        match tasks.commit_with_ack(results, self.key, Some(&self.peer), &result.value, result.number, &mut ticket)
-        {
+        match tasks.commit_with_ack(
+            results,
+            self.key,
+            Some(&self.peer),
+            &result.value,
+            result.number,
+            &mut ticket,
+        ) {
             Some(verdict) => self.answer(result.token, verdict),
             None => {
                 match results {

@@ -15,12 +15,12 @@ use netchan_proto::wire::Handed;
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop;
 
+use super::UNDECODABLE_PAUSE;
 use super::ack::Asked;
 use super::desk::outcome_of;
 use super::failures::Failures;
 use super::receipt::{Delivery, Holder, Receipt};
 use super::slots::About;
-use super::UNDECODABLE_PAUSE;
 use crate::codec::{Codec, Payload};
 use crate::error::{AckError, CloseReason, RecvError};
 use crate::hub::{Delivered, Hub};

@@ -274,9 +274,7 @@ impl<T> Receipt<T> {
         self.open = false;
         let about = self.about(kind);
         Ack(match &self.holder {
-            Holder::Client(shared) => {
-                Asked::new(&shared.line, about, shared.line.ask(ask, about, &Nothing))
-            }
+            Holder::Client(shared) => Asked::new(&shared.line, about, shared.line.ask(ask, about, &Nothing)),
             Holder::Here(collector) => Asked::known(&collector.failures, about, here(collector)),
         })
     }

@@ -253,8 +253,7 @@ impl Hub {
         let mut outs = (Out::default(), Out::default());
         let (polled, timeout) = self.with_results(Some(results), |tasks, results| {
             tasks.advance(now);
-            let polled =
-                tasks.poll_ack_with_locally(held, results.flatten(), value, ticket, cx, &mut outs);
+            let polled = tasks.poll_ack_with_locally(held, results.flatten(), value, ticket, cx, &mut outs);
             (polled, tasks.poll_timeout())
         });
         self.follow(outs.0);
