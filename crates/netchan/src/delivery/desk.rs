@@ -376,6 +376,7 @@ impl Owner for Desk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Source;
     use super::*;
 
     /// No more wait than the channel has places, and not what is known to be lost.
@@ -385,7 +386,8 @@ mod tests {
         let tasks = server.sender::<u32>("tasks", 4)?;
         let session = crate::dial(server.ticket(), crate::Config::default()).await?;
         let from = session.deliveries::<u32>("tasks").await?;
-        let line = Arc::clone(&from.subscription.current().line);
+        let Source::Client(subscription) = &from.source else { return Err("it is a client's".into()) };
+        let line = Arc::clone(&subscription.current().line);
         let (desk, ask) = (&line.desk, |number| (0, Ask::Nack { number, delay_millis: 0 }));
         for value in 0..3 {
             tasks.send(value).await?;
