@@ -1,6 +1,6 @@
 //! One end of a session: control object, halves, a ready queue in which each channel stands once, and what happened.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use netchan_proto::channel::{RecvHalf, RecvOptions, SendHalf, SendOptions};
@@ -30,6 +30,9 @@ pub struct End {
     events: RefCell<VecDeque<Event>>,
     /// Values wanted ahead, by channel.
     prefetch: RefCell<BTreeMap<ChannelId, u64>>,
+    /// Signs of life that were asked for, and the last one that came.
+    probes: Cell<u64>,
+    answered: Cell<u64>,
 }
 
 fn recv_options(kind: WindowKind) -> RecvOptions {
@@ -54,7 +57,26 @@ impl End {
             ready: RefCell::default(),
             events: RefCell::default(),
             prefetch: RefCell::default(),
+            probes: Cell::default(),
+            answered: Cell::default(),
         }
+    }
+
+    /// Asks the other end for a sign of life.
+    pub fn probe(&self) -> u64 {
+        let probe = self.probes.get() + 1;
+        self.probes.set(probe);
+        self.control.borrow_mut().ping(probe);
+        probe
+    }
+
+    /// Whether it has answered that. A ping goes with its link, so it is asked again.
+    pub fn has_answered(&self, probe: u64) -> bool {
+        let answered = self.answered.get() >= probe;
+        if !answered {
+            self.control.borrow_mut().ping(probe);
+        }
+        answered
     }
 
     /// Opens a channel.
@@ -216,6 +238,7 @@ impl Host for End {
                     self.ended_receivers.borrow_mut().insert(*id, half);
                 }
             }
+            Event::Pong { nonce } => self.answered.set(self.answered.get().max(*nonce)),
             _ => {}
         }
         self.events.borrow_mut().push_back(event);

@@ -239,3 +239,26 @@ async fn what_a_collector_had_not_acknowledged_when_it_was_killed_is_sent_again(
     within("the sends", sending).await?;
     Ok(())
 }
+
+/// Without room a send is a rendezvous, and it lasts until its value is done.
+#[tokio::test]
+async fn without_capacity_a_send_lasts_until_its_value_is_acknowledged() -> Anything {
+    let server = serve().await;
+    let results = server.deliveries::<u32>("results", 0)?;
+    let to = join(&server).await.sender::<u32>("results").await?;
+    for n in 0..3 {
+        let mut sending = Box::pin(to.send(n));
+        assert!(poll_once(&mut sending).await.is_pending());
+        let receiving = next(&results);
+        tokio::pin!(receiving);
+        let result = tokio::select! {
+            result = &mut receiving => result,
+            sent = &mut sending => panic!("nobody has it: {sent:?}"),
+        };
+        assert_eq!(*result, n);
+        assert!(poll_once(&mut sending).await.is_pending());
+        result.ack().await?;
+        within("sent", sending).await?;
+    }
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use netchan_proto::channel::{RecvHalf, SendHalf};
-use netchan_proto::exchange::{Moved, News, Output, Ports, Queue};
+use netchan_proto::exchange::{Half, Moved, News, Output, Ports, Queue};
 use netchan_proto::flow::Urgency;
 use netchan_proto::hosted::{HolderOptions, ReceiverKey, SenderKey};
 use netchan_proto::id::{ChannelId, SessionId};
@@ -49,6 +49,20 @@ impl Ports for Ends {
             return Some(f(half));
         }
         end.ended_senders.borrow_mut().get_mut(id).map(f)
+    }
+
+    fn probe(half: Half<'_, Self>) -> u64 {
+        port_of(half).end.probe()
+    }
+
+    fn has_answered(half: Half<'_, Self>, probe: u64) -> bool {
+        port_of(half).end.has_answered(probe)
+    }
+}
+
+const fn port_of(half: Half<'_, Ends>) -> &Port {
+    match half {
+        Half::Source(port) | Half::Sink(port) => port,
     }
 }
 

@@ -13,10 +13,10 @@ impl Server {
     /// comes again. The capacity counts values until they are acknowledged, and a sender's
     /// [`send_acked`](crate::Sender::send_acked) completes then: what this program had not acknowledged when it died, its
     /// senders still have, and send again to the server that takes its place
-    /// ([`LossPolicy::Resend`](crate::LossPolicy::Resend)).
+    /// ([`LossPolicy::Resend`](crate::LossPolicy::Resend)). With capacity 0 a send lasts until its value is acknowledged.
     ///
     /// # Errors
-    /// [`HostError`], among them that the name is taken, and that the capacity is 0.
+    /// [`HostError`], among them that the name is taken.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
