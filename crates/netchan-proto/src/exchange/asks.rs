@@ -100,7 +100,8 @@ impl<P: Ports> Queue<P> {
             end.handle(asked, tasks, results, waker, outs)
         })?;
         self.measure(end.key(), now_micros);
-        self.settle_and_measure(end.key(), now_micros, &mut outs.0);
+        self.hosted.settle();
+        self.carry_out(&mut outs.0);
         Ok(())
     }
 
@@ -146,7 +147,8 @@ impl<P: Ports> Queue<P> {
         let left = self
             .with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
         self.measure(end.key(), now_micros);
-        self.settle_and_measure(end.key(), now_micros, &mut outs.0);
+        self.hosted.settle();
+        self.carry_out(&mut outs.0);
         left
     }
 

@@ -163,6 +163,8 @@ pub struct Queue<P: Ports> {
     /// Receivers by key of the client that has them.
     subscriptions: HashMap<u128, usize>,
     ahead_max: u64,
+    /// Receivers that had nothing, and for which values have left: when, is not noted yet.
+    untimed: Vec<ReceiverKey>,
 }
 
 impl<P: Ports> std::fmt::Debug for Queue<P> {
@@ -191,6 +193,7 @@ impl<P: Ports> Queue<P> {
             held_up: VecDeque::new(),
             subscriptions: HashMap::new(),
             ahead_max: u64::MAX,
+            untimed: Vec::new(),
         }
     }
 

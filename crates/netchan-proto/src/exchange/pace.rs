@@ -10,20 +10,17 @@ const ROUND_TRIP_MICROS_MIN: u64 = 150;
 /// fit into one. So a worker whose tasks take longer than a round trip has the one in hand, and none ahead of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    /// When values left for it while it had none, and how many have left since.
+    /// When values left for it while it had none, and how many.
     since: Option<u64>,
     given: u64,
     ahead: u64,
 }
 
 impl Pace {
-    /// `count` values leave; it had none if `first`.
-    pub(super) fn sent(&mut self, count: u64, first: bool, now_micros: impl FnOnce() -> u64) {
-        if first {
-            self.since = Some(now_micros());
-            self.given = 0;
-        }
-        self.given += count;
+    /// `count` values left, and it had none.
+    pub(super) const fn left(&mut self, count: u64, now_micros: u64) {
+        self.since = Some(now_micros);
+        self.given = count;
     }
 
     /// It has nothing left and waits for more. Returns how many values may be with it.
@@ -55,7 +52,7 @@ mod tests {
     fn ahead_of_a_worker(task_micros: u64, rounds: u64) -> u64 {
         let (mut pace, mut now, mut with_it) = (Pace::default(), 0, 1);
         for _ in 0..rounds {
-            pace.sent(with_it, true, || now);
+            pace.left(with_it, now);
             now += 1_000 + with_it * task_micros;
             with_it = pace.starved(now, Some(1_000)).max(1);
         }
@@ -73,7 +70,7 @@ mod tests {
     #[test]
     fn host_23_without_a_measured_round_trip_nothing_goes_ahead() {
         let mut pace = Pace::default();
-        pace.sent(1, true, || 0);
+        pace.left(1, 0);
         assert_eq!(pace.starved(10, None), 0);
     }
 }

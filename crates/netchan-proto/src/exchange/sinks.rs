@@ -133,6 +133,7 @@ impl<P: Ports> Queue<P> {
         let Some(sink) = self.sinks.get_mut(&key) else { return };
         let Some(port) = sink.port.clone() else { return };
         let (hosted, holds) = (&mut self.hosted, sink.holds);
+        let had_none = hosted.sent_of(key) == 0;
         let mut count = 0;
         let run = P::with_sink(&port, |half| {
             while let Some(value) = hosted.next_unsent(key) {
@@ -160,6 +161,9 @@ impl<P: Ports> Queue<P> {
         });
         if count > 0 {
             out.sinks.push(port);
+            if had_none && sink.takes_ahead {
+                self.untimed.push(key);
+            }
         }
         match run {
             Some(Run::All | Run::Closed) | None => {}
@@ -173,11 +177,20 @@ impl<P: Ports> Queue<P> {
         }
     }
 
-    /// What was sent to a receiver ahead is measured from here.
-    pub(super) fn note_sent(&mut self, key: ReceiverKey, now_micros: u64) {
-        let in_flight = self.hosted.in_flight_of(key) as u64;
-        if let Some(sink) = self.sinks.get_mut(&key) {
-            sink.pace.sent(in_flight, true, || now_micros);
+    /// Whether [`Self::note_time`] has something to note.
+    #[must_use]
+    pub const fn wants_time(&self) -> bool {
+        !self.untimed.is_empty()
+    }
+
+    /// Values have left for receivers that had none, and it is so late, in microseconds. To be called once everything is carried
+    /// out: the time is asked for only where it is needed.
+    pub fn note_time(&mut self, now_micros: u64) {
+        for key in self.untimed.drain(..) {
+            let with_it = self.hosted.in_flight_of(key) as u64;
+            if let Some(sink) = self.sinks.get_mut(&key) {
+                sink.pace.left(with_it, now_micros);
+            }
         }
     }
 
@@ -206,7 +219,8 @@ impl<P: Ports> Queue<P> {
         } else if at.may_send {
             self.hosted.unblock(key);
         }
-        self.settle_and_measure(key, at.now_micros, out);
+        self.hosted.settle();
+        self.carry_out(out);
     }
 
     /// It waits, and has nothing: how many values may be with it follows from how long that took.
@@ -220,15 +234,6 @@ impl<P: Ports> Queue<P> {
         // One in hand is no value ahead; a holder that has acknowledged it has none in hand.
         let least = u64::from(sink.holds);
         self.hosted.set_ahead(key, if ahead < 2 { least } else { ahead });
-    }
-
-    pub(super) fn settle_and_measure(&mut self, key: ReceiverKey, now_micros: u64, out: &mut Output<P>) {
-        let before = self.hosted.in_flight_of(key);
-        self.hosted.settle();
-        self.carry_out(out);
-        if before == 0 && self.hosted.in_flight_of(key) > 0 {
-            self.note_sent(key, now_micros);
-        }
     }
 
     /// It gives everything from number `limit` on back.

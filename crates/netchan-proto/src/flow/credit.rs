@@ -62,6 +62,11 @@ impl Credit {
         if ahead > self.limit { ahead } else { self.limit }
     }
 
+    /// The byte window, before anything is committed.
+    pub const fn start_with_bytes(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
+    }
+
     /// Up to `ahead` values may be with the peer unasked.
     pub const fn allow_ahead(&mut self, ahead: u64) {
         self.ahead = ahead;

@@ -46,6 +46,12 @@ impl<T: Clone> Hosted<T> {
         self.queue.len() + self.receivers.in_flight() + self.unacked()
     }
 
+    /// Values that have left for the receiver and are not known taken.
+    #[must_use]
+    pub fn sent_of(&self, key: ReceiverKey) -> usize {
+        self.receivers.sent_of(key)
+    }
+
     /// Values that are the receiver's and have not left for it.
     #[must_use]
     pub fn unsent_of(&self, key: ReceiverKey) -> u64 {

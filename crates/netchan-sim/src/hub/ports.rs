@@ -182,6 +182,9 @@ impl Driver {
 
     /// Does what is left to do.
     pub fn follow(&mut self, out: Out) {
+        if self.queue.wants_time() {
+            self.queue.note_time(self.micros());
+        }
         let Output { sources, sinks, wakers, news } = out;
         wakers.into_iter().for_each(Waker::wake);
         for (Port { end, id }, urgency) in sources {

@@ -140,16 +140,29 @@ impl Hub {
         results: Option<&Arc<Self>>,
         f: impl FnOnce(&mut Queue<Chans>, Option<Option<&mut Queue<Chans>>>) -> R,
     ) -> R {
-        let Some(other) = results else { return f(&mut patience::lock(&self.queue), None) };
-        if std::ptr::eq(self, &**other) {
-            return f(&mut patience::lock(&self.queue), Some(None));
-        }
-        if std::ptr::from_ref(self) < Arc::as_ptr(other) {
+        let Some(other) = results.filter(|other| !std::ptr::eq(self, &***other)) else {
             let mut queue = patience::lock(&self.queue);
-            f(&mut queue, Some(Some(&mut patience::lock(&other.queue))))
+            let result = f(&mut queue, results.map(|_| None));
+            self.note_time(&mut queue);
+            return result;
+        };
+        let (mut queue, mut into);
+        if std::ptr::from_ref(self) < Arc::as_ptr(other) {
+            queue = patience::lock(&self.queue);
+            into = patience::lock(&other.queue);
         } else {
-            let mut results = patience::lock(&other.queue);
-            f(&mut patience::lock(&self.queue), Some(Some(&mut results)))
+            into = patience::lock(&other.queue);
+            queue = patience::lock(&self.queue);
+        }
+        let result = f(&mut queue, Some(Some(&mut into)));
+        self.note_time(&mut queue);
+        other.note_time(&mut into);
+        result
+    }
+
+    fn note_time(&self, queue: &mut Queue<Chans>) {
+        if queue.wants_time() {
+            queue.note_time(self.micros());
         }
     }
 
@@ -159,6 +172,7 @@ impl Hub {
         let (result, timeout) = {
             let mut queue = patience::lock(&self.queue);
             let result = f(&mut queue, &mut out);
+            self.note_time(&mut queue);
             (result, queue.poll_timeout())
         };
         self.follow(out);

@@ -191,7 +191,7 @@ impl SendHalf {
     pub fn bound(&mut self, retained_bytes_max: u64) {
         self.retained_bytes_max = retained_bytes_max.max(1);
         let limit_bytes = self.granted_bytes.min(self.retained_bytes_max);
-        self.credit = Credit::new(self.credit.limit(), limit_bytes);
+        self.credit.start_with_bytes(limit_bytes);
     }
 
     /// Demand: the receiving end lets up to `ahead` values be with it that it has not asked for (`FLOW-10`).

@@ -290,6 +290,10 @@ impl<T: Clone> Receivers<T> {
         Some(item)
     }
 
+    pub(super) fn sent_of(&self, key: ReceiverKey) -> usize {
+        self.map.get(&key).map_or(0, |receiver| receiver.sent)
+    }
+
     pub(super) fn unsent_of(&self, key: ReceiverKey) -> u64 {
         self.map.get(&key).map_or(0, |receiver| (receiver.in_flight.len() - receiver.sent) as u64)
     }
