@@ -34,6 +34,7 @@ impl<P: Ports> Queue<P> {
             return Ok(false);
         }
         sink.taken = taken;
+        sink.pace.took(newly);
         Ok(true)
     }
 
@@ -99,7 +100,9 @@ impl<P: Ports> Queue<P> {
         self.with_results(results, outs, |tasks, results, outs| {
             end.handle(asked, tasks, results, waker, outs)
         })?;
-        self.measure(end.key(), now_micros);
+        // Who has acknowledged all it had waits for more.
+        let waiting = u64::from(self.hosted.in_flight_of(end.key()) == 0);
+        self.measure(end.key(), waiting, now_micros);
         self.hosted.settle();
         self.carry_out(&mut outs.0);
         Ok(())
@@ -146,7 +149,9 @@ impl<P: Ports> Queue<P> {
     ) -> Option<Ticket> {
         let left = self
             .with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
-        self.measure(end.key(), now_micros);
+        // Who has acknowledged all it had waits for more.
+        let waiting = u64::from(self.hosted.in_flight_of(end.key()) == 0);
+        self.measure(end.key(), waiting, now_micros);
         self.hosted.settle();
         self.carry_out(&mut outs.0);
         left

@@ -5,36 +5,70 @@ use crate::limits::AHEAD_ITEMS_MAX;
 /// A round trip counts as at least this long, in microseconds: on one machine it is shorter than what a busy scheduler adds.
 const ROUND_TRIP_MICROS_MIN: u64 = 150;
 
-/// What is measured is from when values leave for a receiver that has none until it waits for more: a round trip, and what it
-/// does with them. Where that comes to less than two round trips, twice as many may go; where it comes to more, only those that
-/// fit into one. So a worker whose tasks take longer than a round trip has the one in hand, and none ahead of it.
+/// What is measured is how many values a receiver takes, and in what time: from when values leave for one that has none, or from
+/// when it last waited, until it waits for more. Where it takes about as many in a round trip as may be with it, or more, twice as
+/// many may; where fewer, only those. So a worker whose tasks take longer than a round trip has the one in hand, and none ahead of
+/// it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    /// When values left for it while it had none, and how many.
+    /// Since when what it takes is counted, and how much that is.
     since: Option<u64>,
-    given: u64,
+    taken: u64,
     ahead: u64,
 }
 
 impl Pace {
-    /// `count` values left, and it had none.
-    pub(super) const fn left(&mut self, count: u64, now_micros: u64) {
-        self.since = Some(now_micros);
-        self.given = count;
+    /// Values left, and it had none. Where it had taken all and not waited since, it is not known to wait for them.
+    pub(super) fn left(&mut self, now_micros: u64) {
+        if self.since.is_none() {
+            self.since = Some(now_micros);
+            self.taken = 0;
+        }
     }
 
-    /// It has nothing left and waits for more. Returns how many values may be with it.
-    pub(super) fn starved(&mut self, now_micros: u64, round_trip_micros: Option<u64>) -> u64 {
-        let (Some(since), Some(round_trip)) = (self.since.take(), round_trip_micros) else {
+    /// It has taken so many more.
+    pub(super) const fn took(&mut self, count: u64) {
+        self.taken += count;
+    }
+
+    /// It waits for more and has none, though some may be on their way. Returns how many values may be with it.
+    pub(super) fn starved(
+        &mut self,
+        on_their_way: bool,
+        now_micros: u64,
+        round_trip_micros: Option<u64>,
+    ) -> u64 {
+        let taken = std::mem::take(&mut self.taken);
+        let since = std::mem::replace(&mut self.since, on_their_way.then_some(now_micros));
+        let (Some(since), Some(round_trip)) = (since, round_trip_micros) else { return self.ahead };
+        if taken == 0 {
+            // Another waits there.
+            self.since = self.since.map(|_| since);
             return self.ahead;
+        }
+        let round_trip = round_trip.max(ROUND_TRIP_MICROS_MIN);
+        let took = now_micros.saturating_sub(since).max(1);
+        self.ahead = if took < 2 * round_trip {
+            let twice = 1 + 2 * taken * round_trip / took;
+            (self.ahead.max(1) * 2).min(twice).min(AHEAD_ITEMS_MAX)
+        } else {
+            let fit = taken * round_trip / (took - round_trip);
+            self.ahead.min(fit.max(1))
         };
+        self.ahead
+    }
+
+    /// It takes, and has more: where that is slow, fewer may be with it. Returns how many.
+    pub(super) fn busy(&mut self, now_micros: u64, round_trip_micros: Option<u64>) -> u64 {
+        let (Some(since), Some(round_trip)) = (self.since, round_trip_micros) else { return self.ahead };
         let round_trip = round_trip.max(ROUND_TRIP_MICROS_MIN);
         let took = now_micros.saturating_sub(since);
-        if took < 2 * round_trip {
-            self.ahead = (self.ahead.max(1) * 2).min(AHEAD_ITEMS_MAX);
-        } else {
-            let fit = self.given * round_trip / (took - round_trip);
-            self.ahead = self.ahead.min(fit.max(1));
+        if self.taken > 0 && took >= 2 * round_trip {
+            let fit = (self.taken * round_trip / took).max(1);
+            // By halves: somebody may only have been interrupted.
+            self.ahead = self.ahead.min(fit.max(self.ahead / 2));
+            self.since = Some(now_micros);
+            self.taken = 0;
         }
         self.ahead
     }
@@ -49,12 +83,16 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const ROUND_TRIP: u64 = 1_000;
+
+    /// What may be with a worker that takes what it has, one after another, and then waits for more.
     fn ahead_of_a_worker(task_micros: u64, rounds: u64) -> u64 {
         let (mut pace, mut now, mut with_it) = (Pace::default(), 0, 1);
         for _ in 0..rounds {
-            pace.left(with_it, now);
-            now += 1_000 + with_it * task_micros;
-            with_it = pace.starved(now, Some(1_000)).max(1);
+            pace.left(now);
+            now += ROUND_TRIP + with_it * task_micros;
+            pace.took(with_it);
+            with_it = pace.starved(false, now, Some(ROUND_TRIP)).max(1);
         }
         with_it
     }
@@ -70,7 +108,40 @@ mod tests {
     #[test]
     fn host_23_without_a_measured_round_trip_nothing_goes_ahead() {
         let mut pace = Pace::default();
-        pace.left(1, 0);
-        assert_eq!(pace.starved(10, None), 0);
+        pace.left(0);
+        pace.took(1);
+        assert_eq!(pace.starved(false, 10, None), 0);
+    }
+
+    /// What it says that it waits crosses values on their way to it: it is fed all the time, and never once has none.
+    #[test]
+    fn host_23_one_that_is_fed_while_it_waits_is_measured_too() {
+        let (mut pace, mut now, mut with_it) = (Pace::default(), 0, 1);
+        pace.left(0);
+        for _ in 0..20 {
+            now += ROUND_TRIP / 2;
+            pace.took(with_it);
+            with_it = pace.starved(true, now, Some(ROUND_TRIP)).max(1);
+        }
+        assert_eq!(with_it, AHEAD_ITEMS_MAX);
+        // Two that wait there are not twice as fast.
+        assert_eq!(pace.starved(true, now, Some(ROUND_TRIP)), with_it);
+    }
+
+    #[test]
+    fn host_23_one_that_becomes_slow_has_fewer_with_it_though_it_never_waits() {
+        let (mut pace, mut now) = (Pace { ahead: 1_024, ..Pace::default() }, 0);
+        pace.left(now);
+        for _ in 0..20 {
+            now += 5 * ROUND_TRIP;
+            pace.took(1);
+            pace.busy(now, Some(ROUND_TRIP));
+        }
+        assert_eq!(pace.ahead, 1);
+        // One interruption does not undo what was learned.
+        let mut pace = Pace { ahead: 1_000, ..Pace::default() };
+        pace.left(0);
+        pace.took(100);
+        assert_eq!(pace.busy(10 * ROUND_TRIP, Some(ROUND_TRIP)), 500);
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Sink<P: Ports> {
     /// The values that the policy knows it has taken.
     pub(super) taken: u64,
     holds: bool,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// In microseconds, as last measured.
     round_trip: Option<u64>,
     /// Values may be sent ahead to it at all.
@@ -187,9 +187,8 @@ impl<P: Ports> Queue<P> {
     /// out: the time is asked for only where it is needed.
     pub fn note_time(&mut self, now_micros: u64) {
         for key in self.untimed.drain(..) {
-            let with_it = self.hosted.in_flight_of(key) as u64;
             if let Some(sink) = self.sinks.get_mut(&key) {
-                sink.pace.left(with_it, now_micros);
+                sink.pace.left(now_micros);
             }
         }
     }
@@ -199,6 +198,7 @@ impl<P: Ports> Queue<P> {
         let Some(sink) = self.sinks.get_mut(&key) else { return };
         let newly_taken = at.taken.saturating_sub(sink.taken);
         sink.taken += newly_taken;
+        sink.pace.took(newly_taken);
         sink.round_trip = at.round_trip_micros.or(sink.round_trip);
         sink.probe = None;
         self.hosted.set_away(key, false);
@@ -206,12 +206,10 @@ impl<P: Ports> Queue<P> {
         if sink.holds {
             self.hosted.holder_back(key);
         }
-        let starved = at.limit > at.taken;
+        let waiting = at.limit.saturating_sub(at.taken);
         let lost = u64::from(planted::is(Mutant::RunNotSettled) && newly_taken > 1);
         let moved = self.hosted.take_run(key, newly_taken - lost).and_then(|()| {
-            if starved {
-                self.measure(key, at.now_micros);
-            }
+            self.measure(key, waiting, at.now_micros);
             self.hosted.want_more(key, at.limit)
         });
         if let Err(violation) = moved {
@@ -223,14 +221,20 @@ impl<P: Ports> Queue<P> {
         self.carry_out(out);
     }
 
-    /// It waits, and has nothing: how many values may be with it follows from how long that took.
-    pub(super) fn measure(&mut self, key: ReceiverKey, now_micros: u64) {
-        let nothing = self.hosted.in_flight_of(key) == 0;
-        let Some(sink) = self.sinks.get_mut(&key).filter(|sink| nothing && sink.takes_ahead) else { return };
+    /// It waits for so many values: how many may be with it follows from how fast it takes them.
+    pub(super) fn measure(&mut self, key: ReceiverKey, waiting: u64, now_micros: u64) {
+        let on_their_way = self.hosted.in_flight_of(key) > 0;
+        let Some(sink) = self.sinks.get_mut(&key).filter(|sink| sink.takes_ahead) else { return };
         if sink.holds && self.hosted.holds_any(key) {
             return;
         }
-        let ahead = sink.pace.starved(now_micros, sink.round_trip).min(self.ahead_max);
+        // Who waits for one has none there; of several, some may be a reserve that it keeps.
+        let starves = if on_their_way { waiting == 1 } else { waiting > 0 };
+        let ahead = match starves {
+            true => sink.pace.starved(on_their_way, now_micros, sink.round_trip),
+            false => sink.pace.busy(now_micros, sink.round_trip),
+        };
+        let ahead = ahead.min(self.ahead_max);
         // One in hand is no value ahead; a holder that has acknowledged it has none in hand.
         let least = u64::from(sink.holds);
         self.hosted.set_ahead(key, if ahead < 2 { least } else { ahead });
