@@ -6,15 +6,18 @@ use crate::limits::AHEAD_ITEMS_MAX;
 const ROUND_TRIP_MICROS_MIN: u64 = 150;
 
 /// What is measured is how many values a receiver takes, and in what time: from when values leave for one that has none, or from
-/// when it last waited, until it waits for more. Where it takes about as many in a round trip as may be with it, or more, twice as
-/// many may; where fewer, only those. So a worker whose tasks take longer than a round trip has the one in hand, and none ahead of
-/// it.
+/// when it last waited, until it waits for more. Where that comes to less than two round trips, twice as many may be with it; where
+/// it comes to more, only those that fit into one. So a worker whose tasks take longer than a round trip has the one in hand, and
+/// none ahead of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     /// Since when what it takes is counted, and how much that is.
     since: Option<u64>,
     taken: u64,
     ahead: u64,
+    /// When it was last heard of, and the values below which had left for it then.
+    heard: u64,
+    given: u64,
 }
 
 impl Pace {
@@ -29,6 +32,23 @@ impl Pace {
     /// It has taken so many more.
     pub(super) const fn took(&mut self, count: u64) {
         self.taken += count;
+    }
+
+    /// So much had left for it when it was heard of.
+    pub(super) const fn heard(&mut self, given: u64, now_micros: u64) {
+        self.heard = now_micros;
+        self.given = given;
+    }
+
+    /// Whether what has left for it may not have reached it yet when it said that it had taken the values below `taken`.
+    pub(super) fn may_be_on_their_way(
+        &self,
+        taken: u64,
+        now_micros: u64,
+        round_trip_micros: Option<u64>,
+    ) -> bool {
+        let round_trip = round_trip_micros.unwrap_or(0).max(ROUND_TRIP_MICROS_MIN);
+        taken >= self.given || now_micros.saturating_sub(self.heard) <= round_trip
     }
 
     /// It waits for more and has none, though some may be on their way. Returns how many values may be with it.
@@ -48,14 +68,17 @@ impl Pace {
         }
         let round_trip = round_trip.max(ROUND_TRIP_MICROS_MIN);
         let took = now_micros.saturating_sub(since).max(1);
-        self.ahead = if took < 2 * round_trip {
-            let twice = 1 + 2 * taken * round_trip / took;
-            (self.ahead.max(1) * 2).min(twice).min(AHEAD_ITEMS_MAX)
+        if took < 2 * round_trip {
+            self.ahead = (self.ahead.max(1) * 2).min(AHEAD_ITEMS_MAX);
         } else {
-            let fit = taken * round_trip / (took - round_trip);
-            self.ahead.min(fit.max(1))
-        };
+            self.shrink_to(taken * round_trip / (took - round_trip));
+        }
         self.ahead
+    }
+
+    /// By halves: it may only have been interrupted.
+    fn shrink_to(&mut self, fit: u64) {
+        self.ahead = self.ahead.min(fit.max(self.ahead / 2).max(1));
     }
 
     /// It takes, and has more: where that is slow, fewer may be with it. Returns how many.
@@ -64,9 +87,7 @@ impl Pace {
         let round_trip = round_trip.max(ROUND_TRIP_MICROS_MIN);
         let took = now_micros.saturating_sub(since);
         if self.taken > 0 && took >= 2 * round_trip {
-            let fit = (self.taken * round_trip / took).max(1);
-            // By halves: somebody may only have been interrupted.
-            self.ahead = self.ahead.min(fit.max(self.ahead / 2));
+            self.shrink_to(self.taken * round_trip / took);
             self.since = Some(now_micros);
             self.taken = 0;
         }
@@ -75,7 +96,8 @@ impl Pace {
 
     /// It was called back, or is away: from the start again.
     pub(super) fn restart(&mut self) {
-        *self = Self::default();
+        let Self { heard, given, .. } = *self;
+        *self = Self { heard, given, ..Self::default() };
     }
 }
 

@@ -219,6 +219,10 @@ impl<P: Ports> Queue<P> {
         }
         self.hosted.settle();
         self.carry_out(out);
+        let in_flight = self.hosted.in_flight_of(key) as u64;
+        if let Some(sink) = self.sinks.get_mut(&key) {
+            sink.pace.heard(sink.taken + in_flight, at.now_micros);
+        }
     }
 
     /// It waits for so many values: how many may be with it follows from how fast it takes them.
@@ -228,8 +232,12 @@ impl<P: Ports> Queue<P> {
         if sink.holds && self.hosted.holds_any(key) {
             return;
         }
-        // Who waits for one has none there; of several, some may be a reserve that it keeps.
-        let starves = if on_their_way { waiting == 1 } else { waiting > 0 };
+        let starves = if on_their_way {
+            // Of several that it waits for, some may be a reserve that it keeps.
+            waiting == 1 && sink.pace.may_be_on_their_way(sink.taken, now_micros, sink.round_trip)
+        } else {
+            waiting > 0
+        };
         let ahead = match starves {
             true => sink.pace.starved(on_their_way, now_micros, sink.round_trip),
             false => sink.pace.busy(now_micros, sink.round_trip),
