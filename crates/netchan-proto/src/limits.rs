@@ -101,8 +101,8 @@ pub const ASSIGNED_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
 /// megabytes. A shell with more waiters lets them wait on its side.
 pub const DEMAND_UNITS_MAX: u64 = 65_536;
 
-/// Values that may be sent ahead to one receiver: as many as small ones it takes in some tenths of a millisecond.
-pub const AHEAD_ITEMS_MAX: u64 = 1_024;
+/// Values that may be sent ahead to one receiver: as many as small ones it takes in about a millisecond.
+pub const AHEAD_ITEMS_MAX: u64 = 4_096;
 
 /// A value that a receiver has had for so long, while others wait and nothing is left, is asked back: a program takes what it
 /// waits for at once, unless it is stuck.

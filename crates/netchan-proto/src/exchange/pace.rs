@@ -3,7 +3,7 @@
 use crate::limits::AHEAD_ITEMS_MAX;
 
 /// A round trip counts as at least this long, in microseconds: on one machine it is shorter than what a busy scheduler adds.
-const ROUND_TRIP_MICROS_MIN: u64 = 150;
+const ROUND_TRIP_MICROS_MIN: u64 = 300;
 
 /// What is measured is how many values a receiver takes, and in what time: from when values leave for one that has none, or from
 /// when it last waited, until it waits for more. Where that comes to less than two round trips, twice as many may be with it; where

@@ -60,6 +60,8 @@ pub struct Window {
     waiting: u64,
     /// What is taken is told by other means before long.
     lazy: bool,
+    /// The most values that were here, as far as the peer knew, since there were none.
+    burst: u64,
 }
 
 impl Window {
@@ -89,6 +91,7 @@ impl Window {
             told_taken: 0,
             waiting: 0,
             lazy: false,
+            burst: 0,
         }
     }
 
@@ -141,6 +144,7 @@ impl Window {
         self.check(count, bytes - last_bytes)?;
         self.received += count;
         self.received_bytes += bytes;
+        self.burst = self.burst.max(self.received.saturating_sub(self.told_taken));
         Ok(())
     }
 
@@ -266,8 +270,11 @@ impl Window {
             WindowKind::Demand { prefetch: 0, .. } if self.lazy => u64::MAX,
             // Values that come in bursts are reported by halves of one.
             WindowKind::Demand { prefetch: 0, .. } => {
-                let half = self.received.saturating_sub(self.told_taken) / 2;
-                if half == 0 { 1 } else { half }
+                if self.burst < 2 {
+                    1
+                } else {
+                    self.burst / 2
+                }
             }
             WindowKind::Demand { prefetch, .. } => {
                 if prefetch < 2 {
@@ -301,6 +308,9 @@ impl Window {
         }
         self.told_received = self.received;
         self.told_taken = self.taken;
+        if self.taken == self.received {
+            self.burst = 0;
+        }
         self.granted = self.granted.max(self.target);
         self.granted_bytes = self.granted_bytes.max(self.limit_bytes());
         let taken = if planted::is(Mutant::TakenAtArrival) { self.received } else { self.taken };
