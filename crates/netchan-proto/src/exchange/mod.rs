@@ -27,6 +27,7 @@ use crate::flow::Urgency;
 use crate::hosted::{Effect, Hosted, Item, Leave, ReceiverKey, SenderKey, Violation};
 use crate::planted::{self, Mutant};
 use sinks::Sink;
+use smallvec::SmallVec;
 use sources::Source;
 use store::Store;
 
@@ -88,21 +89,26 @@ fn has_answered<P: Ports>(probe: &mut Option<u64>, half: Half<'_, P>) -> bool {
     }
 }
 
-/// What is to be done once no lock is held.
+/// What is to be done once no lock is held. What a single value amounts to needs no allocation.
 pub struct Output<P: Ports> {
     /// Halves with something to say, and how soon.
-    pub sources: Vec<(P::Source, Urgency)>,
+    pub sources: SmallVec<[(P::Source, Urgency); 2]>,
     /// Halves with something to send.
-    pub sinks: Vec<P::Sink>,
+    pub sinks: SmallVec<[P::Sink; 2]>,
     /// Tasks that may go on.
-    pub wakers: Vec<Waker>,
+    pub wakers: SmallVec<[Waker; 2]>,
     /// What else is new.
     pub news: Vec<News<P>>,
 }
 
 impl<P: Ports> Default for Output<P> {
     fn default() -> Self {
-        Self { sources: Vec::new(), sinks: Vec::new(), wakers: Vec::new(), news: Vec::new() }
+        Self {
+            sources: SmallVec::new(),
+            sinks: SmallVec::new(),
+            wakers: SmallVec::new(),
+            news: Vec::new(),
+        }
     }
 }
 

@@ -84,8 +84,8 @@ impl WaitQueue {
     }
 
     /// Takes the wakers of the first `count`, each once until it waits again.
-    pub fn wake_front(&mut self, count: u64, wakers: &mut Vec<Waker>) {
-        self.take_front(count, |waker| wakers.push(waker));
+    pub fn wake_front(&mut self, count: u64, wakers: &mut impl Extend<Waker>) {
+        self.take_front(count, |waker| wakers.extend(Some(waker)));
     }
 
     /// As [`Self::wake_front`], for whoever does something else with each.
@@ -100,7 +100,7 @@ impl WaitQueue {
     }
 
     /// Takes everyone's waker.
-    pub fn wake_all(&mut self, wakers: &mut Vec<Waker>) {
+    pub fn wake_all(&mut self, wakers: &mut impl Extend<Waker>) {
         self.wake_front(u64::MAX, wakers);
     }
 }

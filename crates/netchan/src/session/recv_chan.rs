@@ -129,6 +129,10 @@ impl RecvChan {
     /// News that nobody waits for. In a stream they would go out with every batch and in a dialogue with every message, and
     /// each costs both ends a record: soon after the last they wait for more, and the driver sees to what is left.
     fn report_in_time(self: &Arc<Self>) {
+        if self.core.ticking.load(Ordering::SeqCst) {
+            // The driver looks before long: the clock need not be asked.
+            return;
+        }
         let now = self.core.now_millis();
         if now.saturating_sub(self.reported_millis.load(Ordering::Relaxed)) >= REPORT_PERIOD_MILLIS {
             self.reported_millis.store(now, Ordering::Relaxed);
