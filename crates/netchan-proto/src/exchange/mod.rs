@@ -95,10 +95,14 @@ pub struct Output<P: Ports> {
     pub sources: SmallVec<[(P::Source, Urgency); 2]>,
     /// Halves with something to send.
     pub sinks: SmallVec<[P::Sink; 2]>,
+    /// Halves with something to send that gain by waiting a moment for more: their receivers take as fast as values come.
+    pub streams: SmallVec<[P::Sink; 2]>,
     /// Tasks that may go on.
     pub wakers: SmallVec<[Waker; 2]>,
     /// What else is new.
     pub news: Vec<News<P>>,
+    /// [`Queue::dispatch`] is to be called before long: values wait to go out together.
+    pub dispatch_due: bool,
 }
 
 impl<P: Ports> Default for Output<P> {
@@ -106,8 +110,10 @@ impl<P: Ports> Default for Output<P> {
         Self {
             sources: SmallVec::new(),
             sinks: SmallVec::new(),
+            streams: SmallVec::new(),
             wakers: SmallVec::new(),
             news: Vec::new(),
+            dispatch_due: false,
         }
     }
 }

@@ -5,6 +5,9 @@ use crate::limits::AHEAD_ITEMS_MAX;
 /// A round trip counts as at least this long, in microseconds: on one machine it is shorter than what a busy scheduler adds.
 const ROUND_TRIP_MICROS_MIN: u64 = 300;
 
+/// A receiver that takes so many values in a round trip is better served by few large writes than by many small ones.
+const FAST_ITEMS_MIN: u64 = 32;
+
 /// What is measured is how many values a receiver takes, and in what time: from when values leave for one that has none, or from
 /// when it last waited, until it waits for more. Where that comes to less than two round trips, twice as many may be with it; where
 /// it comes to more, only those that fit into one. So a worker whose tasks take longer than a round trip has the one in hand, and
@@ -92,6 +95,11 @@ impl Pace {
             self.taken = 0;
         }
         self.ahead
+    }
+
+    /// It takes many values in a round trip.
+    pub(super) const fn is_fast(&self) -> bool {
+        self.ahead >= FAST_ITEMS_MIN
     }
 
     /// It was called back, or is away: from the start again.

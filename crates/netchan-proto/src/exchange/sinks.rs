@@ -136,31 +136,37 @@ impl<P: Ports> Queue<P> {
         let had_none = hosted.sent_of(key) == 0;
         let mut count = 0;
         let run = P::with_sink(&port, |half| {
-            while let Some(value) = hosted.next_unsent(key) {
+            let mut run = Run::All;
+            hosted.send_unsent(key, |value| {
                 if planted::is(Mutant::RunLeftHalfway) && count == 2 {
-                    return Run::All;
+                    return false;
                 }
-                let redelivered = value.redelivered;
-                let pushed = if redelivered {
+                let pushed = if value.redelivered {
                     half.push_redelivered(|item| encode(value, holds, item))
                 } else {
                     half.push(|item| encode(value, holds, item))
                 };
                 match pushed {
-                    Ok(_) if planted::is(Mutant::NotMarkedSent) && count == 1 => {}
-                    Ok(_) => hosted.mark_sent(key),
-                    Err(PushError::Full) => return Run::Blocked,
-                    Err(PushError::Closed) => return Run::Closed,
+                    Ok(_) => {
+                        count += 1;
+                        return !(planted::is(Mutant::NotMarkedSent) && count == 2);
+                    }
+                    Err(PushError::Full) => run = Run::Blocked,
+                    Err(PushError::Closed) => run = Run::Closed,
                     Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {
-                        return Run::TooLong(bytes_max);
+                        run = Run::TooLong(bytes_max);
                     }
                 }
-                count += 1;
-            }
-            Run::All
+                false
+            });
+            run
         });
         if count > 0 {
-            out.sinks.push(port);
+            if sink.pace.is_fast() {
+                out.streams.push(port);
+            } else {
+                out.sinks.push(port);
+            }
             if had_none && sink.takes_ahead {
                 self.untimed.push(key);
             }

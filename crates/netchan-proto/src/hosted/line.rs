@@ -56,9 +56,7 @@ impl<T> Line<T> {
         let at = self.find(place)?;
         let member = self.ring.get_mut(at)?.1.take()?;
         self.len -= 1;
-        while self.ring.front().is_some_and(|(_, member)| member.is_none()) {
-            self.ring.pop_front();
-        }
+        self.trim_front();
         while self.ring.back().is_some_and(|(_, member)| member.is_none()) {
             self.ring.pop_back();
         }
@@ -69,8 +67,16 @@ impl<T> Line<T> {
     }
 
     pub(super) fn leave_first(&mut self) -> Option<T> {
-        let (place, _) = self.ring.front()?;
-        self.leave(*place)
+        let (_, member) = self.ring.pop_front()?;
+        self.len -= 1;
+        self.trim_front();
+        member
+    }
+
+    fn trim_front(&mut self) {
+        while self.ring.front().is_some_and(|(_, member)| member.is_none()) {
+            self.ring.pop_front();
+        }
     }
 
     pub(super) fn first(&self) -> Option<&T> {

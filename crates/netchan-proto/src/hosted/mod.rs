@@ -160,6 +160,11 @@ impl<T: Clone> Hosted<T> {
         self.settle();
     }
 
+    /// Gives `send` each value that is the receiver's and has not left for it, oldest first, until it says that one did not leave.
+    pub(crate) fn send_unsent(&mut self, key: ReceiverKey, send: impl FnMut(&Item<T>) -> bool) {
+        self.receivers.send_unsent(key, send);
+    }
+
     /// The [`Self::next_unsent`] has left.
     pub fn mark_sent(&mut self, key: ReceiverKey) {
         self.receivers.mark_sent(key);
@@ -420,6 +425,28 @@ impl<T: Clone> Hosted<T> {
         }
     }
 
+    /// The first `count` of the queue are this receiver's.
+    fn give_run(&mut self, to: ReceiverKey, count: usize) {
+        let Self { queue, receivers, senders, effects, facts, redelivered, now, .. } = self;
+        receivers.give_run(
+            to,
+            *now,
+            effects,
+            || {
+                let item = queue.pop()?;
+                if !item.settled {
+                    senders.dispatched(item.origin);
+                }
+                *redelivered += u64::from(item.redelivered);
+                if let Some(facts) = facts {
+                    facts.push_back(Fact::Dispatched { ticket: item.ticket, to });
+                }
+                Some(item)
+            },
+            count,
+        );
+    }
+
     fn leaves_queue(&mut self, item: &Item<T>) {
         if !item.settled {
             self.senders.dispatched(item.origin);
@@ -430,16 +457,17 @@ impl<T: Clone> Hosted<T> {
     fn dispatch(&mut self) {
         while self.queue.len() > 0 && !self.receivers.is_held_up() {
             if self.receivers.units() > 0 {
-                let Some(item) = self.queue.pop() else { break };
-                self.hand(item);
-            } else if let Some((key, count)) = self.receivers.next_eager(self.queue.len()) {
-                for _ in 0..count {
+                if self.queue.has_returned() {
+                    // Who has refused a value comes after others.
                     let Some(item) = self.queue.pop() else { break };
-                    let ticket = item.ticket;
-                    self.leaves_queue(&item);
-                    self.receivers.give(key, item, self.now, &mut self.effects);
-                    self.note(|| Fact::Dispatched { ticket, to: key });
+                    self.hand(item);
+                } else if let Some((key, count)) = self.receivers.serve_turn(self.queue.len()) {
+                    self.give_run(key, count);
+                } else {
+                    break;
                 }
+            } else if let Some((key, count)) = self.receivers.next_eager(self.queue.len()) {
+                self.give_run(key, count);
                 self.receivers.end_turn_ahead(key);
             } else {
                 break;

@@ -43,6 +43,11 @@ impl<T> Queue<T> {
         self.fresh.join(item);
     }
 
+    /// Whether any has been dispatched before.
+    pub(super) fn has_returned(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
     /// Uses a ticket up: its value goes straight to a receiver.
     pub(super) fn skip_ticket(&mut self) -> u64 {
         self.fresh.skip_place()

@@ -95,6 +95,44 @@ impl<T: Clone> Hosted<T> {
         bytes: Bytes,
         redelivered: bool,
     ) -> Result<(), Violation> {
+        let Some(item) = self.admit(key, seq, from, bytes, redelivered)? else { return Ok(()) };
+        // Straight to whoever waits: the queue is not passed through for nothing.
+        if self.queue.len() == 0 && self.receivers.units() > 0 && !self.receivers.is_held_up() {
+            self.queue.skip_ticket();
+            self.hand(item);
+        } else {
+            self.queue.push(item);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::push_one`], but the value waits for the next [`Self::settle`], whoever waits for it.
+    pub(crate) fn push_behind(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        from: T,
+        bytes: Bytes,
+    ) -> Result<(), Violation> {
+        if let Some(item) = self.admit(key, seq, from, bytes, false)? {
+            self.queue.push(item);
+        }
+        Ok(())
+    }
+
+    /// Whether the next value would go to a receiver that has some already.
+    pub(crate) fn next_is_fed(&self) -> bool {
+        self.capacity() > 0 && self.receivers.next_is_fed()
+    }
+
+    fn admit(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        from: T,
+        bytes: Bytes,
+        redelivered: bool,
+    ) -> Result<Option<Item<T>>, Violation> {
         let ticket = self.queue.next_ticket();
         let admission = self.senders.push(key, seq, ticket, &mut self.effects)?;
         let item = Item {
@@ -110,18 +148,11 @@ impl<T: Clone> Hosted<T> {
         };
         if admission == Admission::Refused {
             self.note(|| Fact::Skipped { origin: key, seq });
-            return Ok(());
+            return Ok(None);
         }
         self.held_bytes += item.bytes.len() as u64;
         self.note(|| Fact::Admitted { item: item.clone() });
-        // Straight to whoever waits: the queue is not passed through for nothing.
-        if self.queue.len() == 0 && self.receivers.units() > 0 && !self.receivers.is_held_up() {
-            self.queue.skip_ticket();
-            self.hand(item);
-        } else {
-            self.queue.push(item);
-        }
-        Ok(())
+        Ok(Some(item))
     }
 
     /// The sender's next number was used up by an offer that never came, because it was withdrawn on its way (`CHAN-9`).

@@ -140,6 +140,8 @@ pub struct Driver {
     /// What it had to tell.
     pub news: VecDeque<News<Ends>>,
     now: u64,
+    /// Values wait to go out together.
+    dispatch_due: bool,
 }
 
 impl Driver {
@@ -148,12 +150,15 @@ impl Driver {
     pub fn new(capacity: u64) -> Self {
         let mut queue = Queue::new(capacity);
         queue.policy_mut().tell_facts();
-        Self { queue, places: BTreeMap::new(), news: VecDeque::new(), now: 0 }
+        Self { queue, places: BTreeMap::new(), news: VecDeque::new(), now: 0, dispatch_due: false }
     }
 
     /// Time has come this far.
     pub fn pass(&mut self, now: u64) {
         self.now = now;
+        if std::mem::take(&mut self.dispatch_due) {
+            self.run(Queue::dispatch);
+        }
         if self.queue.poll_timeout().is_some_and(|at| at <= now) {
             self.run(|queue, out| queue.handle_timeout(now, out));
         }
@@ -185,14 +190,15 @@ impl Driver {
         if self.queue.wants_time() {
             self.queue.note_time(self.micros());
         }
-        let Output { sources, sinks, wakers, news } = out;
+        let Output { sources, sinks, streams, wakers, news, dispatch_due } = out;
+        self.dispatch_due |= dispatch_due;
         wakers.into_iter().for_each(Waker::wake);
         for (Port { end, id }, urgency) in sources {
             if urgency > Urgency::None {
                 end.set_ready(id);
             }
         }
-        sinks.into_iter().for_each(|Port { end, id }| end.set_ready(id));
+        sinks.into_iter().chain(streams).for_each(|Port { end, id }| end.set_ready(id));
         self.news.extend(news);
     }
 

@@ -4,6 +4,7 @@
 //! told while it is held; there is one timer at most.
 
 mod cast;
+mod dispatcher;
 mod ends;
 mod engine;
 mod holder;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) use self::cast::{Cast, CastNext, VALUE};
+use self::dispatcher::Dispatcher;
 pub(crate) use self::ends::accept_service;
 pub use self::engine::HostedInfo;
 pub(crate) use self::engine::{Engine, Keeper};
@@ -102,6 +104,7 @@ pub(crate) struct Hub {
     /// Where values go that nobody acknowledged in as many attempts as they may have.
     dead: OnceLock<Arc<Hub>>,
     timer: Timer,
+    dispatcher: Dispatcher,
     started: Instant,
 }
 
@@ -120,6 +123,7 @@ impl Hub {
             drained: watch::Sender::new(false),
             dead: OnceLock::new(),
             timer: Timer::default(),
+            dispatcher: Dispatcher::default(),
             started: Instant::now(),
         })
     }
@@ -191,11 +195,15 @@ impl Hub {
 
     /// Does what is left to do once no lock is held.
     fn follow(&self, out: Out) {
-        let Output { sources, sinks, wakers, news } = out;
+        let Output { sources, sinks, streams, wakers, news, dispatch_due } = out;
         wakers.into_iter().for_each(Waker::wake);
         sources.iter().for_each(|(chan, urgency)| chan.report(*urgency));
         sinks.iter().for_each(|chan| chan.kick(false));
+        streams.iter().for_each(SendChan::kick_later);
         news.into_iter().for_each(|news| self.tell(news));
+        if dispatch_due {
+            self.dispatcher.notify(self);
+        }
     }
 
     fn tell(&self, news: News<Chans>) {

@@ -104,7 +104,7 @@ impl SendChan {
         self.core.kick(fresh, full);
     }
 
-    /// Sees that what the half has to say is written soon. For callers that hold a lock of a hosted channel.
+    /// Sees that what the half has to say is written soon, by another task.
     pub(crate) fn kick_later(self: &Arc<Self>) {
         if self.mark_ready() {
             self.core.gather();

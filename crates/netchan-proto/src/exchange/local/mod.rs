@@ -13,6 +13,9 @@ use crate::channel::{CloseReason, Payload};
 use crate::hosted::{ReceiverKey, SenderKey};
 use crate::planted::{self, Mutant};
 
+/// Values of local sends that wait for the next run, at most: then the sender sees to it itself.
+const RUN_VALUES_MAX: usize = 512;
+
 /// What a local send found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquired {
@@ -81,6 +84,8 @@ pub(super) struct Local {
     committed: u64,
     reserved: u64,
     limit: u64,
+    /// Values that wait for the next run.
+    behind: usize,
     /// Every local value numbered below this has been taken.
     pub(super) taken: u64,
     /// Values taken by local receives.
@@ -133,6 +138,34 @@ impl<P: Ports> Queue<P> {
         Some(seq)
     }
 
+    /// As [`Self::commit`], and then does what follows: at once for a receiver that has nothing, and else with others in a run.
+    fn commit_next(&mut self, from: Option<P::Peer>, value: Payload<'_>, out: &mut Output<P>) -> Option<u64> {
+        if !self.hosted.next_is_fed() {
+            let seq = self.commit(from, value);
+            self.hosted.settle();
+            self.carry_out(out);
+            return seq;
+        }
+        let seq = self.local.committed;
+        let bytes = self.store.keep(value);
+        self.hosted.push_behind(LOCAL_SENDER, seq, from, bytes).ok()?;
+        self.local.committed += 1;
+        self.local.behind += 1;
+        if self.local.behind >= RUN_VALUES_MAX {
+            self.dispatch(out);
+        } else if self.local.behind == 1 {
+            out.dispatch_due = true;
+        }
+        Some(seq)
+    }
+
+    /// Values that local sends have left behind go out, in runs.
+    pub fn dispatch(&mut self, out: &mut Output<P>) {
+        self.local.behind = 0;
+        self.hosted.settle();
+        self.carry_out(out);
+    }
+
     fn local_want(&mut self, out: &mut Output<P>) {
         let waiting = self.local.senders.len() as u64;
         let free = self.local.credit();
@@ -169,19 +202,18 @@ impl<P: Ports> Queue<P> {
         }
         let was_waiting = ticket.is_some() && self.local.senders.leave(ticket);
         let acquired = match value {
-            Some(value) => match self.commit(None, value) {
+            Some(value) => match self.commit_next(None, value, out) {
                 Some(seq) => Acquired::Committed(seq),
                 None => Acquired::Closed(CloseReason::plain()),
             },
             None => {
                 self.local.reserved += 1;
+                self.hosted.settle();
                 Acquired::Reserved
             }
         };
         if was_waiting {
             self.local_want(out);
-        } else {
-            self.hosted.settle();
         }
         self.carry_out(out);
         Poll::Ready(acquired)
@@ -231,10 +263,8 @@ impl<P: Ports> Queue<P> {
         value: Payload<'_>,
         out: &mut Output<P>,
     ) -> Option<u64> {
-        let seq = self.commit_reserved_one(from, value);
-        self.hosted.settle();
-        self.carry_out(out);
-        seq
+        self.local.reserved -= 1;
+        self.commit_next(from, value, out)
     }
 
     /// As [`Self::commit_reserved`]; settling follows, once for many.

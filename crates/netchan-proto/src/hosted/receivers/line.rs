@@ -104,6 +104,12 @@ impl<T: Clone> Receivers<T> {
         }
     }
 
+    /// Whether who is served next has something already: as asked for, or else ahead.
+    pub(in crate::hosted) fn next_is_fed(&self) -> bool {
+        let next = self.line.first().map(|turn| turn.of).or_else(|| self.eager.first().copied());
+        next.is_some_and(|key| self.in_flight_of(key) > 0)
+    }
+
     /// Who is served next, passing over `avoided` if another waits.
     pub(in crate::hosted) fn next_turn(&self, avoided: Option<ReceiverKey>) -> Option<(u64, ReceiverKey)> {
         let first = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
@@ -113,6 +119,24 @@ impl<T: Clone> Receivers<T> {
             return others.take(AVOID_LOOK_MAX).find(|(_, of)| *of != first.1).or(Some(first));
         }
         Some(first)
+    }
+
+    /// Of who is served next, as many units as wait there side by side leave the line, `most` at most.
+    pub(in crate::hosted) fn serve_turn(&mut self, most: usize) -> Option<(ReceiverKey, usize)> {
+        let (place, key) = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
+        let turn = self.line.get_mut(place)?;
+        let units = turn.units.min(most as u64);
+        turn.units -= units;
+        let spent = turn.units == 0;
+        let receiver = self.map.get_mut(&key)?;
+        if spent {
+            self.line.leave(place);
+            receiver.places.pop_front();
+        }
+        receiver.units -= units;
+        self.units -= units;
+        self.waiting -= usize::from(receiver.units == 0);
+        Some((key, usize::try_from(units).unwrap_or(most)))
     }
 
     /// Gives the item to the unit that has waited longest (`HOST-2`); there must be one. A holder that refused it comes after

@@ -248,10 +248,28 @@ impl<T: Clone> Receivers<T> {
         now: u64,
         effects: &mut VecDeque<Effect<T>>,
     ) {
+        let mut item = Some(item);
+        self.give_run(key, now, effects, || item.take(), 1);
+    }
+
+    /// So many items are this receiver's, unless there are fewer.
+    pub(super) fn give_run(
+        &mut self,
+        key: ReceiverKey,
+        now: u64,
+        effects: &mut VecDeque<Effect<T>>,
+        mut next: impl FnMut() -> Option<Item<T>>,
+        most: usize,
+    ) {
         let Some(receiver) = self.map.get_mut(&key) else { return };
-        receiver.in_flight.push_back(Some(item));
-        receiver.given += 1;
-        self.in_flight += 1;
+        let before = receiver.in_flight.len();
+        for _ in 0..most {
+            let Some(item) = next() else { break };
+            receiver.in_flight.push_back(Some(item));
+        }
+        let count = receiver.in_flight.len() - before;
+        receiver.given += count as u64;
+        self.in_flight += count;
         if receiver.out.is_none() {
             receiver.out = Some(self.out.join((key, now)));
         }
@@ -260,6 +278,17 @@ impl<T: Clone> Receivers<T> {
         }
         self.refresh(key);
         self.refresh_fence(key);
+    }
+
+    /// Gives `send` what has not left for the receiver, oldest first, until it says that one did not leave.
+    pub(super) fn send_unsent(&mut self, key: ReceiverKey, mut send: impl FnMut(&Item<T>) -> bool) {
+        let Some(receiver) = self.map.get_mut(&key) else { return };
+        receiver.noted = false;
+        while let Some(Some(item)) = receiver.in_flight.get(receiver.sent)
+            && send(item)
+        {
+            receiver.sent += 1;
+        }
     }
 
     /// The oldest value that has not left for the receiver.
