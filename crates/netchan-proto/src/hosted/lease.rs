@@ -75,6 +75,11 @@ impl Lease {
         self.limit - self.firm
     }
 
+    /// It has used all that it held, and wants nothing.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.unused() == 0 && self.standing == Standing::Rest && !self.recalled && self.suspended.is_none()
+    }
+
     pub(super) fn all_settled(&self) -> bool {
         self.progress.count() == self.pushed
     }

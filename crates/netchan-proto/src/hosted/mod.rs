@@ -56,6 +56,7 @@ use bytes::Bytes;
 use crate::limits::{CAPACITY_ITEMS_MAX, PASSED_OVER_MILLIS, QUEUE_BYTES_MAX_DEFAULT};
 use crate::planted::{self, Mutant};
 use queue::Queue;
+pub(crate) use receivers::NextTaker;
 use receivers::Receivers;
 use senders::Senders;
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::receivers::NextTaker;
 use super::senders::Admission;
 use super::{Fact, Hosted, Item, SenderKey, Violation, Withdraw};
 use crate::limits::WELCOME_WHOLE_ITEMS;
@@ -120,9 +121,25 @@ impl<T: Clone> Hosted<T> {
         Ok(())
     }
 
-    /// Whether the next value would go to a receiver that has some already.
-    pub(crate) fn next_is_fed(&self) -> bool {
-        self.capacity() > 0 && self.receivers.next_is_fed()
+    /// As [`Self::push_behind`] on a unit of free credit, if there is one and the sender holds no other. `bytes` is called then.
+    pub(crate) fn lend_and_push_behind(
+        &mut self,
+        key: SenderKey,
+        seq: u64,
+        from: T,
+        bytes: impl FnOnce() -> Bytes,
+    ) -> bool {
+        let lent = self.is_within_bytes() && self.senders.lend_and_push(key, seq);
+        if lent {
+            let item = self.arrived(key, seq, from, bytes(), false);
+            self.queue.push(item);
+        }
+        lent
+    }
+
+    /// Who would be given the next value.
+    pub(crate) fn next(&self) -> NextTaker {
+        if self.receivers.is_held_up() { NextTaker::Nobody } else { self.receivers.next_taker() }
     }
 
     fn admit(
@@ -135,8 +152,16 @@ impl<T: Clone> Hosted<T> {
     ) -> Result<Option<Item<T>>, Violation> {
         let ticket = self.queue.next_ticket();
         let admission = self.senders.push(key, seq, ticket, &mut self.effects)?;
+        if admission == Admission::Refused {
+            self.note(|| Fact::Skipped { origin: key, seq });
+            return Ok(None);
+        }
+        Ok(Some(self.arrived(key, seq, from, bytes, redelivered)))
+    }
+
+    fn arrived(&mut self, key: SenderKey, seq: u64, from: T, bytes: Bytes, redelivered: bool) -> Item<T> {
         let item = Item {
-            ticket,
+            ticket: self.queue.next_ticket(),
             origin: key,
             seq,
             from,
@@ -146,13 +171,9 @@ impl<T: Clone> Hosted<T> {
             settled: false,
             refused_by: None,
         };
-        if admission == Admission::Refused {
-            self.note(|| Fact::Skipped { origin: key, seq });
-            return Ok(None);
-        }
         self.held_bytes += item.bytes.len() as u64;
         self.note(|| Fact::Admitted { item: item.clone() });
-        Ok(Some(item))
+        item
     }
 
     /// The sender's next number was used up by an offer that never came, because it was withdrawn on its way (`CHAN-9`).

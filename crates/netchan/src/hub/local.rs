@@ -12,6 +12,7 @@ use netchan_proto::wire::Verdict;
 
 use super::{Hub, Out, timer};
 use crate::error::CloseReason;
+use crate::patience;
 use crate::peer::Peer;
 use crate::stats::{ReceiverStats, SenderStats};
 use crate::wait::Ticket;
@@ -64,7 +65,13 @@ impl Hub {
         ticket: &mut Option<Ticket>,
         value: Option<Payload<'_>>,
     ) -> Poll<Acquired> {
-        self.run(|queue, out| queue.poll_acquire(cx, ticket, value, out)).map(Acquired::from)
+        let mut queue = patience::lock(&self.queue);
+        if let (Some(value), None) = (&value, &ticket)
+            && let Some(seq) = queue.commit_behind(value)
+        {
+            return Poll::Ready(Acquired::Committed(seq));
+        }
+        self.run_on(queue, |queue, out| queue.poll_acquire(cx, ticket, value, out)).map(Acquired::from)
     }
 
     /// Sets the first of `wanted` units aside. Who wants several stays at the head of the queue until it has them all.

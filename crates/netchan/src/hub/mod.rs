@@ -19,7 +19,7 @@ use std::task::Waker;
 use netchan_proto::channel::{RecvHalf, SendHalf};
 use netchan_proto::exchange::{Half, News, Output, Ports, Queue, Stopped};
 use netchan_proto::hosted::{HolderOptions, Item, ReceiverKey, WhenSlow};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -172,13 +172,19 @@ impl Hub {
 
     /// Calls `f` under the lock, and then does what follows from it.
     fn run<R>(&self, f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R) -> R {
+        self.run_on(patience::lock(&self.queue), f)
+    }
+
+    fn run_on<R>(
+        &self,
+        mut queue: MutexGuard<'_, Queue<Chans>>,
+        f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R,
+    ) -> R {
         let mut out = Out::default();
-        let (result, timeout) = {
-            let mut queue = patience::lock(&self.queue);
-            let result = f(&mut queue, &mut out);
-            self.note_time(&mut queue);
-            (result, queue.poll_timeout())
-        };
+        let result = f(&mut queue, &mut out);
+        self.note_time(&mut queue);
+        let timeout = queue.poll_timeout();
+        drop(queue);
         self.follow(out);
         self.arm(timeout);
         result

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{LOCAL_RECEIVER, LOCAL_SENDER, Output, Ports, Queue, Ticket, WaitQueue};
 use crate::channel::{CloseReason, Payload};
-use crate::hosted::{ReceiverKey, SenderKey};
+use crate::hosted::{NextTaker, ReceiverKey, SenderKey};
 use crate::planted::{self, Mutant};
 
 /// Values of local sends that wait for the next run, at most: then the sender sees to it itself.
@@ -140,7 +140,8 @@ impl<P: Ports> Queue<P> {
 
     /// As [`Self::commit`], and then does what follows: at once for a receiver that has nothing, and else with others in a run.
     fn commit_next(&mut self, from: Option<P::Peer>, value: Payload<'_>, out: &mut Output<P>) -> Option<u64> {
-        if !self.hosted.next_is_fed() {
+        let taker = self.hosted.next();
+        if taker == NextTaker::Starving || self.hosted.capacity() == 0 {
             let seq = self.commit(from, value);
             self.hosted.settle();
             self.carry_out(out);
@@ -150,12 +151,40 @@ impl<P: Ports> Queue<P> {
         let bytes = self.store.keep(value);
         self.hosted.push_behind(LOCAL_SENDER, seq, from, bytes).ok()?;
         self.local.committed += 1;
-        self.local.behind += 1;
-        if self.local.behind >= RUN_VALUES_MAX {
-            self.dispatch(out);
-        } else if self.local.behind == 1 {
-            out.dispatch_due = true;
+        if taker == NextTaker::Fed {
+            self.local.behind += 1;
+            if self.local.behind >= RUN_VALUES_MAX {
+                self.dispatch(out);
+            } else if self.local.behind == 1 {
+                out.dispatch_due = true;
+            }
         }
+        Some(seq)
+    }
+
+    /// Commits a value, where nothing more is to be done about it for now: credit is free, nobody waits for it, and the value goes
+    /// with others in the next run, or nobody would take it. `None`, and nothing is done, in all other cases.
+    pub fn commit_behind(&mut self, value: &Payload<'_>) -> Option<u64> {
+        let in_run = 1..RUN_VALUES_MAX - 1;
+        let quiet = match self.hosted.next() {
+            NextTaker::Nobody => true,
+            NextTaker::Fed => in_run.contains(&self.local.behind),
+            NextTaker::Starving => false,
+        };
+        if !quiet || self.closed.is_some() || self.local.credit() > 0 || !self.local.senders.is_empty() {
+            return None;
+        }
+        let (seq, store) = (self.local.committed, &mut self.store);
+        let keep = || match value {
+            Payload::Owned(bytes) => bytes.clone(),
+            Payload::Slice(slice) => store.keep(Payload::Slice(slice)),
+        };
+        if !self.hosted.lend_and_push_behind(LOCAL_SENDER, seq, None, keep) {
+            return None;
+        }
+        self.local.limit += 1;
+        self.local.committed += 1;
+        self.local.behind += usize::from(self.local.behind > 0);
         Some(seq)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Receivers, Turn};
+use super::{NextTaker, Receivers, Turn};
 use crate::hosted::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, Violation};
 
 /// How many turns are looked at for another receiver than one that refused the value.
@@ -104,10 +104,13 @@ impl<T: Clone> Receivers<T> {
         }
     }
 
-    /// Whether who is served next has something already: as asked for, or else ahead.
-    pub(in crate::hosted) fn next_is_fed(&self) -> bool {
-        let next = self.line.first().map(|turn| turn.of).or_else(|| self.eager.first().copied());
-        next.is_some_and(|key| self.in_flight_of(key) > 0)
+    /// Who would be given the next value: as asked for, or else ahead.
+    pub(in crate::hosted) fn next_taker(&self) -> NextTaker {
+        match self.line.first().map(|turn| turn.of).or_else(|| self.eager.first().copied()) {
+            None => NextTaker::Nobody,
+            Some(key) if self.in_flight_of(key) > 0 => NextTaker::Fed,
+            Some(_) => NextTaker::Starving,
+        }
     }
 
     /// Who is served next, passing over `avoided` if another waits.

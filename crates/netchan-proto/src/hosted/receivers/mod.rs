@@ -16,6 +16,16 @@ struct Turn {
     units: u64,
 }
 
+/// Who would be given a value that came now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NextTaker {
+    Nobody,
+    /// One that has some already.
+    Fed,
+    /// One that has none.
+    Starving,
+}
+
 /// A receiver that has been asked to give back.
 #[derive(Clone, Copy, Debug)]
 struct CalledBack {

@@ -195,6 +195,24 @@ impl Senders {
         true
     }
 
+    /// Lends this sender one unit of free credit and admits value `seq` on it: [`Self::try_lease`] and [`Self::push`] in one step,
+    /// where the sender holds nothing else and stands in no line. False, and nothing is done, in all other cases.
+    pub(super) fn lend_and_push(&mut self, key: SenderKey, seq: u64) -> bool {
+        if self.pool.free() == 0 || self.pool.waiting() > 0 || self.pool.is_closed() || self.is_rendezvous() {
+            return false;
+        }
+        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
+        let lease = &mut sender.lease;
+        if !lease.is_at_rest() || seq != lease.pushed {
+            return false;
+        }
+        lease.grant(1);
+        lease.push();
+        sender.idle_since = None;
+        self.pool.lend(1);
+        true
+    }
+
     /// Admits value `seq`, which takes `ticket` if it joins the queue.
     pub(super) fn push<T>(
         &mut self,
