@@ -100,6 +100,7 @@ impl<P: Ports> Queue<P> {
         self.with_results(results, outs, |tasks, results, outs| {
             end.handle(asked, tasks, results, waker, outs)
         })?;
+        self.hosted.after_acks(end.key());
         // Who has acknowledged all it had waits for more.
         let waiting = u64::from(self.hosted.in_flight_of(end.key()) == 0);
         self.measure(end.key(), waiting, now_micros);
@@ -131,6 +132,7 @@ impl<P: Ports> Queue<P> {
                 }
             }
         });
+        self.hosted.after_acks(key);
         self.hosted.settle();
         self.carry_out(&mut outs.0);
         polled
@@ -149,6 +151,7 @@ impl<P: Ports> Queue<P> {
     ) -> Option<Ticket> {
         let left = self
             .with_results(results, outs, |tasks, results, outs| end.retry(id, tasks, results, waker, outs));
+        self.hosted.after_acks(end.key());
         // Who has acknowledged all it had waits for more.
         let waiting = u64::from(self.hosted.in_flight_of(end.key()) == 0);
         self.measure(end.key(), waiting, now_micros);

@@ -215,6 +215,7 @@ impl<P: Ports> HolderEnd<P> {
         waker: &Waker,
         outs: &mut (Output<P>, Output<P>),
     ) -> Result<(), Violation> {
+        self.catch_up_with_run(tasks);
         while let Some(bytes) = self.run.front() {
             let bytes = bytes.clone();
             let (token, ask) = read(&bytes)?;
@@ -227,12 +228,7 @@ impl<P: Ports> HolderEnd<P> {
                 break;
             }
             self.run.pop_front();
-            let number = match ask {
-                Ask::Ack { number }
-                | Ask::Nack { number, .. }
-                | Ask::Extend { number, .. }
-                | Ask::AckWith { number, .. } => number,
-            };
+            let number = number_of(&ask);
             if !tasks.catch_up(self.key, number)? {
                 self.answer(token, Verdict::Fenced);
                 continue;
@@ -255,6 +251,14 @@ impl<P: Ports> HolderEnd<P> {
             self.answer(token, if done { Verdict::Done } else { Verdict::Fenced });
         }
         Ok(())
+    }
+
+    /// What it speaks of last is taken, and all before: at once for the run, if nothing in it is out of place.
+    fn catch_up_with_run(&self, tasks: &mut Queue<P>) {
+        let numbers = self.run.iter().filter_map(|bytes| Some(number_of(&read(bytes).ok()?.1)));
+        if let Some(last) = numbers.max() {
+            _ = tasks.catch_up(self.key, last);
+        }
     }
 
     /// The result waits for its turn in its channel, behind others of this holder, then both are done in one step (`DEL-8`).
@@ -387,6 +391,15 @@ impl<P: Ports> HolderEnd<P> {
         self.run.clear();
         self.unsent.clear();
         self.lines.drain(..).map(|line| (line.results, line.ticket)).collect()
+    }
+}
+
+const fn number_of(ask: &Ask<'_>) -> u64 {
+    match *ask {
+        Ask::Ack { number }
+        | Ask::Nack { number, .. }
+        | Ask::Extend { number, .. }
+        | Ask::AckWith { number, .. } => number,
     }
 }
 

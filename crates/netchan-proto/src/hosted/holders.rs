@@ -59,13 +59,21 @@ impl<T: Clone> Hosted<T> {
     /// The holder is done with a value. False, and nothing changes, if it holds it no longer: another may have it (`DEL-2`).
     pub fn ack(&mut self, key: ReceiverKey, number: u64) -> bool {
         let acked = self.ack_one(key, number);
+        self.after_acks(key);
         self.settle();
         acked
     }
 
-    /// As [`Self::ack`]; [`Self::settle`] follows, once for many of them.
+    /// The holder has room for as many more.
+    pub(crate) fn after_acks(&mut self, key: ReceiverKey) {
+        self.receivers.let_in(key);
+    }
+
+    /// As [`Self::ack`]; [`Self::after_acks`] and [`Self::settle`] follow, once for many of them.
     pub(crate) fn ack_one(&mut self, key: ReceiverKey, number: u64) -> bool {
-        let Some(item) = self.release(key, number) else { return planted::is(Mutant::ResultWithoutAck) };
+        let Some(item) = self.receivers.release(key, number) else {
+            return planted::is(Mutant::ResultWithoutAck);
+        };
         self.held_bytes -= item.bytes.len() as u64;
         self.count_as_taken(&item);
         self.note(|| Fact::Gone { ticket: item.ticket });
@@ -124,7 +132,11 @@ impl<T: Clone> Hosted<T> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        [delayed, self.receivers.next_timeout(), self.senders.next_timeout()].into_iter().flatten().min()
+        let tell = self.tell_at;
+        [delayed, self.receivers.next_timeout(), self.senders.next_timeout(), tell]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what time has come for: values that were to wait return to the queue, holders that were away too long are fenced,

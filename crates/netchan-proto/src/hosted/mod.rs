@@ -66,6 +66,11 @@ pub use facts::{Durable, DurableItem, DurablePlace, DurableSender, Fact};
 pub use holders::HolderOptions;
 pub use types::{Effect, Item, Leave, ReceiverKey, SenderKey, Violation, Withdraw};
 
+/// So many values may be taken before their senders hear of it.
+const UNTOLD_MAX: usize = 64;
+/// They hear of it after so long at most. As long as any end takes its time over news that nobody waits for.
+const TELL_AFTER_MILLIS: u64 = 10;
+
 /// The policy of one hosted channel; see the [module](self). `T` says who sent a value.
 ///
 /// Invariants, after every call:
@@ -91,6 +96,9 @@ pub struct Hosted<T = ()> {
     held_bytes: u64,
     bytes_max: u64,
     finished: bool,
+    /// Values that were taken and of which nobody has been told, and when that is to be made good.
+    untold: usize,
+    tell_at: Option<u64>,
     effects: VecDeque<Effect<T>>,
     /// What must survive, if anybody wants to know.
     facts: Option<VecDeque<Fact<T>>>,
@@ -113,6 +121,8 @@ impl<T: Clone> Hosted<T> {
             held_bytes: 0,
             bytes_max: QUEUE_BYTES_MAX_DEFAULT,
             finished: false,
+            untold: 0,
+            tell_at: None,
             effects: VecDeque::new(),
             facts: None,
         }
@@ -270,6 +280,26 @@ impl<T: Clone> Hosted<T> {
         let item = self.receivers.map.get(&key)?.in_flight.front()?.clone();
         self.take_run(key, 1).ok()?;
         item
+    }
+
+    /// Takes the first of the queue, where nobody waits for it nor for the credit that comes free, and its sender may hear of it
+    /// with others; [`Self::poll_timeout`] sees that it does. `None`, and nothing is done, in all other cases.
+    pub(crate) fn take_front(&mut self, by: ReceiverKey) -> Option<Item<T>> {
+        let nobody_waits = self.receivers.units() == 0 && self.senders.pool().waiting() == 0;
+        let in_order = !self.receivers.is_held_up() && self.receivers.in_flight_of(by) == 0;
+        let plain = self.capacity() > 0 && !self.is_closed() && self.is_within_bytes();
+        if !nobody_waits || !in_order || !plain || self.untold >= UNTOLD_MAX {
+            return None;
+        }
+        let item = self.queue.pop()?;
+        self.untold += 1;
+        self.tell_at.get_or_insert(self.now.saturating_add(TELL_AFTER_MILLIS));
+        self.leaves_queue(&item);
+        self.count_as_taken(&item);
+        self.held_bytes -= item.bytes.len() as u64;
+        self.note(|| Fact::Dispatched { ticket: item.ticket, to: by });
+        self.note(|| Fact::Gone { ticket: item.ticket });
+        Some(item)
     }
 
     /// As [`Self::want_values_up_to`]; [`Self::settle`] follows.
@@ -481,6 +511,7 @@ impl<T: Clone> Hosted<T> {
 
     /// Brings the invariants back after a change: values to demand, then credit to senders.
     pub(crate) fn settle(&mut self) {
+        (self.untold, self.tell_at) = (0, None);
         self.dispatch();
         let grants = self.is_within_bytes();
         self.senders.serve(grants, &mut self.effects);

@@ -192,7 +192,17 @@ impl Hub {
         cx: Option<&Context<'_>>,
         ticket: &mut Option<Ticket>,
     ) -> Poll<Option<Delivered>> {
-        self.run(|queue, out| queue.poll_recv(cx, ticket, out)).map(|taken| taken.map(Delivered::from))
+        let mut queue = patience::lock(&self.queue);
+        if ticket.is_none()
+            && let Some(taken) = queue.take_front()
+        {
+            let timeout = queue.poll_timeout();
+            drop(queue);
+            self.arm(timeout);
+            return Poll::Ready(Some(taken.into()));
+        }
+        self.run_on(queue, |queue, out| queue.poll_recv(cx, ticket, out))
+            .map(|taken| taken.map(Delivered::from))
     }
 
     /// A local receive stops waiting: a value that was its goes to the next, here or elsewhere.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{LOCAL_RECEIVER, LOCAL_SENDER, Output, Ports, Queue, Ticket, WaitQueue};
 use crate::channel::{CloseReason, Payload};
-use crate::hosted::{NextTaker, ReceiverKey, SenderKey};
+use crate::hosted::{Item, NextTaker, ReceiverKey, SenderKey};
 use crate::planted::{self, Mutant};
 
 /// Values of local sends that wait for the next run, at most: then the sender sees to it itself.
@@ -449,6 +449,17 @@ impl<P: Ports> Queue<P> {
             None => self.drop_excess_demand(out),
         }
         Poll::Pending
+    }
+
+    /// The next value, where one is here, nobody waits for it, and nothing more is to be done about it for now. `None`, and
+    /// nothing is done, in all other cases.
+    pub fn take_front(&mut self) -> Option<Taken<P::Peer>> {
+        if self.local.demanded > 0 || !self.local.receivers.is_empty() || !self.held_up.is_empty() {
+            return None;
+        }
+        let Item { bytes, from, redelivered, attempts, .. } = self.hosted.take_front(LOCAL_RECEIVER)?;
+        self.local.received += 1;
+        Some(Taken { bytes, from, redelivered, attempts, number: self.local.received - 1 })
     }
 
     fn take_one(&mut self, key: ReceiverKey, number: u64) -> Option<Taken<P::Peer>> {

@@ -445,6 +445,13 @@ impl<T: Clone> Receivers<T> {
         Some(result)
     }
 
+    /// The holder is done with a value; [`Self::let_in`] follows, once for many of them.
+    pub(super) fn release(&mut self, key: ReceiverKey, number: u64) -> Option<Item<T>> {
+        let item = self.map.get_mut(&key)?.held.as_mut()?.release(number)?;
+        self.held -= 1;
+        Some(item)
+    }
+
     /// Puts the receiver into, or takes it out of, the lists that its state says.
     #[inline]
     fn refresh(&mut self, key: ReceiverKey) {
