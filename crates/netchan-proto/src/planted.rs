@@ -58,6 +58,8 @@ pub enum Mutant {
     FlaggedThoughNotTaken,
     /// Of a run of values for a receiver only the first two are sent.
     RunLeftHalfway,
+    /// Of what was taken quietly its sender never hears.
+    TakenUntold,
     /// A value that was sent to a receiver is sent once more.
     NotMarkedSent,
     /// What a receiver that closes had not taken counts as if it may have.
@@ -82,7 +84,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::NoDuplicateCheck,
         Self::TakenAtArrival,
         Self::AcknowledgedEarly,
@@ -109,6 +111,7 @@ impl Mutant {
         Self::LostOnTheWayBack,
         Self::FlaggedThoughNotTaken,
         Self::RunLeftHalfway,
+        Self::TakenUntold,
         Self::NotMarkedSent,
         Self::UnsentIsDoubtful,
         Self::RunNotSettled,

@@ -126,10 +126,14 @@ impl Hub {
             .bytes(rng.random_range(16..200));
         let before = waiting.iter().filter(|ticket| sender.ticket.is_none_or(|own| **ticket < own)).count();
         let available = driver.queue.available();
-        let polled = driver.run(|queue, out| {
-            let cx = Context::from_waker(&sender.task.waker);
-            queue.poll_acquire(Some(&cx), &mut sender.ticket, Some(Payload::Slice(&bytes)), out)
-        });
+        let quick = sender.ticket.is_none().then(|| driver.queue.commit_behind(&Payload::Slice(&bytes)));
+        let polled = match quick.flatten() {
+            Some(seq) => Poll::Ready(Acquired::Committed(seq)),
+            None => driver.run(|queue, out| {
+                let cx = Context::from_waker(&sender.task.waker);
+                queue.poll_acquire(Some(&cx), &mut sender.ticket, Some(Payload::Slice(&bytes)), out)
+            }),
+        };
         match polled {
             Poll::Ready(Acquired::Committed(_)) => {
                 if available <= before as u64 {
@@ -221,10 +225,13 @@ impl Hub {
         receiver.task.sleep();
         let newcomer = receiver.ticket.is_none();
         let ready = driver.queue.ready();
-        let polled = driver.run(|queue, out| {
-            let cx = Context::from_waker(&receiver.task.waker);
-            queue.poll_recv(Some(&cx), &mut receiver.ticket, out)
-        });
+        let polled = match newcomer.then(|| driver.queue.take_front()).flatten() {
+            Some(taken) => Poll::Ready(Some(taken)),
+            None => driver.run(|queue, out| {
+                let cx = Context::from_waker(&receiver.task.waker);
+                queue.poll_recv(Some(&cx), &mut receiver.ticket, out)
+            }),
+        };
         let taken = match polled {
             Poll::Pending => None,
             Poll::Ready(None) => {
