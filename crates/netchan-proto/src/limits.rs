@@ -104,6 +104,9 @@ pub const DEMAND_UNITS_MAX: u64 = 65_536;
 /// Values that may be sent ahead to one receiver: as many as small ones it takes in about a millisecond.
 pub const AHEAD_ITEMS_MAX: u64 = 4_096;
 
+/// A receiver is alone when no other has asked for so long: what is sent ahead to one of several would only be called back.
+pub const ALONE_AFTER_MILLIS: u64 = 100;
+
 /// A value that a receiver has had for so long, while others wait and nothing is left, is asked back: a program takes what it
 /// waits for at once, unless it is stuck.
 pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;

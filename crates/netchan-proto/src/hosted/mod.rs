@@ -137,6 +137,7 @@ impl<T: Clone> Hosted<T> {
     pub fn advance(&mut self, now: u64) {
         self.now = self.now.max(now);
         self.senders.advance(self.now);
+        self.receivers.advance(self.now);
     }
 
     /// The time, as last told.
@@ -286,7 +287,7 @@ impl<T: Clone> Hosted<T> {
     /// with others; [`Self::poll_timeout`] sees that it does. `None`, and nothing is done, in all other cases.
     pub(crate) fn take_front(&mut self, by: ReceiverKey) -> Option<Item<T>> {
         let nobody_waits = self.receivers.units() == 0 && self.senders.pool().waiting() == 0;
-        let in_order = !self.receivers.is_held_up() && self.receivers.in_flight_of(by) == 0;
+        let in_order = self.receivers.is_alone(by) && self.receivers.in_flight_of(by) == 0;
         let plain = self.capacity() > 0 && !self.is_closed() && self.is_within_bytes();
         if !nobody_waits || !in_order || !plain || self.untold >= UNTOLD_MAX {
             return None;
@@ -488,6 +489,7 @@ impl<T: Clone> Hosted<T> {
     }
 
     fn dispatch(&mut self) {
+        self.receivers.call_back_former(self.now, &mut self.effects);
         while self.queue.len() > 0 && !self.receivers.is_held_up() {
             if self.receivers.units() > 0 {
                 if self.queue.has_returned() {

@@ -2,12 +2,49 @@
 
 use std::collections::VecDeque;
 
-use super::{CalledBack, Receivers};
+use super::{CalledBack, Receiver, Receivers};
 use crate::hosted::{Effect, ReceiverKey};
-use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+use crate::limits::{ALONE_AFTER_MILLIS, CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
 use crate::planted::{self, Mutant};
 
 impl<T: Clone> Receivers<T> {
+    pub(in crate::hosted) fn advance(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// It asks for so many more. Where another asked before, neither is alone for a while.
+    pub(super) fn note_asker(&mut self, key: ReceiverKey, units: u64) {
+        if units > 0 && self.asker != Some(key) {
+            if let Some(former) = self.asker.replace(key) {
+                self.alone_from = self.now.saturating_add(ALONE_AFTER_MILLIS);
+                if let Some(receiver) = self.map.get_mut(&former) {
+                    receiver.alone = false;
+                    self.former = Some(former);
+                }
+                self.refresh(former);
+            }
+        }
+        let alone = self.asker == Some(key) && self.now >= self.alone_from;
+        if let Some(receiver) = self.map.get_mut(&key) {
+            receiver.alone = alone;
+        }
+    }
+
+    /// Whether it is the only one that asks, and nothing is ahead with, or on its way back from, any other.
+    pub(in crate::hosted) fn is_alone(&self, key: ReceiverKey) -> bool {
+        self.asker == Some(key) && self.ahead.is_empty() && !self.is_held_up()
+    }
+
+    /// Another asks than the one that was alone: what that has ahead is older than the queue, so it comes back before anything
+    /// is dispatched (`HOST-24`).
+    pub(in crate::hosted) fn call_back_former(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        let Some(former) = self.former.take() else { return };
+        let ahead = |receiver: &Receiver<T>| receiver.ahead() > receiver.ahead_beside_others();
+        if self.map.get(&former).is_some_and(ahead) {
+            self.ask_back(former, now, true, effects);
+        }
+    }
+
     /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
     /// for long (`HOST-24`).
     pub(in crate::hosted) fn call_back(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {

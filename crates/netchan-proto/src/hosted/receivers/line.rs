@@ -20,6 +20,7 @@ impl<T: Clone> Receivers<T> {
         let now = units.min(receiver.room());
         receiver.held_back += units - now;
         self.join(key, now);
+        self.note_asker(key, units);
         self.refresh(key);
         Ok(())
     }

@@ -55,6 +55,8 @@ pub(super) struct Receiver<T> {
     blocked: bool,
     /// Values that may be with it without its having asked (`HOST-23`).
     ahead_max: u64,
+    /// No other has asked for a while.
+    alone: bool,
     eager: Option<u64>,
     out: Option<u64>,
     called_back: Option<CalledBack>,
@@ -79,6 +81,7 @@ impl<T> Receiver<T> {
             wanted: 0,
             blocked: false,
             ahead_max: 0,
+            alone: false,
             eager: None,
             out: None,
             called_back: None,
@@ -111,7 +114,13 @@ impl<T> Receiver<T> {
             return 0;
         }
         let held = self.held.as_ref().map_or(0, Held::len);
-        self.ahead_max.saturating_sub(self.in_flight.len() as u64 + held).min(self.room())
+        let most = if self.alone { self.ahead_max } else { self.ahead_max.min(self.ahead_beside_others()) };
+        most.saturating_sub(self.in_flight.len() as u64 + held).min(self.room())
+    }
+
+    /// Values that may be with it unasked although others ask too: in deliveries the next, so that an acknowledgement asks for it.
+    fn ahead_beside_others(&self) -> u64 {
+        u64::from(self.held.is_some())
     }
 
     /// Values that were sent ahead and that nothing there has waited for yet.
@@ -139,6 +148,11 @@ pub(super) struct Receivers<T> {
     ahead: BTreeSet<ReceiverKey>,
     out: Line<(ReceiverKey, u64)>,
     holding: usize,
+    /// Who asked last, since when nobody else has, and who was alone before and has values ahead (`HOST-24`).
+    asker: Option<ReceiverKey>,
+    alone_from: u64,
+    former: Option<ReceiverKey>,
+    now: u64,
     /// Called back, oldest first; those that have answered are skipped.
     callbacks: VecDeque<(u64, ReceiverKey)>,
     /// When holders are to be fenced.
@@ -159,6 +173,10 @@ impl<T> Default for Receivers<T> {
             ahead: BTreeSet::new(),
             out: Line::default(),
             holding: 0,
+            asker: None,
+            alone_from: 0,
+            former: None,
+            now: 0,
             callbacks: VecDeque::new(),
             fences: BTreeSet::new(),
             fence_of: BTreeMap::new(),
@@ -215,6 +233,7 @@ impl<T: Clone> Receivers<T> {
     /// Its demand vanishes; what it held comes back in the order of dispatch.
     pub(super) fn remove(&mut self, key: ReceiverKey) -> Option<Receiver<T>> {
         self.answered(key);
+        self.asker = self.asker.filter(|asker| *asker != key);
         let mut receiver = self.map.remove(&key)?;
         for place in std::mem::take(&mut receiver.places) {
             self.line.leave(place);
