@@ -1,7 +1,7 @@
 //! `HOST-23` to `HOST-27` and `DEL-13` to `DEL-15`: sending ahead, calling back, and what is taken back in time.
 
 use super::*;
-use crate::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
+use crate::limits::{ALONE_AFTER_MILLIS, CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS};
 
 fn seqs(items: &[Item]) -> Vec<u64> {
     items.iter().map(|item| item.seq).collect()
@@ -11,6 +11,7 @@ fn seqs(items: &[Item]) -> Vec<u64> {
 fn host_23_values_go_ahead_only_while_nobody_waits() {
     let mut hosted = channel(16);
     hosted.send_ahead(X, 3);
+    hosted.want_values_up_to(X, 1).unwrap();
     send(&mut hosted, A, 0..5);
     assert_eq!(delivered(&mut hosted).len(), 3, "as many as may be with it");
     hosted.taken(X, 2).unwrap();
@@ -27,6 +28,7 @@ fn host_23_values_go_ahead_only_while_nobody_waits() {
 fn host_23_a_receive_is_answered_by_what_was_sent_ahead() {
     let mut hosted = channel(16);
     hosted.send_ahead(X, 4);
+    hosted.want_values_up_to(X, 1).unwrap();
     send(&mut hosted, A, 0..4);
     drain(&mut hosted);
     hosted.want_values_up_to(X, 2).unwrap();
@@ -36,9 +38,43 @@ fn host_23_a_receive_is_answered_by_what_was_sent_ahead() {
 }
 
 #[test]
+fn host_23_what_is_ahead_is_older_than_what_is_queued_and_comes_back_first() {
+    let mut hosted = channel(16);
+    hosted.send_ahead(X, 3);
+    hosted.want_values_up_to(X, 1).unwrap();
+    send(&mut hosted, A, 0..8);
+    assert_eq!(delivered(&mut hosted).len(), 3);
+    hosted.demand(Y, 1).unwrap();
+    assert_eq!(drain(&mut hosted), [Effect::CallBack { from: X }], "although values are queued");
+    hosted.taken(X, 1).unwrap();
+    hosted.give_back(X, 0).unwrap();
+    assert_eq!(delivered(&mut hosted), [(Y, A, 1, false)]);
+}
+
+#[test]
+fn host_23_nothing_goes_ahead_where_several_ask() {
+    let mut hosted = channel(16);
+    hosted.send_ahead(X, 3);
+    hosted.send_ahead(Y, 3);
+    hosted.want_values_up_to(X, 1).unwrap();
+    hosted.want_values_up_to(Y, 1).unwrap();
+    send(&mut hosted, A, 0..8);
+    assert_eq!(delivered(&mut hosted), [(X, A, 0, false), (Y, A, 1, false)]);
+    hosted.taken(X, 1).unwrap();
+    hosted.advance(ALONE_AFTER_MILLIS);
+    hosted.want_values_up_to(X, 2).unwrap();
+    assert_eq!(delivered(&mut hosted), [(X, A, 2, false)], "X has only just become the one that asks");
+    hosted.taken(X, 1).unwrap();
+    hosted.advance(2 * ALONE_AFTER_MILLIS);
+    hosted.want_values_up_to(X, 3).unwrap();
+    assert_eq!(delivered(&mut hosted).len(), 3);
+}
+
+#[test]
 fn host_24_what_was_sent_ahead_is_called_back_once_when_another_waits() {
     let mut hosted = channel(16);
     hosted.send_ahead(X, 8);
+    hosted.want_values_up_to(X, 1).unwrap();
     send(&mut hosted, A, 0..4);
     drain(&mut hosted);
     hosted.demand(Y, 1).unwrap();
