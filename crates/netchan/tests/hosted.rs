@@ -288,3 +288,31 @@ async fn capacity_zero_between_two_clients_is_a_rendezvous() -> Anything {
     within("send", send).await?;
     Ok(())
 }
+
+/// Without a prefetch, and it costs nobody else his turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_23_a_fast_receiver_that_is_alone_has_values_before_it_asks() -> Anything {
+    const RECEIVED: u32 = 10_000;
+    let server = serve().await;
+    let to = server.sender::<u32>("values", 4_096)?;
+    let from = join(&server).await.receiver::<u32>("values").await?;
+    let sending = tokio::spawn(async move {
+        for n in 0..RECEIVED + 2_000 {
+            to.send(n).await.unwrap();
+        }
+        to
+    });
+    for n in 0..RECEIVED {
+        assert_eq!(within("recv", from.recv()).await?, Some(n));
+    }
+    let _to = within("everything is sent", sending).await?;
+    let in_flight = || server.hosted().iter().map(|info| info.in_flight).sum::<u64>();
+    eventually("some are there before it asks", || in_flight() > 1).await;
+    // What it has not taken is the next for everybody.
+    let other = join(&server).await.receiver::<u32>("values").await?;
+    for n in 0..5 {
+        assert_eq!(within("recv", other.recv()).await?, Some(RECEIVED + n), "the oldest, in order");
+    }
+    assert_eq!(within("recv", from.recv()).await?, Some(RECEIVED + 5));
+    Ok(())
+}

@@ -14,15 +14,15 @@ impl<T: Clone> Receivers<T> {
 
     /// It asks for so many more. Where another asked before, neither is alone for a while.
     pub(super) fn note_asker(&mut self, key: ReceiverKey, units: u64) {
-        if units > 0 && self.asker != Some(key) {
-            if let Some(former) = self.asker.replace(key) {
-                self.alone_from = self.now.saturating_add(ALONE_AFTER_MILLIS);
-                if let Some(receiver) = self.map.get_mut(&former) {
-                    receiver.alone = false;
-                    self.former = Some(former);
-                }
-                self.refresh(former);
+        if units > 0
+            && let Some(former) = self.asker.replace(key).filter(|former| *former != key)
+        {
+            self.alone_from = self.now.saturating_add(ALONE_AFTER_MILLIS);
+            if let Some(receiver) = self.map.get_mut(&former) {
+                receiver.alone = false;
+                self.former = Some(former);
             }
+            self.refresh(former);
         }
         let alone = self.asker == Some(key) && self.now >= self.alone_from;
         if let Some(receiver) = self.map.get_mut(&key) {

@@ -2,12 +2,13 @@
 
 mod back;
 mod line;
+mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::held::Held;
 use super::line::Line;
-use super::{Effect, Item, ReceiverKey, Violation};
+use super::{Item, ReceiverKey, Violation};
 
 /// Units of one receiver that wait side by side.
 #[derive(Debug)]
@@ -267,93 +268,6 @@ impl<T: Clone> Receivers<T> {
             self.eager.leave(place);
             receiver.eager = Some(self.eager.join(key));
         }
-    }
-
-    /// The item is this receiver's.
-    pub(super) fn give(
-        &mut self,
-        key: ReceiverKey,
-        item: Item<T>,
-        now: u64,
-        effects: &mut VecDeque<Effect<T>>,
-    ) {
-        let mut item = Some(item);
-        self.give_run(key, now, effects, || item.take(), 1);
-    }
-
-    /// So many items are this receiver's, unless there are fewer.
-    pub(super) fn give_run(
-        &mut self,
-        key: ReceiverKey,
-        now: u64,
-        effects: &mut VecDeque<Effect<T>>,
-        mut next: impl FnMut() -> Option<Item<T>>,
-        most: usize,
-    ) {
-        let Some(receiver) = self.map.get_mut(&key) else { return };
-        let before = receiver.in_flight.len();
-        for _ in 0..most {
-            let Some(item) = next() else { break };
-            receiver.in_flight.push_back(Some(item));
-        }
-        let count = receiver.in_flight.len() - before;
-        receiver.given += count as u64;
-        self.in_flight += count;
-        if receiver.out.is_none() {
-            receiver.out = Some(self.out.join((key, now)));
-        }
-        if !std::mem::replace(&mut receiver.noted, true) {
-            effects.push_back(Effect::Deliver { to: key });
-        }
-        self.refresh(key);
-        self.refresh_fence(key);
-    }
-
-    /// Gives `send` what has not left for the receiver, oldest first, until it says that one did not leave.
-    pub(super) fn send_unsent(&mut self, key: ReceiverKey, mut send: impl FnMut(&Item<T>) -> bool) {
-        let Some(receiver) = self.map.get_mut(&key) else { return };
-        receiver.noted = false;
-        while let Some(Some(item)) = receiver.in_flight.get(receiver.sent)
-            && send(item)
-        {
-            receiver.sent += 1;
-        }
-    }
-
-    /// The oldest value that has not left for the receiver.
-    pub(super) fn next_unsent(&mut self, key: ReceiverKey) -> Option<&Item<T>> {
-        let receiver = self.map.get_mut(&key)?;
-        receiver.noted = false;
-        receiver.in_flight.get(receiver.sent)?.as_ref()
-    }
-
-    pub(super) fn mark_sent(&mut self, key: ReceiverKey) {
-        if let Some(receiver) = self.map.get_mut(&key) {
-            receiver.sent += 1;
-        }
-    }
-
-    /// The oldest value that has not left for it goes elsewhere.
-    pub(super) fn take_unsent(&mut self, key: ReceiverKey) -> Option<Item<T>> {
-        let receiver = self.map.get_mut(&key)?;
-        let item = receiver.in_flight.remove(receiver.sent)??;
-        receiver.given -= 1;
-        let asked = receiver.units + receiver.held_back;
-        receiver.wanted = receiver.wanted.min(receiver.given + asked);
-        self.in_flight -= 1;
-        if receiver.in_flight.len() == receiver.fenced {
-            receiver.out.take().map(|place| self.out.leave(place));
-        }
-        self.refresh(key);
-        Some(item)
-    }
-
-    pub(super) fn sent_of(&self, key: ReceiverKey) -> usize {
-        self.map.get(&key).map_or(0, |receiver| receiver.sent)
-    }
-
-    pub(super) fn unsent_of(&self, key: ReceiverKey) -> u64 {
-        self.map.get(&key).map_or(0, |receiver| (receiver.in_flight.len() - receiver.sent) as u64)
     }
 
     /// The oldest `n` values it was given are taken; `each` gets them, and the number under which the receiver holds them from
