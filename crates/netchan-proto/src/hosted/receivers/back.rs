@@ -110,7 +110,9 @@ impl<T: Clone> Receivers<T> {
     /// Whoever did not answer has not been heard of at all: it has as long again, and holds nobody up.
     pub(in crate::hosted) fn excuse(&mut self, key: ReceiverKey, now: u64) {
         if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| !receiver.away) {
-            receiver.called_back = Some(CalledBack { at: now, holds: false });
+            let before = receiver.called_back.replace(CalledBack { at: now, holds: false });
+            // It may have been asked anew since it was found not to answer.
+            self.holding -= usize::from(before.is_some_and(|back| back.holds));
             self.callbacks.push_back((now, key));
             self.refresh(key);
         }
