@@ -5,6 +5,7 @@ mod broadcast;
 mod buffered;
 mod costs;
 mod delivery;
+mod explore;
 mod holders;
 mod lifetime;
 mod model;
