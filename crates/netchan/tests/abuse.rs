@@ -264,6 +264,7 @@ async fn abused_at(site: Site, kind: &str, connections: usize) {
         // Somebody else gets in, while those are still here that hold on.
         within("a newcomer", async { while dial(&site.ticket, Config::default()).await.is_err() {} }).await;
     }
+    println!("{calm:?} {under:?}");
     let (calm, under) = (median(calm), median(under));
     let grown = site.memory_kib() - before_kib;
     println!("{kind}: p99 {calm:?} calm, {under:?} under abuse; {grown} KiB more");

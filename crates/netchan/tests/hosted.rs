@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{Anything, DEADLINE, eventually, join, serve, within};
-use netchan::{ChannelOptions, Receiver, SendTimeoutError};
+use netchan::{ChannelOptions, Receiver, SendTimeoutError, TryRecvError};
 
 /// Until so many receives wait at this end.
 async fn wait_for_waiters<T: Send + 'static>(receiver: &Receiver<T>, waiting: u64) {
@@ -314,5 +314,62 @@ async fn host_23_a_fast_receiver_that_is_alone_has_values_before_it_asks() -> An
         assert_eq!(within("recv", other.recv()).await?, Some(RECEIVED + n), "the oldest, in order");
     }
     assert_eq!(within("recv", from.recv()).await?, Some(RECEIVED + 5));
+    Ok(())
+}
+
+/// Nothing goes to a client that does not ask; a look is a question.
+#[tokio::test]
+async fn who_looks_again_and_again_gets_values() -> Anything {
+    let server = serve().await;
+    let to = server.sender::<u32>("values", 8)?;
+    let from = join(&server).await.receiver::<u32>("values").await?;
+    for n in 0..5 {
+        to.send(n).await?;
+    }
+    for n in 0..5 {
+        // Longer than what is left over by a receive is kept.
+        let mut looks = 0;
+        let value = loop {
+            match from.try_recv() {
+                Ok(value) => break value,
+                Err(TryRecvError::Empty) => tokio::time::sleep(Duration::from_millis(30)).await,
+                Err(error) => panic!("{error}"),
+            }
+            looks += 1;
+            assert!(looks < 100, "value {n} never comes");
+        };
+        assert_eq!(value, Some(n));
+    }
+    // What it asked for and does not take is another's before long.
+    assert!(matches!(from.try_recv(), Err(TryRecvError::Empty)));
+    let other = join(&server).await.receiver::<u32>("values").await?;
+    to.send(5).await?;
+    assert_eq!(within("another gets it", other.recv()).await?, Some(5));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_receives_many_asks_for_many() -> Anything {
+    let server = serve().await;
+    let to = server.sender::<u32>("values", 64)?;
+    let from = join(&server).await.receiver::<u32>("values").await?;
+    for n in 0..50 {
+        to.send(n).await?;
+    }
+    let mut values = Vec::new();
+    let mut calls = 0;
+    while values.len() < 50 {
+        assert!(within("many", from.recv_many(&mut values, 20)).await? <= 20);
+        calls += 1;
+    }
+    assert!(values.iter().copied().eq(0..50));
+    assert!(calls <= 10, "{calls} calls for 50 values");
+    // What was asked for beyond what is here goes to others.
+    let mut waiting = Box::pin(from.recv_many(&mut values, 20));
+    assert!(common::poll_once(&mut waiting).await.is_pending());
+    drop(waiting);
+    let other = join(&server).await.receiver::<u32>("values").await?;
+    to.send(50).await?;
+    assert_eq!(within("another gets it", other.recv()).await?, Some(50));
     Ok(())
 }

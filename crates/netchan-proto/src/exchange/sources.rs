@@ -208,7 +208,7 @@ impl<P: Ports> Queue<P> {
         self.stop_if_done(key, out);
     }
 
-    /// It neither used nor returned what it holds. If it answers otherwise, that is no accident.
+    /// It neither used nor returned what it holds. It is stopped if it is there to do so, which it shows by answering a ping.
     pub(super) fn stalled_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         let Some(source) = self.sources.get_mut(&key) else { return };
         if super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {

@@ -60,6 +60,8 @@ pub struct Window {
     waiting: u64,
     /// What is taken is told by other means before long.
     lazy: bool,
+    /// Values below this were asked for, although no receive waits.
+    asked: u64,
     /// The most values that were here, as far as the peer knew, since there were none.
     burst: u64,
 }
@@ -91,6 +93,7 @@ impl Window {
             told_taken: 0,
             waiting: 0,
             lazy: false,
+            asked: 0,
             burst: 0,
         }
     }
@@ -194,8 +197,24 @@ impl Window {
     pub fn demand(&mut self, waiting: u64) {
         self.waiting = waiting;
         if let WindowKind::Demand { prefetch, .. } = self.kind {
-            self.target = self.granted.max(self.taken + prefetch + waiting);
+            self.target = self.granted.max(self.taken + prefetch + waiting).max(self.asked);
         }
+    }
+
+    /// Demand: leave for `units` values more than were taken, although no receive waits for them. It is told at once, and stands
+    /// until the values have come or are given back.
+    pub fn ask(&mut self, units: u64) {
+        if matches!(self.kind, WindowKind::Demand { .. }) {
+            self.asked = self.asked.max(self.taken + units);
+            self.target = self.target.max(self.asked);
+            self.burst = 0;
+        }
+    }
+
+    /// The limit that the peer has heard of, or is about to.
+    #[must_use]
+    pub const fn wanted(&self) -> u64 {
+        if self.target > self.granted { self.target } else { self.granted }
     }
 
     /// Lease: raises the limit to what the pool granted.
@@ -221,6 +240,7 @@ impl Window {
         self.received = self.taken;
         self.received_bytes = self.taken_bytes;
         self.granted = self.taken;
+        self.asked = 0;
         self.target = self.taken;
     }
 

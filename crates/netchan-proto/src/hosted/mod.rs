@@ -27,9 +27,9 @@
 //!
 //! The rules, `HOST-1` to `HOST-27` and `DEL-1` to `DEL-15`, are in `docs/SPEC.md`. In short:
 //!
-//! - *Receivers.* A value leaves only for a waiting `recv`, the one that has waited longest, and stays here too until
-//!   it is known taken. What a receiver gives back returns to its place at the head.
-//! - *Senders, C ≥ 1.* Credit is one pool, leased on demand and recalled from whoever holds it idle.
+//! - *Receivers.* A value leaves for the `recv` that has waited longest, or ahead of one where a single receiver asks, and stays
+//!   here too until it is known taken. What a receiver gives back returns to its place at the head.
+//! - *Senders, C ≥ 1.* Credit is one pool, leased on demand and recalled from those that hold it idle.
 //! - *Senders, C = 0.* Each has at most one offer here; taking it is the rendezvous.
 
 mod broadcast;

@@ -133,7 +133,9 @@ pub enum HostError {
     #[error("the server is shutting down")]
     ShuttingDown,
     /// No values die on a channel of this name.
-    #[error("no channel {0:?} with a bound on attempts is hosted; host it with ChannelOptions::max_attempts")]
+    #[error(
+        "no channel {0:?} whose values can die is hosted; host it first, and not with ChannelOptions::unlimited_attempts"
+    )]
     NoDeadLetters(String),
     /// The channel's values are of another type, or have another codec.
     #[error("channel {name:?} carries {theirs} and not {ours}")]

@@ -183,6 +183,9 @@ impl<T: Send + 'static> Receiver<T> {
         if limit == 0 {
             return Ok(0);
         }
+        if let Backend::Wire(handle) = &self.shared.backend {
+            handle.0.ask_for(limit as u64);
+        }
         let Some(first) = self.recv().await? else { return Ok(0) };
         values.push(first);
         let mut count = 1;
@@ -207,8 +210,8 @@ impl<T: Send + 'static> Receiver<T> {
     /// Receives a value if one is here; `Ok(None)` once the channel is closed and drained.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] when nothing is here now. A hosted channel of another process sends nothing ahead of a
-    /// waiting `recv` unless [`ChannelOptions::prefetch`](crate::ChannelOptions::prefetch) says so.
+    /// [`TryRecvError::Empty`] when nothing is here now. A hosted channel of another process is asked for a value then, which a
+    /// later call finds: one that comes within a second, for so long it is kept.
     pub fn try_recv(&self) -> Result<Option<T>, TryRecvError> {
         match RecvOp::new(self).now() {
             Poll::Ready(Ok(received)) => Ok(received.map(|taken| taken.value)),

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::session::close_code;
@@ -17,6 +18,10 @@ use crate::peer::Peer;
 use crate::reentry::{self, Busy};
 use crate::session::{RecvChan, RecvState};
 use crate::wait::Ticket;
+
+/// A program that looks for values without waiting is taken to look again within this time: what comes for it is kept so long.
+/// Others that wait can have it called back then.
+const LOOKS_AGAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A value and what is known of it.
 pub(super) struct Taken<T> {
@@ -229,6 +234,9 @@ fn poll_wire<T: 'static>(
         drop(state);
         chan.core.drained(chan);
         return poll_wire(shared, chan, cx, ticket, values_only);
+    }
+    if cx.is_none() && !values_only {
+        chan.ask(&mut state, 1, LOOKS_AGAIN_WITHIN);
     }
     if let Some(cx) = cx {
         state.receivers.wait(ticket, cx.waker());

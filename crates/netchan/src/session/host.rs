@@ -8,7 +8,7 @@ use netchan_proto::channel::{RecvHalf, SendHalf};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::{Control, Event, Host};
 
-use super::{Chan, Owner, SessionCore};
+use super::{Chan, GIVE_BACK_AFTER, Owner, SessionCore};
 use crate::patience;
 
 /// A session's core, as the objects of `netchan-proto` see it.
@@ -126,7 +126,7 @@ impl SessionCore {
             Event::WithdrawAsked { id, seq } => self.with_recv_owner(id, |owner| owner.withdraw_asked(seq)),
             Event::RecallDeferred(id) => {
                 if let Some(chan) = self.send_chan(id) {
-                    self.note_idle(Chan::Send(chan));
+                    self.note_idle(Chan::Send(chan), GIVE_BACK_AFTER);
                 }
             }
             Event::OfferExpired(id) => {

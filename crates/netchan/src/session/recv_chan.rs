@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use netchan_proto::channel::{CloseReason, RecvHalf};
-use netchan_proto::flow::Urgency;
+use netchan_proto::flow::{Urgency, WindowKind};
 use netchan_proto::id::ChannelId;
 use netchan_proto::session::close_code;
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ pub(crate) struct RecvChan {
     pub(super) queued: AtomicBool,
     /// When news that nobody waited for last went out.
     reported_millis: AtomicU64,
+    /// What was asked for by a look is kept until then.
+    asked_until_millis: AtomicU64,
     /// The policy has taken it from the peer: nothing more comes in, not by the side door of an acknowledgement either.
     revoked: AtomicBool,
     /// Listed among the idle receivers.
@@ -85,6 +88,7 @@ impl RecvChan {
             queued: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             reported_millis: AtomicU64::new(0),
+            asked_until_millis: AtomicU64::new(0),
             idle: AtomicBool::new(false),
             ownership,
         })
@@ -187,13 +191,41 @@ impl RecvChan {
     /// Lists this end among those that may have to give back what nobody waits for.
     pub(crate) fn note_idle(self: &Arc<Self>, state: &RecvState) {
         if state.end.is_none() && state.half.has_excess() && !self.idle.swap(true, Ordering::SeqCst) {
-            self.core.note_idle(Chan::Recv(Arc::clone(self)));
+            self.core.note_idle(Chan::Recv(Arc::clone(self)), GIVE_BACK_AFTER);
+        }
+    }
+
+    /// Asks a hosted channel for so many values, where nothing is here and nobody waits. A program that looks again within
+    /// `keep` finds them.
+    pub(crate) fn ask(self: &Arc<Self>, state: &mut RecvState, units: u64, keep: Duration) {
+        let asks = matches!(state.half.kind(), WindowKind::Demand { prefetch: 0, .. });
+        if asks && state.receivers.is_empty() {
+            state.half.ask(units);
+            let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+            self.asked_until_millis.store(self.core.now_millis().saturating_add(keep), Ordering::Relaxed);
+            self.note_idle(state);
+        }
+    }
+
+    /// As [`Self::ask`], for a receive that is about to wait and takes as many as are here then.
+    pub(crate) fn ask_for(self: &Arc<Self>, units: u64) {
+        if units > 1
+            && let Some(mut state) = reentry::lock(&self.state)
+        {
+            self.ask(&mut state, units, Duration::ZERO);
         }
     }
 
     /// The time is over: gives back what still nobody waits for.
     pub(super) fn give_back(self: &Arc<Self>) {
         self.idle.store(false, Ordering::SeqCst);
+        let left = self.asked_until_millis.load(Ordering::Relaxed).saturating_sub(self.core.now_millis());
+        if left > 0 {
+            if !self.idle.swap(true, Ordering::SeqCst) {
+                self.core.note_idle(Chan::Recv(Arc::clone(self)), Duration::from_millis(left));
+            }
+            return;
+        }
         let mut state = self.state.lock();
         if state.receivers.is_empty() && state.half.has_excess() {
             state.half.give_back();
@@ -310,8 +342,8 @@ pub(super) struct GiveBack {
 
 impl SessionCore {
     /// Lists a channel whose credit, or values, others want, and that has a moment to use them.
-    pub(super) fn note_idle(&self, chan: Chan) {
-        self.idle.lock().push((Instant::now() + GIVE_BACK_AFTER, chan));
+    pub(super) fn note_idle(&self, chan: Chan, time: Duration) {
+        self.idle.lock().push((Instant::now() + time, chan));
         self.wake_driver();
     }
 

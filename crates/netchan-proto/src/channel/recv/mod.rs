@@ -309,7 +309,15 @@ impl RecvHalf {
             && self.recall.is_none()
             && self.stopped.is_none()
             && self.peer_close.is_none()
-            && self.window.granted().max(self.window.received()) > self.window.taken()
+            && self.window.wanted().max(self.window.received()) > self.window.taken()
+    }
+
+    /// Demand: asks for `units` values, although no receive waits: somebody has looked for them, and looks again.
+    /// [`RecvHalf::give_back`] follows where nobody did.
+    pub fn ask(&mut self, units: u64) {
+        if self.recall.is_none() && self.ready() == 0 {
+            self.window.ask(units.min(DEMAND_UNITS_MAX / 2));
+        }
     }
 
     /// What is taken here is told by other means before long, as acknowledgements do.
