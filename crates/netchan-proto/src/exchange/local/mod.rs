@@ -139,7 +139,7 @@ impl<P: Ports> Queue<P> {
         Some(seq)
     }
 
-    /// As [`Self::commit`], and then does what follows: at once for a receiver that has nothing, and else with others in a run.
+    /// As [`Self::commit`], and then does what follows: at once for a receiver that has few, and else with others in a run.
     fn commit_next(&mut self, from: Option<P::Peer>, value: Payload<'_>, out: &mut Output<P>) -> Option<u64> {
         let taker = self.hosted.next();
         if taker == NextTaker::Starving || self.hosted.capacity() == 0 {

@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::{NextTaker, Receivers, Turn};
 use crate::hosted::{DEMAND_UNITS_MAX, Effect, Item, ReceiverKey, Violation};
 
+/// A receiver that has so many values can wait for more until they go together.
+const FED_ITEMS_MIN: usize = 16;
+
 /// How many turns are looked at for another receiver than one that refused the value.
 const AVOID_LOOK_MAX: usize = 8;
 
@@ -109,7 +112,7 @@ impl<T: Clone> Receivers<T> {
     pub(in crate::hosted) fn next_taker(&self) -> NextTaker {
         match self.line.first().map(|turn| turn.of).or_else(|| self.eager.first().copied()) {
             None => NextTaker::Nobody,
-            Some(key) if self.in_flight_of(key) > 0 => NextTaker::Fed,
+            Some(key) if self.in_flight_of(key) >= FED_ITEMS_MIN => NextTaker::Fed,
             Some(_) => NextTaker::Starving,
         }
     }

@@ -21,9 +21,9 @@ struct Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextTaker {
     Nobody,
-    /// One that has some already.
+    /// One that has enough already.
     Fed,
-    /// One that has none.
+    /// One that has few or none.
     Starving,
 }
 
