@@ -109,6 +109,8 @@ async fn kill_again_and_again(kills: u64, seed: u64) {
     }
     _ = stop.send(());
     let sent = sending.await.unwrap();
+    // What the last one said is still on its way through the pipe.
+    eventually("all are here", || kept.lock().unwrap().len() >= sent as usize).await;
     let kept = kept.lock().unwrap();
     assert!(kept.keys().copied().eq(0..sent), "seed {seed}: {sent} sent, {} are here", kept.len());
     let unflagged: Vec<_> = kept.iter().filter(|(_, (_, unflagged))| *unflagged > 1).collect();
