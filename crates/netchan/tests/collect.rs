@@ -32,8 +32,11 @@ async fn del_14_the_capacity_and_send_acked_count_acknowledgements() -> Anything
     assert_eq!((*first, *second, first.attempt(), first.redelivered()), (1, 2, 1, false));
     assert_eq!((first.id(), second.id()), (0, 1));
     // Both were received, and neither is done: no third goes in.
-    let third = tokio::time::timeout(Duration::from_millis(100), to.send(3)).await;
-    assert!(third.is_err() && poll_once(&mut acked).await.is_pending());
+    let mut third = Box::pin(to.send(3));
+    assert!(poll_once(&mut third).await.is_pending());
+    eventually("it waits for credit", || info(&server, "results").senders_waiting == 1).await;
+    assert!(poll_once(&mut third).await.is_pending() && poll_once(&mut acked).await.is_pending());
+    drop(third);
     assert_eq!((info(&server, "results").unacked, results.stats().taken), (2, 2));
     second.ack().await?;
     within("there is room", to.send(4)).await?;
@@ -190,7 +193,7 @@ async fn the_channel_ends_with_the_last_of_its_handles() -> Anything {
     Ok(())
 }
 
-/// A collector that dies loses nothing that it had not acknowledged: whoever sent it has it still.
+/// A collector that dies loses nothing that it had not acknowledged: its sender still has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_collector_had_not_acknowledged_when_it_was_killed_is_sent_again() -> Anything {
     const VALUES: u32 = 300;

@@ -6,11 +6,11 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::process::{Process, role, say};
+use common::process::{Process, role, say, serve_again};
 use common::{Anything, eventually, within};
-use netchan::{ChannelOptions, Config, Identity, LossPolicy, Ticket, dial, listen_and_serve};
+use netchan::{ChannelOptions, Config, Identity, LossPolicy, Ticket, dial};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -31,17 +31,7 @@ async fn the_other_process() -> Anything {
 async fn collect(with: &str) -> Anything {
     let (path, address) = with.split_once('|').ok_or("what to serve with")?;
     let config = Config::with_identity(Identity::load_or_generate(path)?);
-    let started = Instant::now();
-    let server = loop {
-        match listen_and_serve(address, config.clone()).await {
-            Ok(server) => break server,
-            // The port of a process that was killed a moment ago.
-            Err(_) if started.elapsed() < Duration::from_secs(10) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let server = serve_again(address, &config).await?;
     let results = server.deliveries::<u32>("results", 8)?;
     say(&format!("ticket {}", server.ticket()));
     while let Some(result) = results.recv().await? {

@@ -10,7 +10,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use common::process::{Process, role, say};
+use common::process::{Process, role, say, serve_again};
 use common::{Anything, eventually, within};
 use netchan::{
     ChannelOptions, Config, Identity, LossPolicy, SendError, SessionEvent, SessionState, Unsettled, dial,
@@ -41,17 +41,7 @@ async fn serve(with: &str) -> Anything {
     let (path, address) = with.split_once('|').ok_or("what to serve with")?;
     let mut config = quick();
     config.identity = Some(Identity::load_or_generate(path)?);
-    let started = Instant::now();
-    let server = loop {
-        match listen_and_serve(address, config.clone()).await {
-            Ok(server) => break server,
-            // The port of a process that was killed a moment ago.
-            Err(_) if started.elapsed() < Duration::from_secs(10) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let server = serve_again(address, &config).await?;
     let values = server.receiver::<u32>("values", 8)?;
     say(&format!("ticket {}", server.ticket()));
     while let Some(received) = values.recv_message().await? {

@@ -33,6 +33,8 @@ pub struct HolderEnd<P: Ports> {
     unsent: VecDeque<Outcome>,
     /// Asks that have come and were not handled yet.
     run: VecDeque<Bytes>,
+    /// What the run speaks of counts as taken.
+    caught_up: bool,
     store: Store,
     /// Results that wait for places, by the channel that they go into.
     lines: Vec<Line>,
@@ -87,6 +89,7 @@ impl<P: Ports> HolderEnd<P> {
             outcomes: None,
             unsent: VecDeque::new(),
             run: VecDeque::new(),
+            caught_up: false,
             store: Store::default(),
             lines: Vec::new(),
             parked_bytes: 0,
@@ -182,6 +185,7 @@ impl<P: Ports> HolderEnd<P> {
                 return Ok(None);
             }
             let Some(port) = &self.asks else { return Ok(None) };
+            self.caught_up = false;
             let (run, store) = (&mut self.run, &mut self.store);
             let urgency = P::with_source(port, |half| {
                 while run.len() < RUN_ASKS_MAX
@@ -215,7 +219,9 @@ impl<P: Ports> HolderEnd<P> {
         waker: &Waker,
         outs: &mut (Output<P>, Output<P>),
     ) -> Result<(), Violation> {
-        self.catch_up_with_run(tasks);
+        if !std::mem::replace(&mut self.caught_up, true) {
+            self.catch_up_with_run(tasks);
+        }
         while let Some(bytes) = self.run.front() {
             let bytes = bytes.clone();
             let (token, ask) = read(&bytes)?;

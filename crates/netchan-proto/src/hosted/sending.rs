@@ -97,7 +97,7 @@ impl<T: Clone> Hosted<T> {
         redelivered: bool,
     ) -> Result<(), Violation> {
         let Some(item) = self.admit(key, seq, from, bytes, redelivered)? else { return Ok(()) };
-        // Straight to whoever waits: the queue is not passed through for nothing.
+        // Straight to a receive that waits: the queue is not passed through for nothing.
         if self.queue.len() == 0 && self.receivers.units() > 0 && !self.receivers.is_held_up() {
             self.queue.skip_ticket();
             self.hand(item);
@@ -107,7 +107,7 @@ impl<T: Clone> Hosted<T> {
         Ok(())
     }
 
-    /// As [`Self::push_one`], but the value waits for the next [`Self::settle`], whoever waits for it.
+    /// As [`Self::push_one`], but the value waits for the next [`Self::settle`], also where a receive waits.
     pub(crate) fn push_behind(
         &mut self,
         key: SenderKey,

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use netchan::{Config, ListenError, Server, listen_and_serve};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -69,4 +71,17 @@ impl Process {
 pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "@@ {line}").and_then(|()| out.flush()).unwrap();
+}
+
+/// Listens where a process did that was killed a moment ago: its port comes free before long.
+pub async fn serve_again(address: &str, config: &Config) -> Result<Server, ListenError> {
+    let started = Instant::now();
+    loop {
+        match listen_and_serve(address, config.clone()).await {
+            Err(_) if started.elapsed() < Duration::from_secs(10) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            served => return served,
+        }
+    }
 }

@@ -111,7 +111,7 @@ impl<T: Clone> Receivers<T> {
     pub(in crate::hosted) fn excuse(&mut self, key: ReceiverKey, now: u64) {
         if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| !receiver.away) {
             let before = receiver.called_back.replace(CalledBack { at: now, holds: false });
-            // It may have been asked anew since it was found not to answer.
+            // It may have been asked again meanwhile.
             self.holding -= usize::from(before.is_some_and(|back| back.holds));
             self.callbacks.push_back((now, key));
             self.refresh(key);
