@@ -1,5 +1,6 @@
 //! What brings the invariants back after a change: values go to receivers, credit to senders.
 
+use super::senders::Senders;
 use super::{Effect, Fact, Hosted, Item, ReceiverKey};
 
 impl<T: Clone> Hosted<T> {
@@ -21,10 +22,7 @@ impl<T: Clone> Hosted<T> {
             effects,
             || {
                 let item = queue.pop()?;
-                if !item.settled {
-                    senders.dispatched(item.origin);
-                }
-                *redelivered += u64::from(item.redelivered);
+                leaves_queue(&item, senders, redelivered);
                 if let Some(facts) = facts {
                     facts.push_back(Fact::Dispatched { ticket: item.ticket, to });
                 }
@@ -35,10 +33,7 @@ impl<T: Clone> Hosted<T> {
     }
 
     pub(super) fn leaves_queue(&mut self, item: &Item<T>) {
-        if !item.settled {
-            self.senders.dispatched(item.origin);
-        }
-        self.redelivered += u64::from(item.redelivered);
+        leaves_queue(item, &mut self.senders, &mut self.redelivered);
     }
 
     fn dispatch(&mut self) {
@@ -98,4 +93,11 @@ impl<T: Clone> Hosted<T> {
             self.receivers.audit();
         }
     }
+}
+
+fn leaves_queue<T>(item: &Item<T>, senders: &mut Senders, redelivered: &mut u64) {
+    if !item.settled {
+        senders.dispatched(item.origin);
+    }
+    *redelivered += u64::from(item.redelivered);
 }

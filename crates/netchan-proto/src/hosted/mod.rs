@@ -288,7 +288,7 @@ impl<T: Clone> Hosted<T> {
     /// with others; [`Self::poll_timeout`] sees that it does. `None`, and nothing is done, in all other cases.
     pub(crate) fn take_front(&mut self, by: ReceiverKey) -> Option<Item<T>> {
         let nobody_waits = self.receivers.units() == 0 && self.senders.pool().waiting() == 0;
-        let in_order = self.receivers.is_alone(by) && self.receivers.in_flight_of(by) == 0;
+        let in_order = self.receivers.is_only_asker(by) && self.receivers.in_flight_of(by) == 0;
         let plain = self.capacity() > 0 && !self.is_closed() && self.is_within_bytes();
         if !nobody_waits || !in_order || !plain || self.untold >= UNTOLD_MAX {
             return None;

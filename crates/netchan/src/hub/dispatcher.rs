@@ -50,6 +50,6 @@ impl Dispatcher {
 
 impl Hub {
     fn dispatch(&self) {
-        self.run_timed(netchan_proto::exchange::Queue::dispatch);
+        self.run(netchan_proto::exchange::Queue::dispatch);
     }
 }

@@ -24,21 +24,21 @@ struct Source {
 
 impl Owner for Source {
     fn readable(self: Arc<Self>, chan: &Arc<RecvChan>) {
-        self.hub.run_timed(|queue, out| queue.values_arrived(self.key, out));
+        self.hub.run(|queue, out| queue.values_arrived(self.key, out));
         let urgency = patience::lock(&chan.state).half.urgency();
         chan.report(urgency);
     }
 
     fn wanted(&self, limit: u64) {
-        self.hub.run_timed(|queue, out| queue.wanted(self.key, limit, out));
+        self.hub.run(|queue, out| queue.wanted(self.key, limit, out));
     }
 
     fn yielded(&self, limit: u64) {
-        self.hub.run_timed(|queue, out| queue.yielded(self.key, limit, out));
+        self.hub.run(|queue, out| queue.yielded(self.key, limit, out));
     }
 
     fn lease_told(&self, limit: u64) {
-        self.hub.run_timed(|queue, out| queue.resume_source(self.key, limit, out));
+        self.hub.run(|queue, out| queue.resume_source(self.key, limit, out));
     }
 
     fn withdraw_asked(&self, seq: u64) {
@@ -46,15 +46,15 @@ impl Owner for Source {
     }
 
     fn detached(&self, _: bool) {
-        self.hub.run_timed(|queue, out| queue.suspend_source(self.key, out));
+        self.hub.run(|queue, out| queue.suspend_source(self.key, out));
     }
 
     fn finished(&self, _: u64) {
-        self.hub.run_timed(|queue, out| queue.remove_source(self.key, out));
+        self.hub.run(|queue, out| queue.remove_source(self.key, out));
     }
 
     fn ended(&self, _: &SessionEnd, _: u64) {
-        self.hub.run_timed(|queue, out| queue.remove_source(self.key, out));
+        self.hub.run(|queue, out| queue.remove_source(self.key, out));
     }
 }
 
@@ -69,12 +69,12 @@ impl Sink {
     fn leave(&self) {
         match self.hub.holder(self.key) {
             Some(holder) => holder.retire(),
-            None => self.hub.run_timed(|queue, out| queue.close_sink(self.key, out)),
+            None => self.hub.run(|queue, out| queue.close_sink(self.key, out)),
         }
     }
 
     fn remove(&self, taken: u64, orderly: bool) {
-        self.hub.run_timed(|queue, out| queue.remove_sink(self.key, taken, orderly, out));
+        self.hub.run(|queue, out| queue.remove_sink(self.key, taken, orderly, out));
     }
 }
 
@@ -91,13 +91,12 @@ impl Owner for Sink {
             round_trip_micros: chan.core.round_trip_micros(),
         };
         self.hub.run(|queue, out| {
-            queue.advance(moved.now_micros / 1_000);
             queue.sink_moved(self.key, moved, out);
         });
     }
 
     fn rewind_asked(&self, limit: u64) {
-        self.hub.run_timed(|queue, out| queue.rewound(self.key, limit, out));
+        self.hub.run(|queue, out| queue.rewound(self.key, limit, out));
     }
 
     fn detached(&self, replaced: bool) {
@@ -167,7 +166,7 @@ impl Hub {
         let grace = timer::millis_of(self.spec.deliveries.grace);
         // What is due at the end of a millisecond is due.
         let fence_at = (!replaced).then(|| self.millis().saturating_add(grace).saturating_add(1));
-        self.run_timed(|queue, out| queue.suspend_sink(key, fence_at, out));
+        self.run(|queue, out| queue.suspend_sink(key, fence_at, out));
     }
 
     pub(super) fn accept_sender(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
@@ -180,7 +179,7 @@ impl Hub {
         let (chan, peer) = (Arc::clone(placed.chan()), session.peer());
         self.run(|queue, _| queue.attach_source(key, chan, peer));
         let accepted = placed.accept();
-        self.run_timed(|queue, out| match accepted {
+        self.run(|queue, out| match accepted {
             true => queue.greet_source(key, out),
             false => queue.remove_source(key, out),
         });
@@ -215,7 +214,7 @@ impl Hub {
         let chan = Arc::clone(placed.chan());
         self.run(|queue, _| queue.attach_sink(key, chan, peer, client, ahead > 0));
         let accepted = placed.accept();
-        self.run_timed(|queue, out| match accepted {
+        self.run(|queue, out| match accepted {
             true => queue.greet_sink(key, out),
             false => queue.remove_sink(key, 0, true, out),
         });

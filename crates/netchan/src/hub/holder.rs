@@ -98,7 +98,7 @@ impl Holder {
     /// The deliveries' channel is closed, but not the session: what was handed over stays with the holder, who may still
     /// acknowledge it; the rest goes back.
     pub(super) fn retire(&self) {
-        self.hub.run_timed(|queue, out| queue.close_sink(self.key, out));
+        self.hub.run(|queue, out| queue.close_sink(self.key, out));
         let asks = self.asks.get().and_then(Weak::upgrade);
         if asks.is_none_or(|asks| asks.state.lock().half.ended().is_some()) {
             // It could not acknowledge anything.
@@ -108,7 +108,7 @@ impl Holder {
 
     /// It is gone: what it had goes to others. It costs them no attempt if it went in good order.
     pub(super) fn leave(&self, orderly: bool) {
-        self.hub.run_timed(|queue, out| queue.remove_sink(self.key, 0, orderly, out));
+        self.hub.run(|queue, out| queue.remove_sink(self.key, 0, orderly, out));
     }
 
     /// The queue has forgotten it.
@@ -184,13 +184,10 @@ impl Holder {
                     };
                     let now = self.hub.micros();
                     let handled = self.hub.with_results(results.as_ref(), |tasks, results| {
-                        let handled =
-                            tasks.handle_asks(&mut end, asked, results, &self.waker, now, &mut outs);
-                        (handled, tasks.poll_timeout())
+                        tasks.handle_asks(&mut end, asked, results, &self.waker, now, &mut outs)
                     });
-                    self.hub.arm(handled.1);
                     other = results;
-                    handled.0.map(|()| true)
+                    handled.map(|()| true)
                 }
             };
             end.flush(&mut outs.0);
@@ -231,7 +228,7 @@ impl Holder {
     /// Something has arrived on its channels, or there is room on them.
     pub(super) fn moved(&self) {
         if self.away.swap(false, Ordering::SeqCst) {
-            self.hub.run_timed(|queue, out| queue.holder_back(self.key, out));
+            self.hub.run(|queue, out| queue.holder_back(self.key, out));
         }
         self.work();
         self.listen();

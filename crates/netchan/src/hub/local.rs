@@ -221,7 +221,7 @@ impl Hub {
     }
 
     pub(crate) fn remove_local_holder(&self, key: ReceiverKey) {
-        self.run_timed(|queue, out| queue.remove_local_holder(key, out));
+        self.run(|queue, out| queue.remove_local_holder(key, out));
     }
 
     pub(crate) fn poll_delivery(
@@ -230,7 +230,7 @@ impl Hub {
         cx: &Context<'_>,
         ticket: &mut Option<Ticket>,
     ) -> Poll<Option<Delivered>> {
-        self.run_timed(|queue, out| queue.poll_delivery(key, cx, ticket, out))
+        self.run(|queue, out| queue.poll_delivery(key, cx, ticket, out))
             .map(|taken| taken.map(Delivered::from))
     }
 
@@ -242,19 +242,19 @@ impl Hub {
 
     /// False if it is another's by now.
     pub(crate) fn ack_locally(&self, key: ReceiverKey, number: u64) -> bool {
-        self.run_timed(|queue, out| queue.ack_locally(key, number, out))
+        self.run(|queue, out| queue.ack_locally(key, number, out))
     }
 
     /// False if it is another's by now.
     pub(crate) fn nack_locally(&self, key: ReceiverKey, number: u64, delay: Option<Duration>) -> bool {
         let at = delay.map(|delay| self.millis().saturating_add(timer::millis_of(delay)));
-        self.run_timed(|queue, out| queue.nack_locally(key, number, at, out))
+        self.run(|queue, out| queue.nack_locally(key, number, at, out))
     }
 
     /// False if it is another's by now.
     pub(crate) fn extend_locally(&self, key: ReceiverKey, number: u64, time: Duration) -> bool {
         let until = self.millis().saturating_add(timer::millis_of(time));
-        self.run_timed(|queue, _| queue.extend_locally(key, number, until))
+        self.run(|queue, _| queue.extend_locally(key, number, until))
     }
 
     /// Commits a result and acknowledges, in one step, once there is a place for it.
@@ -266,16 +266,12 @@ impl Hub {
         ticket: &mut Option<Ticket>,
         cx: &Context<'_>,
     ) -> Poll<Verdict> {
-        let now = self.millis();
         let mut outs = (Out::default(), Out::default());
-        let (polled, timeout) = self.with_results(Some(results), |tasks, results| {
-            tasks.advance(now);
-            let polled = tasks.poll_ack_with_locally(held, results.flatten(), value, ticket, cx, &mut outs);
-            (polled, tasks.poll_timeout())
+        let polled = self.with_results(Some(results), |tasks, results| {
+            tasks.poll_ack_with_locally(held, results.flatten(), value, ticket, cx, &mut outs)
         });
         self.follow(outs.0);
         results.follow(outs.1);
-        self.arm(timeout);
         polled
     }
 

@@ -146,8 +146,12 @@ impl Hub {
     ) -> R {
         let Some(other) = results.filter(|other| !std::ptr::eq(self, &***other)) else {
             let mut queue = patience::lock(&self.queue);
+            queue.advance(self.millis());
             let result = f(&mut queue, results.map(|_| None));
             self.note_time(&mut queue);
+            let timeout = queue.poll_timeout();
+            drop(queue);
+            self.arm(timeout);
             return result;
         };
         let (mut queue, mut into);
@@ -158,9 +162,15 @@ impl Hub {
             into = patience::lock(&other.queue);
             queue = patience::lock(&self.queue);
         }
+        queue.advance(self.millis());
+        into.advance(other.millis());
         let result = f(&mut queue, Some(Some(&mut into)));
         self.note_time(&mut queue);
         other.note_time(&mut into);
+        let timeouts = (queue.poll_timeout(), into.poll_timeout());
+        drop((queue, into));
+        self.arm(timeouts.0);
+        other.arm(timeouts.1);
         result
     }
 
@@ -181,6 +191,7 @@ impl Hub {
         f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R,
     ) -> R {
         let mut out = Out::default();
+        queue.advance(self.millis());
         let result = f(&mut queue, &mut out);
         self.note_time(&mut queue);
         let timeout = queue.poll_timeout();
@@ -188,15 +199,6 @@ impl Hub {
         self.follow(out);
         self.arm(timeout);
         result
-    }
-
-    /// As [`Self::run`], where it takes time into account.
-    fn run_timed<R>(&self, f: impl FnOnce(&mut Queue<Chans>, &mut Out) -> R) -> R {
-        let now = self.millis();
-        self.run(|queue, out| {
-            queue.advance(now);
-            f(queue, out)
-        })
     }
 
     /// Does what is left to do once no lock is held.
@@ -264,12 +266,12 @@ impl Hub {
 
     /// Ends the channel: no more values come in, those that are here go out.
     pub(crate) fn close(&self, reason: CloseReason) {
-        self.run_timed(|queue, out| queue.close(reason.into(), out));
+        self.run(|queue, out| queue.close(reason.into(), out));
     }
 
     /// Ends the channel at once: what is here is dropped, and everyone is told.
     pub(crate) fn abort(&self, reason: CloseReason) {
-        self.run_timed(|queue, out| queue.abort(reason.into(), out));
+        self.run(|queue, out| queue.abort(reason.into(), out));
         self.drained.send_replace(true);
     }
 
@@ -336,10 +338,10 @@ impl Hub {
         let buried = self.dead().is_some_and(|dead| dead.take_dead(&item));
         if buried {
             tracing::debug!(channel = %self.spec.name, attempts, "a value is dead");
-            self.run_timed(|queue, out| queue.buried(out));
+            self.run(|queue, out| queue.buried(out));
         } else {
             tracing::debug!(channel = %self.spec.name, "no room for a dead value: it is tried again");
-            self.run_timed(|queue, out| queue.revive(item, out));
+            self.run(|queue, out| queue.revive(item, out));
         }
     }
 }

@@ -31,7 +31,7 @@ impl<T: Clone> Receivers<T> {
     }
 
     /// Whether it is the only one that asks, and nothing is ahead with, or on its way back from, any other.
-    pub(in crate::hosted) fn is_alone(&self, key: ReceiverKey) -> bool {
+    pub(in crate::hosted) fn is_only_asker(&self, key: ReceiverKey) -> bool {
         self.asker == Some(key) && self.ahead.is_empty() && !self.is_held_up()
     }
 
