@@ -91,6 +91,9 @@ pub const LOG_BYTES_MAX_DEFAULT: u64 = 64 * 1_024 * 1_024;
 /// go put off; one more is tried again at once.
 pub const DELAYED_ITEMS_MAX: usize = 65_536;
 
+/// What holders of one client may have put off of that, on one channel: a quarter, so that others can put off too.
+pub const DELAYED_ITEMS_PER_KEY_MAX: u64 = DELAYED_ITEMS_MAX as u64 / 4;
+
 /// Assigned values that a broadcast keeps for those who come later, by default: each is sent to every one of them.
 pub const ASSIGNED_ITEMS_MAX_DEFAULT: usize = 65_536;
 
@@ -111,10 +114,13 @@ pub const ALONE_AFTER_MILLIS: u64 = 100;
 /// waits for at once, unless it is stuck.
 pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;
 
-/// A peer that has not answered a call back or a recall for so long, or not used the credit it kept, while others wait: long
-/// for a peer that is there, short beside the time after which one that is not is found out.
+/// A peer that has not answered a call back or a recall for so long while others wait: no program is asked for that, so it is long
+/// for a peer that is there, and short beside the time after which one that is not is found out.
 /// After that it is asked for a sign of life, and has as long again until that has come.
-pub const STALLED_AFTER_MILLIS: u64 = 2_000;
+pub const STALLED_AFTER_MILLIS: u64 = 1_000;
+
+/// A sender that has used nothing of its credit for so long while others wait: a program may take a moment with a permit.
+pub const UNUSED_AFTER_MILLIS: u64 = 2_000;
 
 /// Places that a sender gets at once when it comes, if so few are free: dividing them would save nobody a round trip.
 pub const WELCOME_WHOLE_ITEMS: u64 = 8;
@@ -142,6 +148,19 @@ pub const DELAY_MILLIS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// Receivers that one key may have on one hosted channel: each costs a place in its lists.
 pub const SUBSCRIPTIONS_PER_KEY_MAX: usize = 1_024;
+
+/// For how long a client that was stopped because it held up others is not let in again, the first time; twice as long each
+/// further time, so that what it does to others stays a small part of the time.
+pub const STOPPED_MILLIS_MIN: u64 = 1_000;
+
+/// The longest such time: many programs may share a key, and one of them may only have been stuck.
+pub const STOPPED_MILLIS_MAX: u64 = 60_000;
+
+/// After so long without another fault, none counts any more.
+pub const STOPPED_FORGOTTEN_MILLIS: u64 = 600_000;
+
+/// Clients that one channel remembers as stopped: some kilobytes. One more, and the one that may come back soonest is forgotten.
+pub const STOPPED_KEYS_MAX: usize = 1_024;
 
 /// How long a value rests that is too long for the one receiver that waits: another may come that takes it.
 pub const PASSED_OVER_MILLIS: u64 = 1_000;

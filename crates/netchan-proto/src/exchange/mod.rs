@@ -16,6 +16,7 @@ mod local;
 mod pace;
 mod sinks;
 mod sources;
+mod stopped;
 mod store;
 mod wait;
 
@@ -174,6 +175,7 @@ pub struct Queue<P: Ports> {
     held_up: VecDeque<SenderKey>,
     /// Receivers by key of the client that has them.
     subscriptions: HashMap<u128, usize>,
+    stopped: stopped::StoppedClients,
     ahead_max: u64,
     /// Receivers that had nothing, and for which values have left: when, is not noted yet.
     untimed: Vec<ReceiverKey>,
@@ -204,6 +206,7 @@ impl<P: Ports> Queue<P> {
             run: Vec::new(),
             held_up: VecDeque::new(),
             subscriptions: HashMap::new(),
+            stopped: stopped::StoppedClients::default(),
             ahead_max: u64::MAX,
             untimed: Vec::new(),
         }

@@ -79,6 +79,7 @@ impl<P: Ports> Queue<P> {
         if self.finished {
             return Err(NoPlace::Finished);
         }
+        self.let_in(client)?;
         if let Some(client) = client {
             let count = self.subscriptions.entry(client).or_default();
             if *count >= SUBSCRIPTIONS_PER_KEY_MAX {
@@ -87,9 +88,11 @@ impl<P: Ports> Queue<P> {
             *count += 1;
         }
         let key = ReceiverKey(self.new_key());
-        match holder {
-            Some(options) => self.hosted.add_holder(key, options),
-            None => self.hosted.add_receiver(key),
+        match (holder, client) {
+            (Some(options), Some(client)) => self.hosted.add_holder_of(client, key, options),
+            (Some(options), None) => self.hosted.add_holder(key, options),
+            (None, Some(client)) => self.hosted.add_receiver_of(client, key),
+            (None, None) => self.hosted.add_receiver(key),
         };
         Ok(key)
     }
@@ -293,10 +296,28 @@ impl<P: Ports> Queue<P> {
         }
     }
 
+    /// Whether a client may come (`HOST-29`).
+    ///
+    /// # Errors
+    /// [`NoPlace::Stopped`].
+    pub(super) fn let_in(&self, client: Option<u128>) -> Result<(), NoPlace> {
+        let waits = client.and_then(|client| self.stopped.waits(client, self.hosted.now()));
+        waits.map_or(Ok(()), |millis| Err(NoPlace::Stopped { millis }))
+    }
+
+    pub(super) fn note_stopped(&mut self, client: Option<u128>, why: Stopped) {
+        if why == Stopped::Stalled
+            && let Some(client) = client
+        {
+            self.stopped.note(client, self.hosted.now());
+        }
+    }
+
     /// Its channel is ended, and what it had goes to others.
     fn stop_sink(&mut self, key: ReceiverKey, why: Stopped, out: &mut Output<P>) {
         let Some(sink) = self.forget_sink(key, out) else { return };
         let leave = sink.port.as_ref().and_then(|port| P::with_sink(port, |half| leave_of(half, false)));
+        self.note_stopped(sink.counted, why);
         sink.tell(out, |half| half.reset(reason_of(why)));
         out.news.push(News::Stopped { peer: sink.peer, why });
         self.hosted.remove_receiver(key, leave.unwrap_or(Leave::LOST));
@@ -407,4 +428,9 @@ pub enum NoPlace {
     Finished,
     /// Its key has as many receivers here as it may have.
     TooMany,
+    /// A client of its key held up others, and may not come again for so long.
+    Stopped {
+        /// Milliseconds from now.
+        millis: u64,
+    },
 }

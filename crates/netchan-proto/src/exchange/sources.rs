@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Half, Output, Ports, Queue, Stopped, reason_of};
+use super::{Half, NoPlace, Output, Ports, Queue, Stopped, reason_of};
 use crate::channel::RecvHalf;
 use crate::hosted::{SenderKey, Violation, Withdraw};
 use crate::limits::WELCOME_ITEMS_MAX;
@@ -15,6 +15,7 @@ const RUN_VALUES_MAX: usize = 256;
 pub(super) struct Source<P: Ports> {
     port: P::Source,
     peer: P::Peer,
+    client: Option<u128>,
     /// Its values numbered below this have come, or were withdrawn on their way.
     pushed: u64,
     /// Its values wait in its half.
@@ -45,19 +46,26 @@ impl<P: Ports> Source<P> {
 }
 
 impl<P: Ports> Queue<P> {
-    /// A place for a client that is to send; `None` once the channel is closed.
-    pub fn add_source(&mut self) -> Option<SenderKey> {
+    /// A place for a client that is to send. `client` names its key.
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub fn add_source(&mut self, client: Option<u128>) -> Result<SenderKey, NoPlace> {
         if self.closed.is_some() {
-            return None;
+            return Err(NoPlace::Finished);
         }
+        self.let_in(client)?;
         let key = SenderKey(self.new_key());
-        self.hosted.add_sender(key);
-        Some(key)
+        match client {
+            Some(client) => self.hosted.add_sender_of(client, key),
+            None => self.hosted.add_sender(key),
+        };
+        Ok(key)
     }
 
     /// Its half is in place; [`Self::greet_source`] follows once the client knows of it.
-    pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer) {
-        self.sources.insert(key, Source { port, peer, pushed: 0, held_up: false, probe: None });
+    pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer, client: Option<u128>) {
+        self.sources.insert(key, Source { port, peer, client, pushed: 0, held_up: false, probe: None });
     }
 
     /// The client knows of its half. It may send some values at once, if there are places for them (`HOST-26`).
@@ -221,6 +229,7 @@ impl<P: Ports> Queue<P> {
     /// Its channel is ended, and its unused credit is free.
     pub(super) fn stop_source(&mut self, key: SenderKey, why: Stopped, out: &mut Output<P>) {
         let Some(source) = self.sources.remove(&key) else { return };
+        self.note_stopped(source.client, why);
         source.tell(out, |half| half.stop(reason_of(why)));
         out.news.push(super::News::Stopped { peer: source.peer, why });
         self.hosted.remove_sender(key);

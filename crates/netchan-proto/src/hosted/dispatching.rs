@@ -38,13 +38,15 @@ impl<T: Clone> Hosted<T> {
 
     fn dispatch(&mut self) {
         self.receivers.call_back_former(self.now, &mut self.effects);
+        self.receivers.let_parts_in();
         while self.queue.len() > 0 && !self.receivers.is_held_up() {
+            self.receivers.hold_full_back();
             if self.receivers.units() > 0 {
                 if self.queue.has_returned() {
                     // Who has refused a value comes after others.
                     let Some(item) = self.queue.pop() else { break };
                     self.hand(item);
-                } else if let Some((key, count)) = self.receivers.serve_turn(self.queue.len()) {
+                } else if let Some((key, count)) = self.receivers.serve_turn(self.run_max()) {
                     self.give_run(key, count);
                 } else {
                     break;
@@ -59,6 +61,21 @@ impl<T: Clone> Hosted<T> {
         if self.receivers.units() > 0 && self.queue.len() == 0 {
             self.receivers.call_back(self.now, &mut self.effects);
         }
+    }
+
+    /// How many values of the queue may go to the first in the line at once.
+    fn run_max(&self) -> usize {
+        let Some((units, room)) = self.receivers.room_of_first().filter(|(_, room)| *room < u64::MAX) else {
+            return self.queue.len();
+        };
+        let mut bytes = 0;
+        let run = self.queue.iter().take(usize::try_from(units).unwrap_or(usize::MAX));
+        let fit = run.take_while(|item| {
+            let fits = bytes < room;
+            bytes += item.bytes.len() as u64;
+            fits
+        });
+        fit.count().max(1)
     }
 
     /// Brings the invariants back after a change: values to demand, then credit to senders.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Item;
+use super::{HolderOptions, Item};
 
 #[derive(Debug)]
 struct Kept<T> {
@@ -22,27 +22,33 @@ pub(super) struct Held<T> {
     pub(super) out_max: u64,
     /// A value counts as taken for its sender when it is acknowledged, and not before (`DEL-14`).
     pub(super) settles_at_ack: bool,
-    /// When values that it gave back are to be tried again, with their tickets.
-    pub(super) put_off: BTreeSet<(u64, u64)>,
+    /// When values that it gave back are to be tried again, with their tickets; and their bytes.
+    put_off: BTreeSet<(u64, u64)>,
+    put_off_bytes: u64,
     /// The holder cannot be reached, and is fenced then (`DEL-5`).
     pub(super) fence_at: Option<u64>,
     /// For how long it may keep a value without a word, if that is bounded (`DEL-15`).
     pub(super) lease_millis: Option<u64>,
     next: u64,
+    /// Of all that it keeps.
+    bytes: u64,
     kept: BTreeMap<u64, Kept<T>>,
     extended: BTreeSet<(u64, u64)>,
     leases: BTreeSet<(u64, u64)>,
 }
 
 impl<T> Held<T> {
-    pub(super) const fn new(out_max: u64, settles_at_ack: bool, lease_millis: Option<u64>) -> Self {
+    pub(super) fn new(options: HolderOptions) -> Self {
+        let HolderOptions { out_max, settles_at_ack, lease_millis } = options;
         Self {
-            out_max,
+            out_max: out_max.max(1),
             settles_at_ack,
             put_off: BTreeSet::new(),
+            put_off_bytes: 0,
             fence_at: None,
             lease_millis,
             next: 0,
+            bytes: 0,
             kept: BTreeMap::new(),
             extended: BTreeSet::new(),
             leases: BTreeSet::new(),
@@ -51,6 +57,32 @@ impl<T> Held<T> {
 
     pub(super) fn len(&self) -> u64 {
         self.kept.len() as u64
+    }
+
+    /// The bytes of what it keeps and of what it put off.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes + self.put_off_bytes
+    }
+
+    pub(super) fn put_off(&mut self, at: u64, item: &Item<T>) {
+        if self.put_off.insert((at, item.ticket)) {
+            self.put_off_bytes += item.bytes.len() as u64;
+        }
+    }
+
+    pub(super) fn called_off(&mut self, at: u64, ticket: u64, bytes: u64) {
+        if self.put_off.remove(&(at, ticket)) {
+            self.put_off_bytes -= bytes;
+        }
+    }
+
+    /// When values that it put off are due, and their tickets.
+    pub(super) const fn all_put_off(&self) -> &BTreeSet<(u64, u64)> {
+        &self.put_off
+    }
+
+    pub(super) fn put_off_len(&self) -> u64 {
+        self.put_off.len() as u64
     }
 
     /// The number of the next value that it takes.
@@ -68,6 +100,7 @@ impl<T> Held<T> {
         if lease > 0 {
             self.leases.insert((lease, number));
         }
+        self.bytes += item.bytes.len() as u64;
         self.kept.insert(number, Kept { item, until: 0, lease });
     }
 
@@ -77,6 +110,7 @@ impl<T> Held<T> {
 
     pub(super) fn release(&mut self, number: u64) -> Option<Item<T>> {
         let kept = self.kept.remove(&number)?;
+        self.bytes -= kept.item.bytes.len() as u64;
         self.extended.remove(&(kept.until, number));
         self.leases.remove(&(kept.lease, number));
         Some(kept.item)

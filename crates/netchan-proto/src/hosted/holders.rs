@@ -3,7 +3,10 @@
 use super::facts::Fact;
 use super::held::Held;
 use super::{Effect, Hosted, Item, ReceiverKey};
-use crate::limits::{DELAY_MILLIS_MAX, DELAYED_ITEMS_MAX, RETRY_DELAY_MILLIS_MAX, RETRY_DELAY_MILLIS_MIN};
+use crate::limits::{
+    DELAY_MILLIS_MAX, DELAYED_ITEMS_MAX, DELAYED_ITEMS_PER_KEY_MAX, RETRY_DELAY_MILLIS_MAX,
+    RETRY_DELAY_MILLIS_MIN,
+};
 use crate::planted::{self, Mutant};
 
 /// What a receiver that acknowledges what it takes is held to.
@@ -34,8 +37,12 @@ pub(super) fn retry_delay(attempts: u32) -> u64 {
 impl<T: Clone> Hosted<T> {
     /// Adds a receiver that holds what it takes until it acknowledges it (`DEL-1`). False if it is there already.
     pub fn add_holder(&mut self, key: ReceiverKey, options: HolderOptions) -> bool {
-        let HolderOptions { out_max, settles_at_ack, lease_millis } = options;
-        self.receivers.add(key, Some(Held::new(out_max.max(1), settles_at_ack, lease_millis)))
+        self.receivers.add(key, Some(Held::new(options)), None)
+    }
+
+    /// As [`Self::add_holder`], for one that shares with all others of the same client (`HOST-28`).
+    pub fn add_holder_of(&mut self, client: u128, key: ReceiverKey, options: HolderOptions) -> bool {
+        self.receivers.add(key, Some(Held::new(options)), Some(client))
     }
 
     /// In how many attempts a value must be acknowledged, at least one, before it is [`Effect::Dead`] (`DEL-7`); without
@@ -145,8 +152,9 @@ impl<T: Clone> Hosted<T> {
         self.advance(now);
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
             let ((at, ticket), (by, item)) = due.remove_entry();
+            let bytes = item.bytes.len() as u64;
+            self.receivers.with_held(by, |held| held.called_off(at, ticket, bytes));
             self.requeue(item);
-            self.receivers.with_held(by, |held| held.put_off.remove(&(at, ticket)));
             self.receivers.let_in(by);
         }
         while let Some(key) = self.receivers.next_fenced(now) {
@@ -207,7 +215,7 @@ impl<T: Clone> Hosted<T> {
     /// Those of one holder, that it put off included.
     #[must_use]
     pub fn unacked_of(&self, key: ReceiverKey) -> u64 {
-        self.held(key).map_or(0, |held| held.len() + held.put_off.len() as u64)
+        self.held(key).map_or(0, |held| held.len() + held.put_off_len())
     }
 
     fn held(&self, key: ReceiverKey) -> Option<&Held<T>> {
@@ -229,7 +237,7 @@ impl<T: Clone> Hosted<T> {
 
     /// What a holder put off comes back when it leaves (`DEL-4`).
     pub(super) fn call_off(&mut self, held: &Held<T>) {
-        for due in &held.put_off {
+        for due in held.all_put_off() {
             if let Some((_, item)) = self.delayed.remove(due) {
                 self.requeue(item);
             }
@@ -238,10 +246,11 @@ impl<T: Clone> Hosted<T> {
 
     /// Not before `at`. Until then it counts as out to the holder, who could put off everything else (`DEL-6`).
     fn put_off(&mut self, key: ReceiverKey, item: Item<T>, at: u64) {
-        if self.delayed.len() >= DELAYED_ITEMS_MAX {
+        let too_many = self.receivers.put_off_by_client(key) >= DELAYED_ITEMS_PER_KEY_MAX;
+        if too_many || self.delayed.len() >= DELAYED_ITEMS_MAX {
             return self.requeue(item);
         }
-        self.receivers.with_held(key, |held| held.put_off.insert((at, item.ticket)));
+        self.receivers.with_held(key, |held| held.put_off(at, &item));
         self.delay(Some(key), item, at);
     }
 

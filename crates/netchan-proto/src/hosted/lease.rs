@@ -1,6 +1,7 @@
 //! One sender's credit: numbers only.
 
 use super::progress::Progress;
+use super::shares::{Part, ShareIndex};
 
 /// Where a sender stands with the pool. The variants carry what the pool's totals counted for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,8 +10,8 @@ pub(super) enum Standing {
     Rest,
     /// Waits in line for a grant of at least one.
     Turn { place: u64, want: u64 },
-    /// Wants more than it was granted, and has not yet used half of that: it joins the line when it has.
-    Parked,
+    /// Wants more than it was granted, and has not yet used half of that, or its client has its part: it joins the line later.
+    Parked { place: u64 },
     /// Holds credit and wants none.
     Idle { place: u64 },
     /// Asked to yield; `due` is what it may give back.
@@ -39,6 +40,10 @@ pub(super) struct Lease {
     /// Its unused credit was lent to others; this is the limit it held, and may have committed up to.
     pub(super) suspended: Option<u64>,
     pub(super) standing: Standing,
+    /// Whose part its unused credit is, how much of that is counted there, and whether that has no room for more (`HOST-28`).
+    pub(super) share: ShareIndex,
+    pub(super) counted: Part,
+    pub(super) over_share: bool,
 }
 
 impl Default for Lease {
@@ -54,11 +59,18 @@ impl Default for Lease {
             recalled: false,
             suspended: None,
             standing: Standing::Rest,
+            share: None,
+            counted: Part::default(),
+            over_share: false,
         }
     }
 }
 
 impl Lease {
+    pub(super) fn of(share: ShareIndex) -> Self {
+        Self { share, ..Self::default() }
+    }
+
     /// What the capacity law counts for this sender.
     #[cfg(debug_assertions)]
     pub(super) fn outstanding(&self) -> u64 {
@@ -86,7 +98,7 @@ impl Lease {
 
     #[cfg(debug_assertions)]
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.standing, Standing::Turn { .. } | Standing::Parked)
+        matches!(self.standing, Standing::Turn { .. } | Standing::Parked { .. })
     }
 
     /// True while what it was granted last is at least half unused, so that grants come in batches (`HOST-9`).

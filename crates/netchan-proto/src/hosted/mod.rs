@@ -25,7 +25,7 @@
 //! # Ok::<(), netchan_proto::hosted::Violation>(())
 //! ```
 //!
-//! The rules, `HOST-1` to `HOST-27` and `DEL-1` to `DEL-15`, are in `docs/SPEC.md`. In short:
+//! The rules, `HOST-1` to `HOST-28` and `DEL-1` to `DEL-15`, are in `docs/SPEC.md`. In short:
 //!
 //! - *Receivers.* A value leaves for the `recv` that has waited longest, or ahead of one where a single receiver asks, and stays
 //!   here too until it is known taken. What a receiver gives back returns to its place at the head.
@@ -46,6 +46,7 @@ mod queue;
 mod receivers;
 mod senders;
 mod sending;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -111,7 +112,7 @@ impl<T: Clone> Hosted<T> {
     pub fn new(capacity: u64) -> Self {
         Self {
             senders: Senders::new(capacity.min(CAPACITY_ITEMS_MAX)),
-            receivers: Receivers::default(),
+            receivers: Receivers::new(capacity.min(CAPACITY_ITEMS_MAX)),
             queue: Queue::default(),
             delayed: BTreeMap::new(),
             attempts_max: None,
@@ -132,6 +133,7 @@ impl<T: Clone> Hosted<T> {
     /// Once it holds so many bytes, no credit is granted until some are gone (`HOST-27`).
     pub fn set_bytes_max(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
+        self.receivers.set_bytes_max(bytes_max);
     }
 
     /// Time has come this far. It never goes back.
@@ -204,7 +206,12 @@ impl<T: Clone> Hosted<T> {
 
     /// Adds a receiver. False if it is there already.
     pub fn add_receiver(&mut self, key: ReceiverKey) -> bool {
-        self.receivers.add(key, None)
+        self.receivers.add(key, None, None)
+    }
+
+    /// As [`Self::add_receiver`], for one that shares with all others of the same client (`HOST-28`).
+    pub fn add_receiver_of(&mut self, client: u128, key: ReceiverKey) -> bool {
+        self.receivers.add(key, None, Some(client))
     }
 
     /// The receiver is gone: its demand vanishes and all it held goes back (`HOST-4`).

@@ -3,7 +3,20 @@
 use super::SenderKey;
 use super::lease::{Lease, Standing};
 use super::line::Line;
+use super::shares::{Part, ShareIndex, Shares};
 use crate::planted::{self, Mutant};
+
+/// One of those that wait and have not used what they hold.
+#[derive(Debug)]
+struct Parked {
+    key: SenderKey,
+    share: ShareIndex,
+    /// Some of what it holds may come back.
+    recallable: bool,
+}
+
+/// So many of those that wait are looked at for one whose client has more than its part.
+const PARKED_LOOK_MAX: usize = 8;
 
 /// Counts what is lent, and keeps the lines of those who wait for credit and those who sit on it.
 ///
@@ -21,9 +34,11 @@ pub(super) struct Pool {
     closed: bool,
     turns: Line<SenderKey>,
     idle: Line<SenderKey>,
-    parked: usize,
+    parked: Line<Parked>,
     wanted: u64,
     due: u64,
+    /// Unused credit by client.
+    pub(super) shares: Shares<SenderKey>,
 }
 
 impl Pool {
@@ -35,9 +50,10 @@ impl Pool {
             closed: false,
             turns: Line::default(),
             idle: Line::default(),
-            parked: 0,
+            parked: Line::default(),
             wanted: 0,
             due: 0,
+            shares: Shares::new(capacity / 2, u64::MAX),
         }
     }
 
@@ -58,7 +74,7 @@ impl Pool {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.turns.len() + self.parked
+        self.turns.len() + self.parked.len()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -102,22 +118,35 @@ impl Pool {
         (self.free() / waiting).max(1)
     }
 
+    /// How much more unused credit this share may have.
+    pub(super) fn room(&self, share: ShareIndex) -> u64 {
+        self.shares.room(share)
+    }
+
     /// Whom to recall next: the one idle longest, while what is due back does not cover what is wanted (`HOST-10`).
     pub(super) fn next_recall(&self) -> Option<SenderKey> {
         if self.free() > 0 || self.turns.len() == 0 || planted::is(Mutant::LeaseNeverRecalled) {
             return None;
         }
         let short = self.wanted + self.overdraft;
-        if self.due >= short { None } else { self.idle.first().copied() }
+        if self.due >= short { None } else { self.idle.first().copied().or_else(|| self.next_greedy()) }
+    }
+
+    /// One that waits for more though its client has more than its part: it was alone before (`HOST-28`).
+    fn next_greedy(&self) -> Option<SenderKey> {
+        let mut first = self.parked.iter().take(PARKED_LOOK_MAX);
+        first.find(|one| one.recallable && self.shares.is_over(one.share)).map(|one| one.key)
     }
 
     /// Puts the sender where its lease now belongs; who stays in a line keeps its place.
     pub(super) fn place(&mut self, key: SenderKey, lease: &mut Lease) {
+        let has = Part { units: lease.unused(), ..Part::default() };
+        self.shares.count(lease.share, &mut lease.counted, has);
         let old = lease.standing;
         match old {
             Standing::Rest | Standing::Idle { .. } => {}
             Standing::Turn { want, .. } => self.wanted -= want,
-            Standing::Parked => self.parked -= 1,
+            Standing::Parked { .. } => {}
             Standing::Recalled { due } => self.due -= due,
         }
         // HOST-11: who is recalled stands in no line until it has answered.
@@ -133,9 +162,15 @@ impl Pool {
                 (Standing::Idle { place }, _) => Standing::Idle { place },
                 _ => Standing::Idle { place: self.idle.join(key) },
             }
-        } else if lease.has_enough() {
-            self.parked += 1;
-            Standing::Parked
+        } else if lease.has_enough() || lease.over_share {
+            let parked = Parked { key, share: lease.share, recallable: lease.recallable() > 0 };
+            match old {
+                Standing::Parked { place } => {
+                    self.parked.get_mut(place).into_iter().for_each(|old| old.recallable = parked.recallable);
+                    Standing::Parked { place }
+                }
+                _ => Standing::Parked { place: self.parked.join(parked) },
+            }
         } else {
             let want = lease.want;
             self.wanted += want;
@@ -146,9 +181,11 @@ impl Pool {
         };
         match (old, new) {
             (Standing::Turn { .. }, Standing::Turn { .. })
-            | (Standing::Idle { .. }, Standing::Idle { .. }) => {}
+            | (Standing::Idle { .. }, Standing::Idle { .. })
+            | (Standing::Parked { .. }, Standing::Parked { .. }) => {}
             (Standing::Turn { place, .. }, _) => drop(self.turns.leave(place)),
             (Standing::Idle { place }, _) => drop(self.idle.leave(place)),
+            (Standing::Parked { place }, _) => drop(self.parked.leave(place)),
             _ => {}
         }
         lease.standing = new;
@@ -167,7 +204,7 @@ impl Pool {
             match lease.standing {
                 Standing::Rest => {}
                 Standing::Turn { want, .. } => (turns, wanted) = (turns + 1, wanted + want),
-                Standing::Parked => parked += 1,
+                Standing::Parked { .. } => parked += 1,
                 Standing::Idle { .. } => idle += 1,
                 Standing::Recalled { due: back } => due += back,
             }
@@ -175,7 +212,7 @@ impl Pool {
         assert_eq!((lent, wanted, due), (self.lent, self.wanted, self.due), "totals of the pool");
         assert_eq!(
             (turns, parked, idle),
-            (self.turns.len(), self.parked, self.idle.len()),
+            (self.turns.len(), self.parked.len(), self.idle.len()),
             "lines of the pool"
         );
         assert!(self.capacity == 0 || lent <= self.capacity + self.overdraft, "HOST-6: the capacity law");

@@ -11,7 +11,16 @@ impl<T: Clone> Hosted<T> {
     /// Adds a sender with no credit. False if the key is in use, be it by a removed sender whose values are not all
     /// settled.
     pub fn add_sender(&mut self, key: SenderKey) -> bool {
-        let added = self.senders.add(key);
+        self.add_sender_for(key, None)
+    }
+
+    /// As [`Self::add_sender`], for one that shares with all others of the same client (`HOST-28`).
+    pub fn add_sender_of(&mut self, client: u128, key: SenderKey) -> bool {
+        self.add_sender_for(key, Some(client))
+    }
+
+    fn add_sender_for(&mut self, key: SenderKey, client: Option<u128>) -> bool {
+        let added = self.senders.add(key, client);
         if added {
             self.note(|| Fact::Sender { key });
         }
@@ -97,6 +106,7 @@ impl<T: Clone> Hosted<T> {
         redelivered: bool,
     ) -> Result<(), Violation> {
         let Some(item) = self.admit(key, seq, from, bytes, redelivered)? else { return Ok(()) };
+        self.receivers.hold_full_back();
         // Straight to a receive that waits: the queue is not passed through for nothing.
         if self.queue.len() == 0 && self.receivers.units() > 0 && !self.receivers.is_held_up() {
             self.queue.skip_ticket();

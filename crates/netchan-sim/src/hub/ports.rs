@@ -204,8 +204,9 @@ impl Driver {
 
     /// A session sends into the queue from here on; its half is in place. False once the queue is closed.
     pub fn add_source(&mut self, session: SessionId, port: Port, who: u32) -> bool {
-        let Some(key) = self.queue.add_source() else { return false };
-        self.queue.attach_source(key, port.clone(), who);
+        let client = Some(u128::from(who));
+        let Ok(key) = self.queue.add_source(client) else { return false };
+        self.queue.attach_source(key, port.clone(), who, client);
         let place = Place { side: Side::Source(key), who, suspended: false, port: port.clone() };
         self.places.insert((session, port.id), place);
         self.run(|queue, out| queue.greet_source(key, out));

@@ -155,6 +155,24 @@ impl Owner for Holder {
     }
 }
 
+fn refuse(session: &Arc<SessionCore>, id: ChannelId, no_place: NoPlace) {
+    let (code, reason) = match no_place {
+        NoPlace::Finished => (RefuseCode::NotAvailable, "the channel is closed".to_owned()),
+        NoPlace::TooMany => (
+            RefuseCode::LimitReached,
+            "this key has as many receivers of the channel as it may have (SUBSCRIPTIONS_PER_KEY_MAX)"
+                .to_owned(),
+        ),
+        NoPlace::Stopped { millis } => (
+            RefuseCode::LimitReached,
+            format!(
+                "a client with this key was stopped here for holding up others; try again in {millis} ms"
+            ),
+        ),
+    };
+    session.refuse(id, code, &reason);
+}
+
 /// What is counted together of a client's: its key.
 fn client_of(peer: &Peer) -> Option<u128> {
     let fingerprint = peer.fingerprint()?;
@@ -170,14 +188,16 @@ impl Hub {
     }
 
     pub(super) fn accept_sender(self: &Arc<Self>, session: &Arc<SessionCore>, open: &Open) {
-        let Some(key) = self.run(|queue, _| queue.add_source()) else {
-            return session.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
+        let client = client_of(&session.peer());
+        let key = match self.run(|queue, _| queue.add_source(client)) {
+            Ok(key) => key,
+            Err(no_place) => return refuse(session, open.id, no_place),
         };
         let mode = if self.capacity() == 0 { Mode::Rendezvous } else { Mode::Lease };
         let source = Arc::new(Source { hub: Arc::clone(self), key });
         let placed = session.place_recv(open, Terms::new(mode, self.capacity()), source);
         let (chan, peer) = (Arc::clone(placed.chan()), session.peer());
-        self.run(|queue, _| queue.attach_source(key, chan, peer));
+        self.run(|queue, _| queue.attach_source(key, chan, peer, client));
         let accepted = placed.accept();
         self.run(|queue, out| match accepted {
             true => queue.greet_source(key, out),
@@ -195,13 +215,7 @@ impl Hub {
         let holds = (open.purpose == Purpose::Deliveries).then(|| self.holder_options());
         let key = match self.run(|queue, _| queue.add_sink(client, holds)) {
             Ok(key) => key,
-            Err(NoPlace::Finished) => {
-                return session.refuse(open.id, RefuseCode::NotAvailable, "the channel is closed");
-            }
-            Err(NoPlace::TooMany) => {
-                let reason = "this key has as many receivers of the channel as it may have (SUBSCRIPTIONS_PER_KEY_MAX)";
-                return session.refuse(open.id, RefuseCode::LimitReached, reason);
-            }
+            Err(no_place) => return refuse(session, open.id, no_place),
         };
         let sink = Arc::new(Sink { hub: Arc::clone(self), key });
         // An offer is taken by a receive that waits, so nothing of a rendezvous goes ahead.

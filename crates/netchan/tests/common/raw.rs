@@ -5,8 +5,8 @@ use netchan_proto::crypto::{
     ClientHandshake, ClientSettings, Established, Handshake, HandshakeError, Hello, LocalKey, Peek,
     ResumeFrom, SealBuf, ServerTrust,
 };
-use netchan_proto::id::ChannelId;
-use netchan_proto::wire::{Frame, Reader};
+use netchan_proto::id::{ChannelId, Direction};
+use netchan_proto::wire::{DataHeader, Frame, Open, OpenFlow, Purpose, Reader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,6 +18,7 @@ pub struct Raw {
     pub established: Established,
     /// What has been read and not opened.
     input: Vec<u8>,
+    next_id: u32,
 }
 
 pub fn address(server: &Server) -> String {
@@ -51,7 +52,7 @@ pub async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result
             stream.write_all(&bytes).await.unwrap();
         }
         if let Some(established) = client.poll_established() {
-            return Ok(Raw { stream, established, input });
+            return Ok(Raw { stream, established, input, next_id: 1 });
         }
         let taken = client.handle_input(&input)?;
         input.drain(..taken);
@@ -93,6 +94,77 @@ impl Raw {
                 }
             }
             assert!(self.stream.read_buf(&mut input).await.unwrap() > 0, "the server hung up");
+        }
+    }
+
+    /// Opens a hosted channel, as far as it is this end's to do; the answer is heard later.
+    pub async fn open(&mut self, name: &str, label: &str, flow: OpenFlow, purpose: Purpose) -> ChannelId {
+        let id = ChannelId(self.next_id);
+        self.next_id += 2;
+        let open = Open {
+            id,
+            name: name.to_owned(),
+            label: label.to_owned(),
+            codec: "postcard/1".to_owned(),
+            fingerprint: None,
+            flow,
+            purpose,
+            capacity: 0,
+            limit_bytes: 0,
+        };
+        let open = Frame::Open(open);
+        let keys = &mut self.established.keys;
+        let secrets = keys.own_chain.step(&open.to_vec());
+        match flow {
+            OpenFlow::OpenerSends => {
+                keys.sealer.add_channel(id, secrets.secret(Direction::FromClient)).unwrap();
+            }
+            OpenFlow::OpenerReceives => {
+                keys.opener.add_channel(id, secrets.secret(Direction::FromServer)).unwrap();
+            }
+        }
+        self.say(&open).await;
+        id
+    }
+
+    /// Values, or a part of one.
+    pub async fn data(&mut self, id: ChannelId, header: &DataHeader, body: &[u8]) -> std::io::Result<()> {
+        let mut record = SealBuf::new(body.len() + 256);
+        let sealer = &mut self.established.keys.sealer;
+        sealer.seal(id, body, header.trailer().as_slice(), 0, &mut record).unwrap();
+        self.stream.write_all(record.filled()).await
+    }
+
+    /// Reads until `done` says so of a frame, answering pings. Values are passed over. `None` once the server has hung up.
+    pub async fn hear(&mut self, mut done: impl FnMut(&Frame) -> bool) -> Option<Frame> {
+        loop {
+            while let Ok(Peek::Record { channel, record_len, plaintext_len, .. }) =
+                self.established.keys.opener.peek(&self.input)
+            {
+                let mut plain = vec![0; plaintext_len];
+                self.established.keys.opener.open(&self.input[..record_len], &mut plain).unwrap();
+                self.input.drain(..record_len);
+                if channel != ChannelId::CONTROL {
+                    continue;
+                }
+                let mut frames = Reader::new(&plain);
+                let mut found = None;
+                while !frames.is_empty() {
+                    let Some(frame) = Frame::read(&mut frames).unwrap() else { continue };
+                    if let Frame::Ping { nonce } = frame {
+                        self.say(&Frame::Pong { nonce }).await;
+                    }
+                    if found.is_none() && done(&frame) {
+                        found = Some(frame);
+                    }
+                }
+                if found.is_some() {
+                    return found;
+                }
+            }
+            if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+                return None;
+            }
         }
     }
 

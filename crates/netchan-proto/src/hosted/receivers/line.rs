@@ -20,6 +20,9 @@ impl<T: Clone> Receivers<T> {
             return Err(Violation::ExcessDemand); // HOST-21
         }
         receiver.wanted = receiver.wanted.max(wanted);
+        if units > 0 && !std::mem::replace(&mut receiver.seen, true) {
+            self.shares.join_unnamed();
+        }
         let now = units.min(receiver.room());
         receiver.held_back += units - now;
         self.join(key, now);
@@ -130,9 +133,11 @@ impl<T: Clone> Receivers<T> {
 
     /// Of who is served next, as many units as wait there side by side leave the line, `most` at most.
     pub(in crate::hosted) fn serve_turn(&mut self, most: usize) -> Option<(ReceiverKey, usize)> {
+        self.hold_full_back();
         let (place, key) = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
+        let part = self.shares.room(self.map.get(&key)?.share);
         let turn = self.line.get_mut(place)?;
-        let units = turn.units.min(most as u64);
+        let units = turn.units.min(most as u64).min(part);
         turn.units -= units;
         let spent = turn.units == 0;
         let receiver = self.map.get_mut(&key)?;

@@ -1,14 +1,19 @@
 //! The receivers of one channel: who waits, who may be sent values ahead, and who has what.
 
+#[cfg(debug_assertions)]
+mod audit;
 mod back;
 mod line;
+mod part;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::held::Held;
 use super::line::Line;
+use super::shares::{Part, ShareIndex, Shares};
 use super::{Item, ReceiverKey, Violation};
+use crate::limits::QUEUE_BYTES_MAX_DEFAULT;
 
 /// Units of one receiver that wait side by side.
 #[derive(Debug)]
@@ -67,6 +72,14 @@ pub(super) struct Receiver<T> {
     noted: bool,
     /// What it has taken and has to acknowledge; none where taking is all.
     pub(super) held: Option<Held<T>>,
+    /// Of what is in flight to it.
+    bytes: u64,
+    /// Whose part that is, how much of it is counted there, and whether that has no room for more (`HOST-28`).
+    share: ShareIndex,
+    counted: Part,
+    over_share: bool,
+    /// Others are not alone: it has waited for something.
+    seen: bool,
 }
 
 impl<T> Receiver<T> {
@@ -89,6 +102,11 @@ impl<T> Receiver<T> {
             away: false,
             noted: false,
             held,
+            bytes: 0,
+            share: None,
+            counted: Part::default(),
+            over_share: false,
+            seen: false,
         }
     }
 
@@ -98,14 +116,14 @@ impl<T> Receiver<T> {
 
     /// How many more values it may have (`DEL-6`).
     fn room(&self) -> u64 {
-        if self.blocked {
+        if self.blocked || self.over_share {
             return 0;
         }
         let Some(held) = &self.held else { return u64::MAX };
         if held.fence_at.is_some() {
             return 0;
         }
-        let out = self.out_count() + held.len() + held.put_off.len() as u64;
+        let out = self.out_count() + held.len() + held.put_off_len();
         held.out_max.saturating_sub(out + self.units)
     }
 
@@ -159,10 +177,14 @@ pub(super) struct Receivers<T> {
     /// When holders are to be fenced.
     fences: BTreeSet<(u64, ReceiverKey)>,
     fence_of: BTreeMap<ReceiverKey, u64>,
+    /// What has left the queue for each client, and is not taken or not acknowledged.
+    shares: Shares<ReceiverKey>,
 }
 
-impl<T> Default for Receivers<T> {
-    fn default() -> Self {
+impl<T: Clone> Receivers<T> {
+    pub(super) fn new(capacity: u64) -> Self {
+        // Offers come one from each sender, however many may wait.
+        let part = if capacity == 0 { u64::MAX } else { capacity / 2 };
         Self {
             map: BTreeMap::new(),
             line: Line::default(),
@@ -181,11 +203,10 @@ impl<T> Default for Receivers<T> {
             callbacks: VecDeque::new(),
             fences: BTreeSet::new(),
             fence_of: BTreeMap::new(),
+            shares: Shares::new(part, QUEUE_BYTES_MAX_DEFAULT / 2),
         }
     }
-}
 
-impl<T: Clone> Receivers<T> {
     #[cfg(debug_assertions)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
@@ -223,11 +244,12 @@ impl<T: Clone> Receivers<T> {
         self.waiting > usize::from(own)
     }
 
-    pub(super) fn add(&mut self, key: ReceiverKey, held: Option<Held<T>>) -> bool {
+    pub(super) fn add(&mut self, key: ReceiverKey, held: Option<Held<T>>, client: Option<u128>) -> bool {
         if self.map.contains_key(&key) {
             return false;
         }
-        self.map.insert(key, Receiver::new(held));
+        let share = client.map(|client| self.shares.join(client));
+        self.map.insert(key, Receiver { share, seen: share.is_some(), ..Receiver::new(held) });
         true
     }
 
@@ -236,6 +258,12 @@ impl<T: Clone> Receivers<T> {
         self.answered(key);
         self.asker = self.asker.filter(|asker| *asker != key);
         let mut receiver = self.map.remove(&key)?;
+        self.shares.count(receiver.share, &mut receiver.counted, Part::default());
+        match receiver.share {
+            Some(share) => self.shares.leave(share),
+            None if receiver.seen => self.shares.leave_unnamed(),
+            None => {}
+        }
         for place in std::mem::take(&mut receiver.places) {
             self.line.leave(place);
         }
@@ -253,9 +281,15 @@ impl<T: Clone> Receivers<T> {
     }
 
     /// The next receiver that may be sent values ahead, and how many of `here` (`HOST-23`).
-    pub(super) fn next_eager(&self, here: usize) -> Option<(ReceiverKey, usize)> {
-        let key = *self.eager.first()?;
-        let room = self.map.get(&key)?.room_ahead();
+    pub(super) fn next_eager(&mut self, here: usize) -> Option<(ReceiverKey, usize)> {
+        let (key, part) = loop {
+            let key = *self.eager.first()?;
+            match self.shares.room(self.map.get(&key)?.share) {
+                0 => self.wait_for_part(key),
+                part => break (key, part),
+            }
+        };
+        let room = self.map.get(&key)?.room_ahead().min(part);
         let share = (here / self.eager.len()).max(1);
         Some((key, usize::try_from(room).unwrap_or(usize::MAX).min(share)))
     }
@@ -291,6 +325,7 @@ impl<T: Clone> Receivers<T> {
                 continue;
             };
             self.in_flight -= 1;
+            receiver.bytes -= item.bytes.len() as u64;
             let settles = receiver.held.as_ref().is_none_or(|held| !held.settles_at_ack);
             each(&mut item, number, settles);
             if let (Some(held), Some(number)) = (&mut receiver.held, number) {
@@ -310,6 +345,7 @@ impl<T: Clone> Receivers<T> {
         if receiver.in_flight.len() > receiver.fenced {
             receiver.out = Some(self.out.join((key, now)));
         }
+        self.count_part(key);
         self.refresh(key);
         self.refresh_fence(key);
     }
@@ -326,6 +362,7 @@ impl<T: Clone> Receivers<T> {
         let back = receiver.in_flight.split_off(keep);
         let count = back.len() as u64;
         let returned: Vec<_> = back.into_iter().flatten().collect();
+        receiver.bytes -= returned.iter().map(|item| item.bytes.len() as u64).sum::<u64>();
         receiver.fenced -= count as usize - returned.len();
         receiver.sent = receiver.sent.min(keep);
         receiver.given -= count;
@@ -358,11 +395,13 @@ impl<T: Clone> Receivers<T> {
         for (number, place) in (first..).zip(&mut receiver.in_flight) {
             if let Some(item) = place.take() {
                 self.in_flight -= 1;
+                receiver.bytes -= item.bytes.len() as u64;
                 receiver.fenced += 1;
                 fenced.push((number, item));
             }
         }
         receiver.out.take().map(|place| self.out.leave(place));
+        self.count_part(key);
         self.refresh(key);
         fenced
     }
@@ -373,6 +412,7 @@ impl<T: Clone> Receivers<T> {
         let before = held.len();
         let result = f(held);
         self.held = self.held + held.len() - before;
+        self.count_part(key);
         self.refresh(key);
         self.refresh_fence(key);
         Some(result)
@@ -382,6 +422,7 @@ impl<T: Clone> Receivers<T> {
     pub(super) fn release(&mut self, key: ReceiverKey, number: u64) -> Option<Item<T>> {
         let item = self.map.get_mut(&key)?.held.as_mut()?.release(number)?;
         self.held -= 1;
+        self.count_part(key);
         Some(item)
     }
 
@@ -425,36 +466,6 @@ impl<T: Clone> Receivers<T> {
                 None => _ = self.fence_of.remove(&key),
             }
         }
-    }
-
-    #[cfg(debug_assertions)]
-    pub(super) fn audit(&self) {
-        let (mut units, mut in_flight, mut turns, mut waiting, mut held, mut holding) = (0, 0, 0, 0, 0, 0);
-        for (key, receiver) in &self.map {
-            let places: Vec<&Turn> =
-                receiver.places.iter().filter_map(|place| self.line.get(*place)).collect();
-            assert_eq!(places.len(), receiver.places.len(), "a place that is not in the line");
-            assert!(places.iter().all(|turn| turn.of == *key && turn.units > 0));
-            assert_eq!(places.iter().map(|turn| turn.units).sum::<u64>(), receiver.units);
-            assert_eq!(receiver.in_flight.iter().filter(|place| place.is_none()).count(), receiver.fenced);
-            assert!(receiver.sent <= receiver.in_flight.len());
-            assert_eq!(receiver.eager.is_some(), receiver.room_ahead() > 0, "who may be sent ahead");
-            assert_eq!(
-                receiver.given.max(receiver.wanted) - receiver.given,
-                receiver.units + receiver.held_back
-            );
-            units += receiver.units;
-            in_flight += receiver.out_count() as usize;
-            turns += places.len();
-            waiting += usize::from(receiver.units > 0);
-            held += receiver.held.as_ref().map_or(0, Held::len);
-            holding += usize::from(receiver.called_back.is_some_and(|back| back.holds));
-        }
-        assert_eq!(
-            (units, in_flight, turns, waiting, held, holding),
-            (self.units, self.in_flight, self.line.len(), self.waiting, self.held, self.holding),
-            "totals of demand"
-        );
     }
 }
 

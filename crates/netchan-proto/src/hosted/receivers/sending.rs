@@ -31,6 +31,7 @@ impl<T: Clone> Receivers<T> {
         let before = receiver.in_flight.len();
         for _ in 0..most {
             let Some(item) = next() else { break };
+            receiver.bytes += item.bytes.len() as u64;
             receiver.in_flight.push_back(Some(item));
         }
         let count = receiver.in_flight.len() - before;
@@ -42,6 +43,7 @@ impl<T: Clone> Receivers<T> {
         if !std::mem::replace(&mut receiver.noted, true) {
             effects.push_back(Effect::Deliver { to: key });
         }
+        self.count_part(key);
         self.refresh(key);
         self.refresh_fence(key);
     }
@@ -78,6 +80,7 @@ impl<T: Clone> Receivers<T> {
     pub(in crate::hosted) fn take_unsent(&mut self, key: ReceiverKey) -> Option<Item<T>> {
         let receiver = self.map.get_mut(&key)?;
         let item = receiver.in_flight.remove(receiver.sent)??;
+        receiver.bytes -= item.bytes.len() as u64;
         receiver.given -= 1;
         let asked = receiver.units + receiver.held_back;
         receiver.wanted = receiver.wanted.min(receiver.given + asked);
@@ -85,6 +88,7 @@ impl<T: Clone> Receivers<T> {
         if receiver.in_flight.len() == receiver.fenced {
             receiver.out.take().map(|place| self.out.leave(place));
         }
+        self.count_part(key);
         self.refresh(key);
         Some(item)
     }

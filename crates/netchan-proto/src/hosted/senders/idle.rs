@@ -2,16 +2,21 @@
 
 use std::collections::VecDeque;
 
-use super::Senders;
+use super::{Lease, Senders};
 use crate::hosted::{Effect, SenderKey};
-use crate::limits::STALLED_AFTER_MILLIS;
+use crate::limits::{STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
+
+/// When it is to have used, or returned, something.
+fn due_at(lease: &Lease, since: u64) -> u64 {
+    since.saturating_add(if lease.recalled { STALLED_AFTER_MILLIS } else { UNUSED_AFTER_MILLIS })
+}
 
 impl Senders {
-    /// Notes when a sender was asked for credit, or has kept some.
+    /// Notes when a sender was asked for credit, was given some, or has kept some.
     pub(in crate::hosted) fn watch(&mut self, key: SenderKey) {
         if let Some(sender) = self.map.get_mut(&key) {
             sender.idle_since = Some(self.now);
-            self.watched.push_back((self.now, key));
+            sender.watched.get_or_insert_with(|| self.watched.join((self.now, key)));
         }
     }
 
@@ -21,23 +26,34 @@ impl Senders {
 
     /// When somebody may have sat on credit for too long.
     pub(in crate::hosted) fn next_timeout(&self) -> Option<u64> {
-        let (at, _) = self.watched.front().filter(|_| self.is_short())?;
+        let (at, _) = self.watched.first().filter(|_| self.is_short())?;
         Some(at + STALLED_AFTER_MILLIS)
     }
 
-    /// Names the senders that have neither used nor returned credit for too long while others wait for it (`HOST-10`).
+    /// Senders have neither used nor returned credit for too long while others wait for it (`HOST-10`): those that were not
+    /// asked for it are, though they wait for more, and those that were are named.
     pub(in crate::hosted) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
         let short = self.is_short();
-        while let Some((at, key)) = self.watched.front().copied()
+        while let Some((at, key)) = self.watched.first().copied()
             && at.saturating_add(STALLED_AFTER_MILLIS) <= now
         {
-            self.watched.pop_front();
+            self.watched.leave_first();
             let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { continue };
-            let lease = &sender.lease;
+            sender.watched = None;
+            let lease = &mut sender.lease;
             let idle = lease.suspended.is_none() && lease.unused() > 0;
             match sender.idle_since.filter(|_| idle) {
                 None => sender.idle_since = None,
-                Some(since) if since > at => self.watched.push_back((since, key)),
+                Some(since) if now < due_at(lease, since) => {
+                    let at = due_at(lease, since) - STALLED_AFTER_MILLIS;
+                    sender.watched = Some(self.watched.join((at, key)));
+                }
+                Some(_) if short && !lease.recalled && lease.recallable() > 0 => {
+                    lease.recalled = true;
+                    self.pool.place(key, lease);
+                    self.watch(key);
+                    effects.push_back(Effect::Recall { from: key });
+                }
                 Some(_) if short => {
                     sender.idle_since = None;
                     effects.push_back(Effect::StalledSender { key });

@@ -1,10 +1,12 @@
 //! The senders of one channel: their leases, their offers, and what each is told.
 
 mod idle;
+mod serving;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::lease::Lease;
+use super::line::Line;
 use super::pool::Pool;
 use super::{Effect, SenderKey, Violation, Withdraw};
 use crate::limits::CAPACITY_ITEMS_MAX;
@@ -37,8 +39,12 @@ struct Sender {
     gone: bool,
     /// Has values settled that it has not been told about.
     touched: bool,
-    /// Since when it has been asked for credit, or has kept some that it does not use.
+    /// Since when it has been asked for credit, or has had some that it does not use.
     idle_since: Option<u64>,
+    /// Its place in `watched`.
+    watched: Option<u64>,
+    /// Others are not alone: it has asked for credit.
+    seen: bool,
 }
 
 /// All senders, and the pool of credit they share.
@@ -50,8 +56,8 @@ pub(super) struct Senders {
     pool: Pool,
     touched: Vec<SenderKey>,
     now: u64,
-    /// Senders that were asked for credit, or kept some, oldest first. One that has moved since is looked at again.
-    watched: VecDeque<(u64, SenderKey)>,
+    /// Senders that were asked for credit, or have some, oldest first. One that has moved since is looked at again.
+    watched: Line<(u64, SenderKey)>,
 }
 
 impl Senders {
@@ -61,7 +67,7 @@ impl Senders {
             pool: Pool::new(capacity),
             touched: Vec::new(),
             now: 0,
-            watched: VecDeque::new(),
+            watched: Line::default(),
         }
     }
 
@@ -101,7 +107,7 @@ impl Senders {
         settled: impl IntoIterator<Item = u64>,
         gone: bool,
     ) {
-        self.add(key);
+        self.add(key, None);
         let Some(sender) = self.map.get_mut(&key) else { return };
         let lease = &mut sender.lease;
         (lease.pushed, lease.firm, lease.limit) = (pushed, pushed, pushed);
@@ -118,16 +124,19 @@ impl Senders {
         self.map.get_mut(&key).filter(|sender| !sender.gone)
     }
 
-    pub(super) fn add(&mut self, key: SenderKey) -> bool {
+    pub(super) fn add(&mut self, key: SenderKey, client: Option<u128>) -> bool {
         if self.map.contains_key(&key) {
             return false;
         }
+        let share = client.map(|client| self.pool.shares.join(client));
         let sender = Sender {
-            lease: Lease::default(),
+            lease: Lease::of(share),
             offer: Offer::None,
             gone: false,
             touched: false,
             idle_since: None,
+            watched: None,
+            seen: share.is_some(),
         };
         self.map.insert(key, sender);
         true
@@ -143,6 +152,12 @@ impl Senders {
         lease.want = 0;
         self.pool.restore(lease.shrink(lease.pushed));
         self.pool.place(key, lease);
+        sender.watched.take().map(|place| self.watched.leave(place));
+        match lease.share.take() {
+            Some(share) => self.pool.shares.leave(share),
+            None if sender.seen => self.pool.shares.leave_unnamed(),
+            None => {}
+        }
         let queued = match sender.offer {
             Offer::Queued { ticket } if rendezvous => {
                 sender.lease.progress.settle(sender.lease.pushed - 1);
@@ -167,6 +182,7 @@ impl Senders {
             return;
         }
         let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
+        note_seen(sender, &mut self.pool);
         if sender.lease.suspended.is_none() {
             // No capacity is larger, and the cap keeps sums of wants far from overflow.
             sender.lease.set_want(n.min(CAPACITY_ITEMS_MAX));
@@ -186,7 +202,9 @@ impl Senders {
             return false;
         }
         let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
-        if sender.lease.recalled || sender.lease.suspended.is_some() {
+        note_seen(sender, &mut self.pool);
+        let lease = &sender.lease;
+        if lease.recalled || lease.suspended.is_some() || self.pool.room(lease.share) == 0 {
             return false;
         }
         sender.lease.grant(1);
@@ -202,6 +220,7 @@ impl Senders {
             return false;
         }
         let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return false };
+        note_seen(sender, &mut self.pool);
         let lease = &mut sender.lease;
         if !lease.is_at_rest() || seq != lease.pushed {
             return false;
@@ -438,7 +457,7 @@ impl Senders {
                 lease.recalled = true;
                 lease.firm = lease.pushed;
                 sender.idle_since = Some(*now);
-                watched.push_back((*now, *key));
+                sender.watched.get_or_insert_with(|| watched.join((*now, *key)));
                 effects.push_back(Effect::Recall { from: *key });
             }
             pool.place(*key, lease);
@@ -450,38 +469,25 @@ impl Senders {
         self.settle_withdrawn(key, seq, effects);
     }
 
-    /// Tells senders what is settled (`HOST-13`), then hands out what is free, then recalls what is missing.
-    pub(super) fn serve<T>(&mut self, grants: bool, effects: &mut VecDeque<Effect<T>>) {
-        for key in self.touched.drain(..) {
-            if let Some(sender) = self.map.get_mut(&key).filter(|sender| sender.touched && !sender.gone) {
-                sender.touched = false;
-                let (prefix, count) = (sender.lease.progress.prefix(), sender.lease.progress.count());
-                effects.push_back(Effect::Settled { sender: key, prefix, count });
-            }
-        }
-        while grants && let Some(key) = self.pool.next_turn() {
-            let Some(sender) = self.map.get_mut(&key) else { break };
-            let amount = sender.lease.grant_size(self.pool.share());
-            sender.lease.grant(amount);
-            self.pool.lend(amount);
-            self.pool.place(key, &mut sender.lease);
-            effects.push_back(Effect::Grant { to: key, limit: sender.lease.limit });
-        }
-        while let Some(key) = self.pool.next_recall() {
-            let Some(sender) = self.map.get_mut(&key) else { break };
-            sender.lease.recalled = true;
-            self.pool.place(key, &mut sender.lease);
-            self.watch(key);
-            effects.push_back(Effect::Recall { from: key });
-        }
-    }
-
     #[cfg(debug_assertions)]
     pub(super) fn audit(&self) {
+        let named = self.map.values().filter(|sender| sender.lease.share.is_some());
+        assert_eq!(
+            named.map(|sender| sender.lease.unused()).sum::<u64>(),
+            self.pool.shares.totals().units,
+            "shares of credit"
+        );
         self.pool.audit(self.map.values().map(|sender| &sender.lease));
         for sender in self.map.values().filter(|sender| sender.gone) {
             assert!(!sender.lease.all_settled() && sender.lease.unused() == 0, "a ghost without reason");
             assert!(!sender.lease.is_waiting());
         }
+    }
+}
+
+/// It is one of those who share, from when it first asks for something.
+fn note_seen(sender: &mut Sender, pool: &mut Pool) {
+    if !std::mem::replace(&mut sender.seen, true) {
+        pool.shares.join_unnamed();
     }
 }

@@ -11,6 +11,7 @@ mod lifetime;
 mod model;
 mod reference;
 mod rendezvous;
+mod shares;
 
 use bytes::Bytes;
 

@@ -1,0 +1,63 @@
+//! What senders are told and given after a change.
+
+use std::collections::VecDeque;
+
+use super::Senders;
+use crate::hosted::Effect;
+
+impl Senders {
+    /// Tells senders what is settled (`HOST-13`), then hands out what is free, then recalls what is missing.
+    pub(in crate::hosted) fn serve<T>(&mut self, grants: bool, effects: &mut VecDeque<Effect<T>>) {
+        for key in self.touched.drain(..) {
+            if let Some(sender) = self.map.get_mut(&key).filter(|sender| sender.touched && !sender.gone) {
+                sender.touched = false;
+                let (prefix, count) = (sender.lease.progress.prefix(), sender.lease.progress.count());
+                effects.push_back(Effect::Settled { sender: key, prefix, count });
+            }
+        }
+        self.let_in();
+        while grants && let Some(key) = self.pool.next_turn() {
+            let Some(sender) = self.map.get_mut(&key) else { break };
+            let room = self.pool.room(sender.lease.share);
+            if room == 0 {
+                // HOST-28: its client has its part; others come first.
+                sender.lease.over_share = true;
+                self.pool.shares.wait(sender.lease.share, key);
+                self.pool.place(key, &mut sender.lease);
+                continue;
+            }
+            let amount = sender.lease.grant_size(self.pool.share()).min(room);
+            sender.lease.grant(amount);
+            self.pool.lend(amount);
+            self.pool.place(key, &mut sender.lease);
+            effects.push_back(Effect::Grant { to: key, limit: sender.lease.limit });
+            self.watch(key);
+        }
+        while let Some(key) = self.pool.next_recall() {
+            let Some(sender) = self.map.get_mut(&key) else { break };
+            sender.lease.recalled = true;
+            self.pool.place(key, &mut sender.lease);
+            self.watch(key);
+            effects.push_back(Effect::Recall { from: key });
+        }
+    }
+
+    /// Those whose clients have room again stand in line again.
+    fn let_in(&mut self) {
+        if !self.pool.shares.has_ready() {
+            return;
+        }
+        let mut back = Vec::new();
+        self.pool.shares.let_in(|key| {
+            let sender = self.map.get(&key).filter(|sender| sender.lease.over_share && !sender.gone);
+            back.extend(sender.map(|_| key));
+            sender.map_or(0, |sender| sender.lease.want)
+        });
+        for key in back {
+            if let Some(sender) = self.map.get_mut(&key) {
+                sender.lease.over_share = false;
+                self.pool.place(key, &mut sender.lease);
+            }
+        }
+    }
+}
