@@ -64,7 +64,8 @@ pub(crate) fn begin(dialer: Dialer, link: NewLink) -> Session {
     let above: Arc<dyn Upper> = upper.clone();
     let dialer = Arc::new(dialer);
     let relink: Arc<dyn Relink> = dialer.clone();
-    let (core, driver) = SessionCore::new(Side::Client, limits, link, above, Some(relink));
+    let account = dialer.account();
+    let (core, driver) = SessionCore::new(Side::Client, limits, link, account, above, Some(relink));
     core.add_handle();
     let session = core.peer().session_id().map(tracing::field::display);
     let span = tracing::info_span!("session", peer = %core.peer(), session);

@@ -3,6 +3,7 @@
 mod error;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netchan_proto::crypto::{
@@ -14,6 +15,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 pub use self::error::DialError;
+use crate::account::Account;
 use crate::address::Address;
 use crate::config::{Config, SessionLimits};
 use crate::error::{CloseReason, SessionEnd};
@@ -146,6 +148,11 @@ impl Dialer {
         let (addresses, access_secret) = (ticket.addresses().to_vec(), ticket.access_secret().cloned());
         *target = Target { addresses, servers: vec![server], access_secret };
         Ok(())
+    }
+
+    /// What the server makes this end keep is counted here.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        Account::alone(&self.config.limits)
     }
 
     pub(crate) fn limits(&self) -> SessionLimits {

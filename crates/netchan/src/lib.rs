@@ -28,6 +28,7 @@
 //! server starts anew, or nobody comes for [`Config::session_lifetime`], is a session lost; then [`Sender::take_unsettled`] gives
 //! every value back that is not known to have been taken, or the channel's [`LossPolicy`] sees to them.
 
+mod account;
 pub mod address;
 mod blocking;
 mod broadcast;

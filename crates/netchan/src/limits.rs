@@ -86,6 +86,16 @@ pub struct Limits {
     pub window_bytes: u64,
     /// What the byte window of a busy channel grows to. Default 8 MiB: what one slow reader can pin, beside one message.
     pub window_bytes_max: u64,
+    /// Bytes of values that one session makes this end keep: that have arrived on its channels and that nobody has taken, be it that
+    /// they wait in a hosted queue. Default 256 MiB. However many channels there are, their byte windows fit in, so only many messages that
+    /// are longer than those reach it: the channel that brings one more is closed with code 12, which its sender is told. Twice
+    /// [`message_bytes_max`](Self::message_bytes_max) at least.
+    pub kept_bytes_per_session_max: u64,
+    /// The same over all sessions of one client key. Default 1 GiB: many programs may share a key.
+    pub kept_bytes_per_identity_max: u64,
+    /// The same over all sessions of a server. Default 4 GiB. Beyond it, only keys that keep more than their part of that are stopped:
+    /// all there are have the same part.
+    pub kept_bytes_max: u64,
     /// How long a connection may take nothing of what is to be written to it. Default 30 s: netchan's other end always reads, however
     /// slow its program is, so one that does not is stuck or hostile. The connection is given up; the session waits for another.
     pub write_stall_max: Duration,
@@ -118,6 +128,9 @@ impl Default for Limits {
             message_bytes_max: limits::MESSAGE_BYTES_MAX_DEFAULT,
             window_bytes: limits::WINDOW_BYTES_INITIAL,
             window_bytes_max: limits::WINDOW_BYTES_MAX_DEFAULT,
+            kept_bytes_per_session_max: 256 << 20,
+            kept_bytes_per_identity_max: 1 << 30,
+            kept_bytes_max: 4 << 30,
             write_stall_max: Duration::from_secs(30),
             decode_depth_max: DECODE_DEPTH_MAX,
             decode_empty_elements_max: DECODE_EMPTY_ELEMENTS_MAX,

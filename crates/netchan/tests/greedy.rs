@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use common::raw::{Raw, raw};
 use common::{Anything, within};
-use netchan::{Config, Identity, Server, dial, listen_and_serve};
+use netchan::{ChannelOptions, Config, Identity, Server, dial, listen_and_serve};
 use netchan_proto::id::ChannelId;
-use netchan_proto::limits::{CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
-use netchan_proto::wire::{Frame, OpenFlow, Purpose, RefuseCode, WindowUpdate, Yield};
+use netchan_proto::limits::{
+    ASSIGNED_ITEMS_MAX_DEFAULT, CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS, SUBSCRIPTIONS_PER_KEY_MAX,
+    UNUSED_AFTER_MILLIS,
+};
+use netchan_proto::wire::{Body, DataHeader, Frame, OpenFlow, Purpose, RefuseCode, WindowUpdate, Yield};
 
 const STALLED: u16 = 11;
+const OVER_LIMIT: u16 = 12;
 
 /// A deadline in real time, with slack for a busy machine.
 const fn at_most(millis: u64) -> Duration {
@@ -155,5 +159,128 @@ async fn host_28_values_that_a_client_does_not_take_are_a_part_and_come_back() -
     done.sort_unstable();
     assert!(done.into_iter().eq(0..1_000), "each once");
     _ = producing.await?;
+    Ok(())
+}
+
+/// Sends whole messages on many channels into a queue that nobody empties, each of them within the rules.
+#[tokio::test]
+async fn bound_1_a_client_makes_a_server_keep_so_much_and_no_more() -> Anything {
+    const MIB: u64 = 1 << 20;
+    let mut config = Config::default();
+    config.limits.message_bytes_max = 1 << 20;
+    config.limits.kept_bytes_per_session_max = 8 * MIB;
+    let server = listen_and_serve("127.0.0.1:0", config).await?;
+    let bounded = ChannelOptions::default().queue_bytes_max(MIB);
+    let queue = server.receiver_with::<Vec<u8>>("results", 4_096, bounded)?;
+    let mut attacker = attacker(&server).await;
+    let mut channels = Vec::new();
+    for _ in 0..16 {
+        let id = attacker.open("results", "Vec<u8>", OpenFlow::OpenerSends, Purpose::Values).await;
+        attacker.say(&Frame::Want { id, limit: 1 }).await;
+        attacker
+            .hear(|frame| matches!(frame, Frame::Window(window) if window.id == id && window.limit > 0))
+            .await;
+        channels.push(id);
+    }
+    let part = vec![0; 32 << 10];
+    for id in &channels {
+        for offset in (0..1_u32 << 20).step_by(part.len()) {
+            let body = Body::Fragment { total: 1 << 20, offset };
+            let header = DataHeader { first_seq: 0, ack_now: false, redelivered: false, body };
+            attacker.data(*id, &header, &part).await?;
+        }
+    }
+    let over = attacker.hear(|frame| matches!(frame, Frame::Close(_))).await;
+    assert!(matches!(&over, Some(Frame::Close(close)) if close.code == OVER_LIMIT), "{over:?}");
+    let Some(Frame::Close(close)) = over else { unreachable!() };
+    assert!(close.reason.contains("kept_bytes_per_session_max"), "{}", close.reason);
+    attacker.say(&Frame::Ping { nonce: 1 }).await;
+    attacker.hear(|frame| matches!(frame, Frame::Pong { nonce: 1 })).await;
+    let stats = server.stats();
+    assert!(stats.kept_bytes <= 9 * MIB && stats.over_limit > 0, "{stats:?}");
+    assert!(stats.kept_bytes >= 7 * MIB, "all that it may: {stats:?}");
+
+    // Others are served, and what is gone is counted no more.
+    let honest = dial(server.ticket(), Config::with_identity(Identity::generate())).await?;
+    let sender = honest.sender::<Vec<u8>>("results").await?;
+    let sending = tokio::spawn(async move { sender.send(vec![7]).await });
+    // What the attacker sent is none of the type.
+    while within("a value", queue.recv()).await.ok().flatten() != Some(vec![7]) {}
+    sending.await??;
+    drop(attacker);
+    server.clients().iter().for_each(|client| drop(client.disconnect("enough")));
+    let gone = async {
+        while server.stats().kept_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("the account is empty", gone).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn bound_2_the_more_channels_a_session_has_the_smaller_their_first_windows_are() -> Anything {
+    let server = server().await;
+    let _queue = server.receiver::<u64>("results", 4)?;
+    let mut attacker = attacker(&server).await;
+    let mut windows = Vec::new();
+    for _ in 0..1_100 {
+        let id = attacker.open("results", "u64", OpenFlow::OpenerSends, Purpose::Values).await;
+        let accepted = attacker.hear(|frame| matches!(frame, Frame::Accept(accept) if accept.id == id)).await;
+        let Some(Frame::Accept(accept)) = accepted else { panic!("{accepted:?}") };
+        windows.push(accept.limit_bytes);
+    }
+    assert_eq!(
+        (windows[0], windows[63], windows[64], windows[1_023], windows[1_024]),
+        (524_288, 524_288, 65_536, 65_536, 1_024)
+    );
+    Ok(())
+}
+
+/// Subscribers that take nothing, one for each list that a broadcast ever assigned.
+#[tokio::test]
+async fn cast_9_subscribers_that_take_nothing_keep_few_old_lists() -> Anything {
+    const LISTS: u64 = 50;
+    const ITEMS: u64 = 10_000;
+    let server = server().await;
+    let settings = server.broadcast::<[u8; 4]>("settings", 4)?;
+    let mut attacker = attacker(&server).await;
+    for _ in 0..LISTS {
+        settings.set_assignments(vec![[7; 4]; ITEMS as usize])?;
+        let purpose = Purpose::Subscription { when_slow: 0 };
+        let id = attacker.open("settings", "[u8; 4]", OpenFlow::OpenerReceives, purpose).await;
+        attacker.hear(|frame| matches!(frame, Frame::Accept(accept) if accept.id == id)).await;
+    }
+    let kept = server.hosted()[0].bytes;
+    let most = (ASSIGNED_ITEMS_MAX_DEFAULT as u64 + ITEMS) * 5;
+    assert!(kept >= ITEMS * 5 && kept <= most, "{kept} bytes are kept of {LISTS} lists");
+    // Who comes now has the newest, whatever others do.
+    let honest = dial(server.ticket(), Config::default()).await?;
+    let receiver = honest.receiver::<[u8; 4]>("settings").await?;
+    assert_eq!(within("what is assigned", receiver.recv()).await?, Some([7; 4]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn cast_9_a_key_has_so_many_subscriptions_of_a_broadcast() -> Anything {
+    let server = server().await;
+    let _settings = server.broadcast::<u64>("settings", 4)?;
+    let mut attacker = attacker(&server).await;
+    let purpose = Purpose::Subscription { when_slow: 0 };
+    for n in 0..=SUBSCRIPTIONS_PER_KEY_MAX {
+        let id = attacker.open("settings", "u64", OpenFlow::OpenerReceives, purpose).await;
+        let answer = attacker
+            .hear(|frame| match frame {
+                Frame::Accept(accept) => accept.id == id,
+                Frame::Refuse(refuse) => refuse.id == id,
+                _ => false,
+            })
+            .await;
+        assert_eq!(
+            matches!(answer, Some(Frame::Accept(_))),
+            n < SUBSCRIPTIONS_PER_KEY_MAX,
+            "{n}: {answer:?}"
+        );
+    }
     Ok(())
 }

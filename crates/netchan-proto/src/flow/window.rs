@@ -54,6 +54,8 @@ pub struct Window {
     target: u64,
     window_bytes: u64,
     window_bytes_max: u64,
+    /// It may not grow for now.
+    is_held: bool,
     told_received: u64,
     told_taken: u64,
     /// Receives that wait, as last told by [`Window::demand`].
@@ -89,6 +91,7 @@ impl Window {
             target,
             window_bytes,
             window_bytes_max,
+            is_held: false,
             told_received: 0,
             told_taken: 0,
             waiting: 0,
@@ -137,6 +140,29 @@ impl Window {
     #[must_use]
     pub const fn limit_bytes(&self) -> u64 {
         self.taken_bytes + self.window_bytes
+    }
+
+    /// How many bytes have arrived and were not taken.
+    #[must_use]
+    pub const fn here_bytes(&self) -> u64 {
+        self.received_bytes - self.taken_bytes
+    }
+
+    /// The byte window.
+    #[must_use]
+    pub const fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// Whether it would grow with the next report (`FLOW-6`).
+    #[must_use]
+    pub const fn wants_growth(&self) -> bool {
+        self.received_bytes >= self.granted_bytes && self.taken == self.received
+    }
+
+    /// Whether it may grow.
+    pub const fn allow_growth(&mut self, may: bool) {
+        self.is_held = !may;
     }
 
     /// Counts an arrival of `count` values with `bytes` bytes, the last of them `last_bytes`.
@@ -323,7 +349,7 @@ impl Window {
     /// What to tell the peer: `(received, taken, limit, limit_bytes)`. From now on it may use it.
     pub fn tell(&mut self) -> (u64, u64, u64, u64) {
         // A reader that keeps up with a sender whose bytes ran out deserves a larger window (`FLOW-6`).
-        if self.received_bytes >= self.granted_bytes && self.taken == self.received {
+        if self.wants_growth() && !self.is_held {
             self.window_bytes = (self.window_bytes * 2).min(self.window_bytes_max);
         }
         self.told_received = self.received;

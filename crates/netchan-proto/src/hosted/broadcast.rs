@@ -4,11 +4,11 @@
 //! stands. A value is here once, however many wait for it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::ReceiverKey;
+use super::assigned::{Assigned, Reading};
 use crate::limits::{ASSIGNED_BYTES_MAX_DEFAULT, ASSIGNED_ITEMS_MAX_DEFAULT, LOG_BYTES_MAX_DEFAULT};
 use crate::planted::{self, Mutant};
 
@@ -85,17 +85,12 @@ pub enum Next {
 #[derive(Debug)]
 struct Subscriber {
     when_slow: WhenSlow,
-    /// What was assigned when it came, and how much of that it has.
-    initial: Arc<Vec<Bytes>>,
-    had: usize,
+    /// What was assigned when it came, as far as it has not got it.
+    initial: Reading,
+    /// So many values were lost to it before that.
+    lost: u64,
     /// The number of the next value of the log that it gets.
     cursor: u64,
-}
-
-impl Subscriber {
-    fn is_initialized(&self) -> bool {
-        self.had >= self.initial.len()
-    }
 }
 
 /// The policy of one broadcast.
@@ -123,8 +118,7 @@ pub struct Broadcast {
     log: VecDeque<Bytes>,
     log_bytes: u64,
     first: u64,
-    assigned: Arc<Vec<Bytes>>,
-    assigned_bytes: u64,
+    assigned: Assigned,
     subscribers: BTreeMap<ReceiverKey, Subscriber>,
     /// No subscriber that blocks needs a value below this. There may be a better bound: it is looked for when it matters.
     needed: u64,
@@ -142,8 +136,7 @@ impl Broadcast {
             log: VecDeque::new(),
             log_bytes: 0,
             first: 0,
-            assigned: Arc::default(),
-            assigned_bytes: 0,
+            assigned: Assigned::new(&limits),
             subscribers: BTreeMap::new(),
             needed: 0,
             lagged: 0,
@@ -226,19 +219,17 @@ impl Broadcast {
     /// # Errors
     /// [`NotSent`].
     pub fn assign(&mut self, bytes: Bytes) -> Result<(), NotSent> {
-        let assigned_bytes = self.assigned_bytes + bytes.len() as u64;
-        if self.assigned.len() >= self.limits.assigned_items_max
-            || assigned_bytes > self.limits.assigned_bytes_max
-        {
+        if !self.assigned.has_room(bytes.len() as u64) {
             return Err(NotSent::TooManyAssigned);
         }
         self.send(bytes.clone())?;
-        self.assigned_bytes = assigned_bytes;
-        Arc::make_mut(&mut self.assigned).push(bytes);
+        self.assigned.push(bytes);
         Ok(())
     }
 
-    /// Replaces what is kept for those who come later, in one step. Those who are here get nothing (`CAST-3`).
+    /// Replaces what is kept for those who come later, in one step. Those who are here get nothing (`CAST-3`), unless they are so
+    /// slow that lists older than the last come to too much: then they lose what they have not got and go on with the new one
+    /// (`CAST-9`).
     ///
     /// # Errors
     /// [`NotSent`].
@@ -246,12 +237,22 @@ impl Broadcast {
         if self.closed {
             return Err(NotSent::Closed);
         }
-        let bytes = assigned.iter().map(|value| value.len() as u64).sum();
-        if assigned.len() > self.limits.assigned_items_max || bytes > self.limits.assigned_bytes_max {
-            return Err(NotSent::TooManyAssigned);
+        self.assigned.replace(assigned)?;
+        while let Some(list) = self.assigned.too_old() {
+            self.give_up(list);
         }
-        (self.assigned, self.assigned_bytes) = (Arc::new(assigned), bytes);
         Ok(())
+    }
+
+    /// Whoever still reads that list begins again with the newest.
+    fn give_up(&mut self, list: u64) {
+        let next = self.next();
+        for subscriber in self.subscribers.values_mut().filter(|subscriber| subscriber.initial.is_of(list)) {
+            subscriber.lost += subscriber.initial.left() + next.saturating_sub(subscriber.cursor);
+            self.assigned.end(&mut subscriber.initial);
+            subscriber.initial = self.assigned.begin();
+            subscriber.cursor = next;
+        }
     }
 
     /// Someone comes: first what is assigned now, then every value from here on (`CAST-2`). False if it is here already, or
@@ -262,22 +263,30 @@ impl Broadcast {
         }
         let gap = u64::from(planted::is(Mutant::GapAfterAssignments) && !self.assigned.is_empty());
         let cursor = self.next() + gap;
-        let initial = Arc::clone(&self.assigned);
-        self.subscribers.insert(key, Subscriber { when_slow, initial, had: 0, cursor });
+        let initial = self.assigned.begin();
+        self.subscribers.insert(key, Subscriber { when_slow, initial, lost: 0, cursor });
         self.needed = self.needed.min(cursor);
         true
     }
 
     /// Someone leaves.
     pub fn unsubscribe(&mut self, key: ReceiverKey) {
-        self.subscribers.remove(&key);
+        if let Some(mut subscriber) = self.subscribers.remove(&key) {
+            self.assigned.end(&mut subscriber.initial);
+        }
     }
 
     /// What the subscriber is to get next. It stays next until [`Self::advance`].
     #[must_use]
     pub fn peek(&self, key: ReceiverKey) -> Next {
         let Some(subscriber) = self.subscribers.get(&key) else { return Next::End };
-        if let Some(bytes) = subscriber.initial.get(subscriber.had) {
+        if subscriber.lost > 0 {
+            return match subscriber.when_slow {
+                WhenSlow::Lag => Next::Lagged(subscriber.lost),
+                WhenSlow::Block | WhenSlow::Disconnect => Next::Expelled(subscriber.lost),
+            };
+        }
+        if let Some(bytes) = self.assigned.next(&subscriber.initial) {
             return Next::Value { bytes: bytes.clone(), initial: true };
         }
         // `CAST-4`
@@ -309,15 +318,15 @@ impl Broadcast {
     pub fn serve(&mut self, key: ReceiverKey, mut takes: impl FnMut(&Bytes) -> bool) -> u64 {
         let Some(subscriber) = self.subscribers.get_mut(&key) else { return 0 };
         let mut given = 0;
-        while let Some(bytes) = subscriber.initial.get(subscriber.had) {
+        if subscriber.lost > 0 {
+            return given;
+        }
+        while let Some(bytes) = self.assigned.next(&subscriber.initial) {
             if !takes(bytes) {
                 return given;
             }
             given += 1;
-            subscriber.had += 1;
-            if subscriber.is_initialized() {
-                (subscriber.initial, subscriber.had) = (Arc::default(), 0);
-            }
+            self.assigned.took(&mut subscriber.initial);
         }
         let Some(at) = subscriber.cursor.checked_sub(self.first) else { return given };
         for bytes in self.log.range(usize::try_from(at).unwrap_or(usize::MAX).min(self.log.len())..) {
@@ -334,13 +343,12 @@ impl Broadcast {
     pub fn advance(&mut self, key: ReceiverKey) {
         let next = self.next();
         let Some(subscriber) = self.subscribers.get_mut(&key) else { return };
-        if !subscriber.is_initialized() {
-            subscriber.had += 1;
-            if subscriber.is_initialized() {
-                // The list may be long, and this was perhaps its last reader.
-                (subscriber.initial, subscriber.had) = (Arc::default(), 0);
-            }
+        if subscriber.lost > 0 {
+            self.lagged += std::mem::take(&mut subscriber.lost);
             return;
+        }
+        if !subscriber.initial.is_over() {
+            return self.assigned.took(&mut subscriber.initial);
         }
         let before = subscriber.cursor;
         self.lagged += self.first.saturating_sub(before);
@@ -368,13 +376,13 @@ impl Broadcast {
     #[must_use]
     pub fn behind(&self, key: ReceiverKey) -> u64 {
         self.subscribers.get(&key).map_or(0, |subscriber| {
-            (subscriber.initial.len() - subscriber.had) as u64 + self.next().saturating_sub(subscriber.cursor)
+            subscriber.lost + subscriber.initial.left() + self.next().saturating_sub(subscriber.cursor)
         })
     }
 
-    /// Bytes in the log and of the assignments.
+    /// Bytes in the log and of the assignments, those included that were replaced and that somebody still reads.
     #[must_use]
-    pub const fn held_bytes(&self) -> u64 {
-        self.log_bytes + self.assigned_bytes
+    pub fn held_bytes(&self) -> u64 {
+        self.log_bytes + self.assigned.bytes()
     }
 }

@@ -32,6 +32,7 @@
 //! - *Senders, C ≥ 1.* Credit is one pool, leased on demand and recalled from those that hold it idle.
 //! - *Senders, C = 0.* Each has at most one offer here; taking it is the rendezvous.
 
+mod assigned;
 mod broadcast;
 mod dispatching;
 mod facts;

@@ -155,8 +155,9 @@ impl Owner for Holder {
     }
 }
 
-fn refuse(session: &Arc<SessionCore>, id: ChannelId, no_place: NoPlace) {
-    let (code, reason) = match no_place {
+/// Says why there is no place.
+pub(super) fn reason_of(no_place: NoPlace) -> (RefuseCode, String) {
+    match no_place {
         NoPlace::Finished => (RefuseCode::NotAvailable, "the channel is closed".to_owned()),
         NoPlace::TooMany => (
             RefuseCode::LimitReached,
@@ -169,12 +170,16 @@ fn refuse(session: &Arc<SessionCore>, id: ChannelId, no_place: NoPlace) {
                 "a client with this key was stopped here for holding up others; try again in {millis} ms"
             ),
         ),
-    };
-    session.refuse(id, code, &reason);
+    }
+}
+
+fn refuse(session: &Arc<SessionCore>, id: ChannelId, no_place: NoPlace) {
+    let (code, reason) = reason_of(no_place);
+    session.refuse(id, code, reason);
 }
 
 /// What is counted together of a client's: its key.
-fn client_of(peer: &Peer) -> Option<u128> {
+pub(super) fn client_of(peer: &Peer) -> Option<u128> {
     let fingerprint = peer.fingerprint()?;
     fingerprint.0.first_chunk().map(|bytes| u128::from_be_bytes(*bytes))
 }

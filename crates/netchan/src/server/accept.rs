@@ -286,7 +286,8 @@ fn start(core: &Arc<ServerCore>, link: NewLink) {
     link.log("client connected");
     let upper: Arc<dyn Upper> = core.clone();
     let limits = core.config.session_limits();
-    let (session, driver) = SessionCore::new(Side::Server, limits, link, upper, None);
+    let account = core.accounts.open(link.peer().fingerprint());
+    let (session, driver) = SessionCore::new(Side::Server, limits, link, account, upper, None);
     // The server itself holds the session open.
     session.add_handle();
     core.note_arriving(&session);

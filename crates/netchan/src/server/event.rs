@@ -31,6 +31,10 @@ pub struct ServerStats {
     pub bytes_in: u64,
     /// Bytes written to clients, handshakes not counted.
     pub bytes_out: u64,
+    /// Bytes of values of clients that are here and that nobody has taken ([`Limits::kept_bytes_max`](crate::Limits::kept_bytes_max)).
+    pub kept_bytes: u64,
+    /// Channels that were closed because their clients made this end keep more than it may.
+    pub over_limit: u64,
     /// Values of hosted channels that were handed out again.
     pub redelivered: u64,
     /// Values of hosted channels that nobody acknowledged in as many attempts as they may have.

@@ -21,6 +21,8 @@ impl ServerCore {
     pub(super) fn stats_of(&self, sessions: &[Arc<SessionCore>]) -> ServerStats {
         let mut stats = *self.past.lock();
         sessions.iter().for_each(|session| stats.add(session.stats()));
+        stats.kept_bytes = self.accounts.kept();
+        stats.over_limit = self.accounts.stopped();
         stats.suspended_given_up = self.suspended_given_up();
         stats.gates_forgotten = self.gate.lock().unwrap_or_else(PoisonError::into_inner).forgotten();
         stats
@@ -62,7 +64,7 @@ impl ServerCore {
 /// Tells how much is where, again and again while the server is there.
 pub(super) async fn sample(core: Weak<ServerCore>, period: Duration) {
     let Some(mut closing) = core.upgrade().map(|core| core.closing.subscribe()) else { return };
-    let mut closed = false;
+    let mut closed = period.is_zero();
     while !closed {
         closed = tokio::time::timeout(period, closing.wait_for(|closing| *closing)).await.is_ok();
         let Some(core) = core.upgrade() else { return };
@@ -86,6 +88,8 @@ fn tell(core: &Arc<ServerCore>) {
     count("netchan_bytes_out_total", stats.bytes_out);
     count("netchan_sessions_given_up_total", stats.suspended_given_up);
     count("netchan_gates_forgotten_total", stats.gates_forgotten);
+    count("netchan_over_limit_total", stats.over_limit);
+    gauge!("netchan_kept_bytes", "server" => server.clone()).set(stats.kept_bytes as f64);
     let engines: Vec<_> = core.hosted.lock().values().cloned().collect();
     engines.iter().for_each(|engine| tell_channel(&server, &engine.survey()));
 }

@@ -37,6 +37,7 @@ pub use self::error::{AccessError, ListenError};
 pub use self::event::{ServerEvent, ServerStats};
 use self::policy_file::Watched;
 use self::suspended::Suspended;
+use crate::account::Accounts;
 use crate::address::Address;
 use crate::broadcast::Broadcast;
 use crate::codec::Message;
@@ -106,20 +107,20 @@ pub async fn listen_and_serve(address: impl AsRef<str>, config: Config) -> Resul
         // Each client may come and go while a subscriber looks away.
         events: Publisher::new(config.limits.sessions_max.saturating_mul(2)),
         past: Mutex::default(),
+        accounts: Accounts::new(&config.limits),
         offers: OfferQueue::default(),
         closing: watch::Sender::new(false),
         config,
     });
     let accepting = tokio::spawn(accept::run(Arc::clone(&core), listener));
     tokio::spawn(policy_file::run(Arc::downgrade(&core), watched));
-    if !core.config.metrics_period.is_zero() {
-        tokio::spawn(metrics::sample(Arc::downgrade(&core), core.config.metrics_period));
-    }
+    tokio::spawn(metrics::sample(Arc::downgrade(&core), core.config.metrics_period));
     Ok(Server { core, accepting: Mutex::new(Some(accepting)), polling: Mutex::new(None) })
 }
 
 struct ServerCore {
     config: Config,
+    accounts: Arc<Accounts>,
     identity: RwLock<Identity>,
     addresses: Vec<Address>,
     ticket: RwLock<Ticket>,

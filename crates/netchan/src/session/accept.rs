@@ -110,9 +110,10 @@ impl SessionCore {
             0 => (Mode::Rendezvous, WindowKind::Rendezvous),
             _ => (Mode::Credit, WindowKind::Fixed { capacity }),
         };
-        let half = RecvHalf::new(open.id, &self.recv_options(kind));
+        let limit_bytes = self.first_window();
+        let half = RecvHalf::new(open.id, &self.recv_options(kind, limit_bytes));
         let chan = RecvChan::new(self, Arc::from(open.name.as_str()), half, Ownership::Program(None));
-        let accept = Accept { id: open.id, mode, capacity, limit_bytes: self.limits.window_bytes };
+        let accept = Accept { id: open.id, mode, capacity, limit_bytes };
         self.accept(accept, life, Chan::Recv(Arc::clone(&chan))).then(|| RecvHandle::new(chan))
     }
 
@@ -129,14 +130,14 @@ impl SessionCore {
             Mode::Lease => WindowKind::Lease,
             Mode::Credit | Mode::Demand | Mode::Cast => WindowKind::Fixed { capacity },
         };
+        let limit_bytes = self.first_window();
         let options = RecvOptions {
             message_bytes_max: self.longest_message(open.purpose, mode),
-            ..self.recv_options(kind)
+            ..self.recv_options(kind, limit_bytes)
         };
         let half = RecvHalf::new(open.id, &options);
         self.granted_by(open.id, &owner);
         let chan = self.insert_recv(Arc::from(open.name.as_str()), half, Ownership::Owned(owner));
-        let limit_bytes = self.limits.window_bytes;
         Placed { core: Arc::clone(self), chan, accept: Accept { id: open.id, mode, capacity, limit_bytes } }
     }
 

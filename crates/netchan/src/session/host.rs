@@ -43,7 +43,13 @@ impl Host for ShellHost<'_> {
 
     fn with_recv<R>(&self, id: ChannelId, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
         match self.core.get(id)? {
-            Chan::Recv(chan) => Some(f(&mut patience::lock(&chan.state).half)),
+            Chan::Recv(chan) => {
+                let (result, within) = patience::lock(&chan.state).counted(&self.core.account, f);
+                if let Err(over) = within {
+                    chan.over_limit(over);
+                }
+                Some(result)
+            }
             Chan::Send(_) => None,
         }
     }

@@ -61,6 +61,7 @@ pub(crate) use self::state::{Lossy, Publisher};
 pub use self::survey::{ChannelInfo, Direction as ChannelDirection};
 use self::traffic::Traffic;
 pub(crate) use self::upper::Upper;
+use crate::account::Account;
 use crate::config::SessionLimits;
 use crate::error::{CloseReason, SessionEnd};
 use crate::limits::MessageLimits;
@@ -123,6 +124,8 @@ pub(crate) enum Links {
 
 pub(crate) struct SessionCore {
     pub(crate) limits: SessionLimits,
+    /// What the peer makes this end keep.
+    pub(super) account: Arc<Account>,
     facts: Mutex<Facts>,
     /// The longest message that both ends take.
     message_bytes_max: AtomicUsize,
@@ -213,6 +216,7 @@ impl SessionCore {
         side: Side,
         limits: SessionLimits,
         link: NewLink,
+        account: Arc<Account>,
         upper: Arc<dyn Upper>,
         redial: Option<Arc<dyn Relink>>,
     ) -> (Arc<Self>, Driver) {
@@ -231,6 +235,7 @@ impl SessionCore {
         };
         let opens = opened::Opens::new(&limits);
         let core = Arc::new(Self {
+            account,
             facts: Mutex::new(facts),
             message_bytes_max: AtomicUsize::new(limits.message_bytes_max.min(link.peer_bytes_max)),
             upper,

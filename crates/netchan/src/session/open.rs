@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::lost::Reopen;
 use super::state::{SessionEvent, SessionState};
 use super::{Chan, Owner, Ownership, RecvChan, RecvHandle, SendChan, SendHandle, SessionCore};
+use crate::account::Account;
 use crate::error::SessionEnd;
 use crate::options::LossPolicy;
 
@@ -212,7 +213,7 @@ impl SessionCore {
                 purpose: spec.purpose,
                 flow: if receives { OpenFlow::OpenerReceives } else { OpenFlow::OpenerSends },
                 capacity: if receives { spec.capacity } else { 0 },
-                limit_bytes: if receives { self.limits.window_bytes } else { 0 },
+                limit_bytes: if receives { self.first_window() } else { 0 },
             };
             let id = match control.open(request) {
                 Ok(id) => id,
@@ -255,7 +256,8 @@ impl SessionCore {
                 Mode::Credit | Mode::Lease => WindowKind::Fixed { capacity: open.capacity },
                 Mode::Cast => WindowKind::Fixed { capacity: accept.capacity },
             };
-            let options = RecvOptions { message_bytes_max: longest, ..self.recv_options(kind) };
+            let options =
+                RecvOptions { message_bytes_max: longest, ..self.recv_options(kind, open.limit_bytes) };
             let mut half = RecvHalf::new(open.id, &options);
             if open.purpose == Purpose::Deliveries {
                 // Acknowledgements say what was taken.
@@ -324,10 +326,15 @@ impl SessionCore {
         }
     }
 
-    pub(super) fn recv_options(&self, kind: WindowKind) -> RecvOptions {
+    /// The byte window with which the next channel begins.
+    pub(super) fn first_window(&self) -> u64 {
+        Account::first_window(self.table.lock().len(), self.limits.window_bytes)
+    }
+
+    pub(super) fn recv_options(&self, kind: WindowKind, window_bytes: u64) -> RecvOptions {
         RecvOptions {
             kind,
-            window_bytes: self.limits.window_bytes,
+            window_bytes,
             window_bytes_max: self.limits.window_bytes_max,
             message_bytes_max: self.message_bytes_max(),
         }

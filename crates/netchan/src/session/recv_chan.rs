@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::owner::{Owner, Ownership};
 use super::{Chan, GIVE_BACK_AFTER, SessionCore};
+use crate::account::{Account, Entry, OverLimit};
 use crate::budget::Meter;
 use crate::error::SessionEnd;
 use crate::wait::WaitQueue;
@@ -24,6 +25,8 @@ const REPORT_PERIOD_MILLIS: u64 = 10;
 
 pub(crate) struct RecvState {
     pub(crate) half: RecvHalf,
+    /// What of it stands in the session's account.
+    pub(super) entry: Entry,
     /// What the values cost the tasks that receive them.
     pub(crate) meter: Meter,
     /// Receives that wait for values.
@@ -59,6 +62,32 @@ pub(crate) struct RecvChan {
     pub(super) ownership: Ownership,
 }
 
+impl RecvState {
+    /// Calls `f` with the half, and counts what it keeps before and after.
+    pub(super) fn counted<R>(
+        &mut self,
+        account: &Account,
+        f: impl FnOnce(&mut RecvHalf) -> R,
+    ) -> (R, Result<(), OverLimit>) {
+        let window = self.half.window_bytes();
+        if self.half.wants_growth() {
+            self.half.allow_growth(account.has_room_to_grow(window));
+        }
+        let result = f(&mut self.half);
+        let grown = self.half.window_bytes().saturating_sub(window);
+        if grown > 0 {
+            account.note_grown(&mut self.entry, grown);
+        }
+        (result, account.count(&mut self.entry, self.half.kept_bytes()))
+    }
+}
+
+impl Drop for RecvChan {
+    fn drop(&mut self) {
+        self.core.account.close(&mut self.state.get_mut().entry);
+    }
+}
+
 impl RecvChan {
     pub(super) fn new(
         core: &Arc<SessionCore>,
@@ -68,6 +97,7 @@ impl RecvChan {
     ) -> Arc<Self> {
         let state = RecvState {
             half,
+            entry: Entry::default(),
             meter: Meter::default(),
             receivers: WaitQueue::default(),
             watchers: WaitQueue::default(),
@@ -301,6 +331,17 @@ impl RecvChan {
         self.state.lock().half.refuse(taken, reason);
         self.wake_all();
         self.report(Urgency::Now);
+    }
+
+    /// The peer makes this end keep more than it may (`BOUND-1`).
+    pub(super) fn over_limit(self: &Arc<Self>, over: OverLimit) {
+        let limit = over.name();
+        tracing::warn!(parent: &self.span, limit, "a channel is closed: what its peer makes this end keep is over the limit");
+        self.core.account.note_stopped();
+        let reason = format!(
+            "values that nobody has taken here came to more than {limit} allows; send fewer at a time"
+        );
+        self.stop(CloseReason { code: close_code::OVER_LIMIT, reason });
     }
 
     pub(crate) fn stop(self: &Arc<Self>, reason: CloseReason) {

@@ -86,6 +86,9 @@ pub struct SessionStats {
     pub resumes: u64,
     /// Values that this end sealed again because a link was lost before the peer had them.
     pub values_replayed: u64,
+    /// Bytes of values that have arrived here and that nobody has taken, give or take some kilobytes for each channel
+    /// ([`Limits::kept_bytes_per_session_max`](crate::Limits::kept_bytes_per_session_max)).
+    pub kept_bytes: u64,
     /// Bytes read, handshakes not counted.
     pub bytes_in: u64,
     /// Bytes written, handshakes not counted.

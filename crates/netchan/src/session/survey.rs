@@ -49,6 +49,7 @@ impl SessionCore {
             bytes_out: self.traffic.bytes_out(),
             round_trip: self.traffic.round_trip(),
             resumes: self.resumes.load(Ordering::Relaxed),
+            kept_bytes: self.account.kept(),
             values_replayed: here + self.replayed.load(Ordering::Relaxed),
         }
     }

@@ -136,7 +136,11 @@ impl Raw {
     }
 
     /// Reads until `done` says so of a frame, answering pings. Values are passed over. `None` once the server has hung up.
-    pub async fn hear(&mut self, mut done: impl FnMut(&Frame) -> bool) -> Option<Frame> {
+    pub async fn hear(&mut self, done: impl FnMut(&Frame) -> bool) -> Option<Frame> {
+        within("what the server has to say", self.hear_all(done)).await
+    }
+
+    async fn hear_all(&mut self, mut done: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         loop {
             while let Ok(Peek::Record { channel, record_len, plaintext_len, .. }) =
                 self.established.keys.opener.peek(&self.input)

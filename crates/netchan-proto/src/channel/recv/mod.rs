@@ -151,6 +151,31 @@ impl RecvHalf {
         self.window.taken_bytes()
     }
 
+    /// How many bytes are kept here for values that nobody has taken, of one that has only come in part too.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.capacity() as u64);
+        let all_gone = self.handed == self.window.received() && self.unsettled.is_empty();
+        partial + if all_gone { 0 } else { self.window.here_bytes() }
+    }
+
+    /// The byte window.
+    #[must_use]
+    pub const fn window_bytes(&self) -> u64 {
+        self.window.window_bytes()
+    }
+
+    /// Whether the byte window would grow with the next report (`FLOW-6`).
+    #[must_use]
+    pub const fn wants_growth(&self) -> bool {
+        self.window.wants_growth()
+    }
+
+    /// Whether the byte window may grow.
+    pub const fn allow_growth(&mut self, may: bool) {
+        self.window.allow_growth(may);
+    }
+
     /// The credit the peer may have heard of.
     #[must_use]
     pub const fn granted(&self) -> u64 {

@@ -63,6 +63,38 @@ fn cast_3_replacing_the_assignments_is_one_step_for_those_who_come_later() {
 }
 
 #[test]
+fn cast_9_lists_that_slow_subscribers_still_read_are_bounded_together() {
+    let limits = BroadcastLimits { capacity: 8, assigned_bytes_max: 24, ..BroadcastLimits::default() };
+    let mut cast = Broadcast::new(limits);
+    let (lags, goes, done) = (X, Y, ReceiverKey(3));
+    cast.set_assignments(vec![value(0), value(1)]).unwrap();
+    assert!(cast.subscribe(lags, WhenSlow::Lag) && cast.subscribe(goes, WhenSlow::Block));
+    assert!(cast.subscribe(done, WhenSlow::Lag));
+    cast.advance(lags);
+    assert_eq!(drain(&mut cast, done), [0, 1]);
+    cast.send(value(9)).unwrap();
+    cast.set_assignments(vec![value(2)]).unwrap();
+    assert_eq!(cast.held_bytes(), 8 + 16 + 8, "the log, what is read, and what is assigned");
+    let late = ReceiverKey(4);
+    assert!(cast.subscribe(late, WhenSlow::Lag));
+    cast.set_assignments(vec![value(3)]).unwrap();
+    assert_eq!(cast.held_bytes(), 8 + 16 + 8 + 8);
+    // One more is too much: the oldest list goes.
+    assert!(cast.subscribe(ReceiverKey(5), WhenSlow::Lag));
+    cast.set_assignments(vec![value(4), value(5)]).unwrap();
+    assert_eq!(cast.held_bytes(), 8 + 8 + 8 + 16);
+    assert_eq!((cast.behind(lags), cast.peek(goes)), (4, Next::Expelled(3)));
+    cast.send(value(10)).unwrap();
+    assert_eq!(drain(&mut cast, lags), [-2, 4, 5, 10], "it begins again with what is assigned now");
+    assert_eq!(drain(&mut cast, late), [2, 10]);
+    assert_eq!(drain(&mut cast, done), [9, 10], "who has its list is not concerned");
+    cast.unsubscribe(goes);
+    cast.unsubscribe(ReceiverKey(5));
+    assert_eq!(cast.held_bytes(), 16 + 16);
+    assert_eq!(cast.lagged(), 2);
+}
+
+#[test]
 fn cast_4_a_subscriber_that_lags_is_told_exactly_how_many_it_lost() {
     let mut cast = cast(3);
     cast.subscribe(X, WhenSlow::Lag);

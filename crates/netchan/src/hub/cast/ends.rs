@@ -4,11 +4,13 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use netchan_proto::channel::CloseReason as ProtoReason;
+use netchan_proto::exchange::NoPlace;
 use netchan_proto::hosted::{NotSent, ReceiverKey, WhenSlow};
-use netchan_proto::wire::{Mode, Open, RefuseCode};
+use netchan_proto::wire::{Mode, Open};
 use parking_lot::Mutex;
 
 use super::super::Engine;
+use super::super::ends::reason_of;
 use super::super::turn::OneAtATime;
 use super::{Cast, VALUE};
 use crate::error::SessionEnd;
@@ -26,8 +28,9 @@ impl Cast {
         let capacity = open.capacity.clamp(1, self.capacity());
         let subscription = Subscription::new(self);
         let placed = session.place_send(open, Terms::new(Mode::Cast, capacity), subscription.clone());
-        if !subscription.begin(when_slow, placed.chan()) {
-            return placed.refuse(RefuseCode::NotAvailable, "the broadcast is closed");
+        if let Err(no_place) = subscription.begin(when_slow, placed.chan()) {
+            let (code, reason) = reason_of(no_place);
+            return placed.refuse(code, &reason);
         }
         if !placed.accept() {
             return subscription.leave();
@@ -55,10 +58,11 @@ impl Subscription {
         Arc::new(Self { cast: Arc::clone(cast), key: OnceLock::new() })
     }
 
-    /// It is served on this channel from here on. False once the broadcast is closed.
-    fn begin(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> bool {
-        let key = self.cast.subscribe_remote(when_slow, chan);
-        key.is_some_and(|key| self.key.set(key).is_ok())
+    /// It is served on this channel from here on.
+    fn begin(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> Result<(), NoPlace> {
+        let key = self.cast.subscribe_remote(when_slow, chan)?;
+        _ = self.key.set(key);
+        Ok(())
     }
 
     fn serve(&self) {

@@ -12,13 +12,16 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use netchan_proto::exchange::NoPlace;
 use netchan_proto::hosted::{Broadcast, BroadcastLimits, Next, NotSent, ReceiverKey, WhenSlow};
+use netchan_proto::limits::SUBSCRIPTIONS_PER_KEY_MAX;
 use netchan_proto::wire::{Open, OpenFlow, Purpose, RefuseCode, Told};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::ends::Inlet;
 use self::serving::{After, too_slow};
+use super::ends::client_of;
 use super::{Engine, HostedInfo, HubSpec, Keeper};
 use crate::error::CloseReason;
 use crate::session::{SendChan, SessionCore};
@@ -41,6 +44,8 @@ pub(crate) struct Cast {
 struct Subscribers {
     next_key: u64,
     remote: HashMap<ReceiverKey, Arc<SendChan>>,
+    /// How many of those each key has.
+    of_client: HashMap<u128, usize>,
     /// Local receives that wait, by subscription.
     local: HashMap<ReceiverKey, WaitQueue>,
     /// Values that local receives have taken.
@@ -73,10 +78,25 @@ pub(crate) enum CastNext {
     End,
 }
 
+impl Subscribers {
+    fn note_left(&mut self, chan: &SendChan) {
+        if let Some(client) = client_of(&chan.core.peer())
+            && let Some(count) = self.of_client.get_mut(&client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_client.remove(&client);
+            }
+        }
+    }
+}
+
 impl CastState {
     fn leave(&mut self, key: ReceiverKey) {
         self.policy.unsubscribe(key);
-        self.subscribers.remote.remove(&key);
+        if let Some(chan) = self.subscribers.remote.remove(&key) {
+            self.subscribers.note_left(&chan);
+        }
         if let Some(mut waiting) = self.subscribers.local.remove(&key) {
             waiting.wake_all();
         }
@@ -227,13 +247,26 @@ impl Cast {
     }
 
     /// A remote one.
-    pub(super) fn subscribe_remote(&self, when_slow: WhenSlow, chan: &Arc<SendChan>) -> Option<ReceiverKey> {
+    pub(super) fn subscribe_remote(
+        &self,
+        when_slow: WhenSlow,
+        chan: &Arc<SendChan>,
+    ) -> Result<ReceiverKey, NoPlace> {
+        let client = client_of(&chan.core.peer());
         self.run(|state, _| {
             let key = state.new_key();
-            state.policy.subscribe(key, when_slow).then(|| {
-                state.subscribers.remote.insert(key, Arc::clone(chan));
-                key
-            })
+            let count = client.and_then(|client| state.subscribers.of_client.get(&client));
+            if count.is_some_and(|count| *count >= SUBSCRIPTIONS_PER_KEY_MAX) {
+                return Err(NoPlace::TooMany);
+            }
+            if !state.policy.subscribe(key, when_slow) {
+                return Err(NoPlace::Finished);
+            }
+            client
+                .into_iter()
+                .for_each(|client| *state.subscribers.of_client.entry(client).or_default() += 1);
+            state.subscribers.remote.insert(key, Arc::clone(chan));
+            Ok(key)
         })
     }
 
@@ -388,8 +421,8 @@ impl Engine for Cast {
     fn abort(&self, reason: CloseReason) {
         self.close(reason.clone());
         self.run(|state, after| {
-            let keys: Vec<_> = state.subscribers.remote.drain().collect();
-            for (key, chan) in keys {
+            let remote = state.subscribers.remote.clone();
+            for (key, chan) in remote {
                 chan.state.lock().half.close(reason.clone().into());
                 state.leave(key);
                 after.kicks.push(chan);
