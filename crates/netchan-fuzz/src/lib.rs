@@ -7,6 +7,8 @@ mod decode;
 mod edit;
 mod frames;
 mod handshake;
+mod hosted;
+mod peer;
 mod policy;
 mod records;
 mod script;
@@ -17,6 +19,7 @@ mod ticket;
 pub use decode::decode;
 pub use frames::frames;
 pub use handshake::{client, server};
+pub use hosted::hosted;
 pub use policy::policy;
 pub use records::records;
 pub use session::session;
@@ -34,7 +37,7 @@ pub struct Target {
 }
 
 /// Every target there is.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     // Several frames, or one of the longest texts.
     Target { name: "frames", run: frames, bytes_max: 2_048 },
     // A few short records and what is done to them.
@@ -44,6 +47,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "client", run: client, bytes_max: 4_500 },
     // Some dozens of steps.
     Target { name: "session", run: session, bytes_max: 1_024 },
+    Target { name: "hosted", run: hosted, bytes_max: 1_024 },
     // A policy of some dozens of lines.
     Target { name: "policy", run: policy, bytes_max: 4_096 },
     // Three of the longest addresses.

@@ -39,6 +39,7 @@ pub fn all() -> Vec<Seed> {
     records(&mut put);
     handshakes(&mut put);
     sessions(&mut put);
+    queues(&mut put);
     policies(&mut put);
     tickets(&mut put);
     values(&mut put);
@@ -188,6 +189,73 @@ fn sessions(put: &mut Put<'_>) {
         "session",
         "raw-frames",
         &[CONFIRM, &[4, 0, 4], &[0x30, 2, 0x80, 1], &[4, 0, 3], &[0x14, 1, 3], WRITE],
+    );
+}
+
+/// What a hostile client of a queue does: the first byte chooses the capacity, then come a step, which client, and what it takes.
+fn queues(put: &mut Put<'_>) {
+    const A: u8 = 0;
+    const B: u8 = 1;
+    let sender = |who| [5, who, 0, 0, 1, 0];
+    let receiver = |who| [5, who, 0, 3, 1, 4];
+    let holder = |who| [5, who, 0, 4, 1, 0];
+    let results = |who| [5, who, 0, 2, 1, 0];
+    let asks = |who| [5, who, 0, 6, 1, 0];
+    // Its first channel: asks for so many values, with room for their bytes.
+    let waits = |who, units| [9, who, 0, 0, 0, units, 1];
+    let takes = |who, units| [9, who, 0, 0xff, 0, units, 1];
+    let honest_sends = [2];
+    let (listen, a_moment, a_second) = ([22, A], [0, 5], [1, 10]);
+    put("hosted", "credit-that-nobody-uses", &[&[0], &sender(A), &[8, A, 0, 0xdf], &honest_sends, &a_second]);
+    put(
+        "hosted",
+        "credit-of-two",
+        &[&[0], &sender(A), &sender(B), &[8, A, 0, 9], &[8, B, 0, 9], &a_second, &honest_sends],
+    );
+    put(
+        "hosted",
+        "values-that-nobody-takes",
+        &[&[2], &receiver(A), &waits(A, 0xdf), &honest_sends, &honest_sends, &a_second],
+    );
+    put(
+        "hosted",
+        "no-room-for-bytes",
+        &[&[0], &receiver(A), &[9, A, 0, 0, 0, 9, 0, 0], &honest_sends, &a_second],
+    );
+    put(
+        "hosted",
+        "acknowledged-with-results",
+        &[
+            &[2],
+            &holder(A),
+            &asks(A),
+            &results(A),
+            &honest_sends,
+            &honest_sends,
+            &waits(A, 9),
+            &listen,
+            &takes(A, 9),
+            &[11, A, 0, 0, 0, 4, 1],
+            &[11, A, 0, 0, 0, 0, 0],
+            &[11, A, 1, 0, 50, 1, 1],
+            &a_moment,
+            &[20, A, 100, 1],
+            &honest_sends,
+            &a_second,
+        ],
+    );
+    put(
+        "hosted",
+        "cut-in-the-middle",
+        &[
+            &[0],
+            &sender(A),
+            &receiver(A),
+            &waits(A, 3),
+            &honest_sends,
+            &[20, A, 200, 1],
+            &[22, A, 0, 1, 0, 0, 1],
+        ],
     );
 }
 

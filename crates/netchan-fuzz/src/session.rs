@@ -3,16 +3,13 @@
 
 mod shell;
 
-use netchan_proto::crypto::{Chain, LinkKeys, Opener, Peek, SealBuf, Sealer};
-use netchan_proto::id::{ChannelId, Direction, Side};
-use netchan_proto::limits::WRITE_BUFFER_BYTES;
+use netchan_proto::crypto::LinkKeys;
+use netchan_proto::id::{ChannelId, Side};
 use netchan_proto::session::{Fault, LinkControlKeys, ReadHalf, WriteHalf};
-use netchan_proto::wire::{
-    Accept, Body, Close, DataHeader, Frame, Mode, Open, OpenFlow, Pos, Purpose, Reader, Recall, WindowUpdate,
-    Yield, write_varint,
-};
+use netchan_proto::wire::{Accept, Body, DataHeader, Frame, Open, OpenFlow, Purpose, write_varint};
 
 use self::shell::Shell;
+use crate::peer::{Peer, frame, id, mode};
 use crate::script::Script;
 
 const SEED: &[u8] = b"session";
@@ -22,19 +19,6 @@ const STEPS_MAX: usize = 120;
 
 /// Bytes of one record that a step says.
 const SAID_BYTES_MAX: usize = 200;
-
-/// The peer may open a few more channels than it may have.
-const IDS: u8 = 12;
-
-/// The hostile end of one link.
-struct Peer {
-    sealer: Sealer,
-    opener: Opener,
-    own_chain: Chain,
-    server_chain: Chain,
-    confirm: [u8; 48],
-    out: SealBuf,
-}
 
 /// The honest end of the same link.
 struct Link {
@@ -69,48 +53,7 @@ fn links(epoch: u32, shell: &Shell) -> (Link, Peer) {
     let (control, sealer, opener) = LinkControlKeys::split(LinkKeys::stub(Side::Server, SEED, epoch));
     shell.attach(control);
     let link = Link { read: ReadHalf::new(opener, &[]), write: WriteHalf::new(sealer) };
-    let keys = LinkKeys::stub(Side::Client, SEED, epoch);
-    let out = SealBuf::new(WRITE_BUFFER_BYTES);
-    let LinkKeys { sealer, opener, own_chain, peer_chain, own_confirm, .. } = keys;
-    (link, Peer { sealer, opener, own_chain, server_chain: peer_chain, confirm: own_confirm, out })
-}
-
-impl Peer {
-    /// Keys of every channel that these frames open, in their order (`KEY-8`).
-    fn note_opens(&mut self, control: &[u8], by: Side) {
-        let mut reader = Reader::new(control);
-        while let Ok(frame) = Frame::read(&mut reader) {
-            let Some(Frame::Open(open)) = &frame else { continue };
-            let chain = if by == Side::Client { &mut self.own_chain } else { &mut self.server_chain };
-            let keys = chain.step(&Frame::Open(open.clone()).to_vec());
-            // Said again, it finds the keys in place.
-            _ = self.sealer.add_channel(open.id, keys.secret(Direction::FromClient));
-            _ = self.opener.add_channel(open.id, keys.secret(Direction::FromServer));
-        }
-    }
-
-    /// What an honest end says can be read.
-    fn hear(&mut self, mut stream: &[u8]) {
-        while !stream.is_empty() {
-            let Ok(Peek::Record { record_len, plaintext_len, .. }) = self.opener.peek(stream) else {
-                panic!("an honest end has sealed something that is no record");
-            };
-            let (record, rest) = stream.split_at(record_len);
-            let mut plaintext = vec![0; plaintext_len];
-            let channel =
-                self.opener.open(record, &mut plaintext).expect("sealed with keys that both ends have");
-            stream = rest;
-            if channel != ChannelId::CONTROL {
-                DataHeader::split(&plaintext).expect("an honest end writes data records");
-                continue;
-            }
-            let mut reader = Reader::new(&plaintext);
-            while !reader.is_empty() {
-                Frame::read(&mut reader).expect("an honest end writes frames");
-            }
-            self.note_opens(&plaintext, Side::Server);
-        }
-    }
+    (link, Peer::new(SEED, epoch))
 }
 
 impl Game {
@@ -253,49 +196,5 @@ impl Game {
         self.shell.detach();
         (self.link, self.peer) = links(self.links, &self.shell);
         self.links += 1;
-    }
-}
-
-/// One of the peer's own channels, or one of the honest end's.
-fn id(script: &mut Script<'_>) -> ChannelId {
-    ChannelId(1 + u32::from(script.one_of(2 * IDS)))
-}
-
-fn mode(script: &mut Script<'_>) -> (Mode, u64) {
-    let capacity = u64::from(script.byte()) + 1;
-    match script.one_of(5) {
-        0 => (Mode::Credit, capacity),
-        1 => (Mode::Rendezvous, 0),
-        2 => (Mode::Lease, capacity),
-        3 => (Mode::Demand, capacity),
-        _ => (Mode::Cast, capacity),
-    }
-}
-
-/// Any frame about a channel, with numbers that may be right.
-fn frame(script: &mut Script<'_>) -> Frame {
-    let (which, id) = (script.one_of(12), id(script));
-    let generation = u32::from(script.one_of(4));
-    let mut n = || script.number();
-    let close = |final_seq, code| Close { id, final_seq, code, reason: "why".to_owned() };
-    match which {
-        0 => {
-            let (received, taken, limit, limit_bytes) = (n(), n(), n(), n());
-            Frame::Window(WindowUpdate { id, generation, received, taken, limit, limit_bytes })
-        }
-        1 => Frame::Want { id, limit: n() },
-        2 => Frame::Poll { id },
-        3 => Frame::Recall(Recall { id, generation, limit: n(), rewind: n() % 2 == 1 }),
-        4 => Frame::Yield(Yield { id, generation, limit: n(), committed: n() }),
-        5 => Frame::Close(close(n(), n() as u16)),
-        6 => Frame::Reset(close(n(), n() as u16)),
-        7 => Frame::Withdraw { id, seq: n() },
-        8 => Frame::Withdrawn { id, seq: n(), withdrawn: n() % 2 == 1 },
-        9 => {
-            let (next_expected, taken, limit, limit_bytes, committed) = (n(), n(), n(), n(), n());
-            Frame::Pos(Pos { id, generation, next_expected, taken, limit, limit_bytes, committed })
-        }
-        10 => Frame::Ping { nonce: n() },
-        _ => Frame::GoAway { code: n() as u16, reason: "bye".to_owned() },
     }
 }

@@ -53,10 +53,10 @@ pub struct Config {
     /// How often a server tells the `metrics` facade how much is where. Default 10 s; zero: never.
     ///
     /// Each has the label `server`, the address it listens on first. Gauges: `netchan_sessions`,
-    /// `netchan_sessions_suspended`, and by `channel` `netchan_channel_depth`, `_in_flight`, `_unacked`, `_credit`, `_receivers`,
+    /// `netchan_sessions_suspended`, `netchan_kept_bytes`, and by `channel` `netchan_channel_depth`, `_in_flight`, `_unacked`, `_credit`, `_receivers`,
     /// `_senders_waiting`, `_bytes`. Counters: `netchan_sessions_total`, `netchan_resumes_total`,
     /// `netchan_values_replayed_total`, `netchan_bytes_in_total`, `netchan_bytes_out_total`, `netchan_sessions_given_up_total`,
-    /// `netchan_gates_forgotten_total`, by `channel`
+    /// `netchan_gates_forgotten_total`, `netchan_over_limit_total`, by `channel`
     /// `netchan_channel_values_total`, `_redelivered_total`, `_dead_total`, `_lagged_total`; as they happen
     /// `netchan_handshakes_total` by `outcome` and `netchan_session_events_total` by `event`.
     pub metrics_period: Duration,

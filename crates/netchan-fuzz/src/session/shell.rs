@@ -123,7 +123,7 @@ impl Shell {
             3 => self.act_on_receiver(script),
             4 => self.act_on_sender(script),
             _ => {
-                let id = super::id(script);
+                let id = crate::peer::id(script);
                 _ = self.control.borrow_mut().abandon(id);
             }
         }
@@ -140,7 +140,7 @@ impl Shell {
             return;
         }
         let receives = open.flow == OpenFlow::OpenerSends;
-        let (mode, capacity) = match super::mode(script) {
+        let (mode, capacity) = match crate::peer::mode(script) {
             // Those that a shell would not choose for this direction.
             (Mode::Demand | Mode::Cast, capacity) if receives => (Mode::Lease, capacity),
             (Mode::Lease, capacity) if !receives => (Mode::Demand, capacity),
@@ -170,7 +170,7 @@ impl Shell {
     }
 
     fn act_on_receiver(&self, script: &mut Script<'_>) {
-        let id = super::id(script);
+        let id = crate::peer::id(script);
         let (action, number) = (script.one_of(10), u64::from(script.byte()));
         self.recv(id, |half| match action {
             0..=2 => drop(half.take().map(|payload| payload.as_slice().len())),
