@@ -284,3 +284,23 @@ async fn cast_9_a_key_has_so_many_subscriptions_of_a_broadcast() -> Anything {
     }
     Ok(())
 }
+
+/// Says that it takes no more values on a channel that it receives from, and then that it waits for some.
+#[tokio::test]
+async fn chan_12_a_receiver_that_says_it_takes_no_more_keeps_nothing_from_others() -> Anything {
+    let server = server().await;
+    let tasks = server.sender::<u64>("tasks", 1)?;
+    let mut attacker = attacker(&server).await;
+    let id = attacker.open("tasks", "u64", OpenFlow::OpenerReceives, Purpose::Values).await;
+    attacker.say(&Frame::Closing { id, code: 0, reason: String::new() }).await;
+    attacker.say(&waits(id, 5)).await;
+    attacker.say(&Frame::Ping { nonce: 1 }).await;
+    attacker.hear(|frame| matches!(frame, Frame::Pong { nonce: 1 })).await;
+    let honest = dial(server.ticket(), Config::default()).await?;
+    let worker = honest.receiver::<u64>("tasks").await?;
+    for task in 0..10 {
+        within("there is room", tasks.send(task)).await?;
+        assert_eq!(within("the task", worker.recv()).await?, Some(task));
+    }
+    Ok(())
+}

@@ -30,10 +30,8 @@ pub(super) struct Sink<P: Ports> {
 /// What became of a run of values.
 enum Run {
     All,
-    /// Nothing more can be sent now.
+    /// Nothing more can be sent now, or ever: its session will say if the channel is closed.
     Blocked,
-    /// The channel is closed, which its session will say.
-    Closed,
     TooLong(usize),
 }
 
@@ -154,8 +152,7 @@ impl<P: Ports> Queue<P> {
                         count += 1;
                         return !(planted::is(Mutant::NotMarkedSent) && count == 2);
                     }
-                    Err(PushError::Full) => run = Run::Blocked,
-                    Err(PushError::Closed) => run = Run::Closed,
+                    Err(PushError::Full | PushError::Closed) => run = Run::Blocked,
                     Err(PushError::TooLarge { bytes_max } | PushError::Encode(TooLarge { bytes_max })) => {
                         run = Run::TooLong(bytes_max);
                     }
@@ -175,7 +172,7 @@ impl<P: Ports> Queue<P> {
             }
         }
         match run {
-            Some(Run::All | Run::Closed) | None => {}
+            Some(Run::All) | None => {}
             Some(Run::Blocked) => self.hosted.block(key),
             Some(Run::TooLong(bytes_max)) => {
                 // Others may be able to take what this one cannot, and it can take others.
