@@ -9,7 +9,7 @@ use crate::error::{OpenError, SessionEnd};
 use crate::names::check_name;
 use crate::options::ChannelOptions;
 use crate::receiver::Receiver;
-use crate::sender::Sender;
+use crate::sender::{Sender, watch};
 use crate::session::{Direction, OpenFailure, OpenSpec, Opened, Owner, SessionCore};
 
 /// Compares what the peer opened with what is here. On a mismatch: the code, and what is here, for the refusal.
@@ -128,7 +128,12 @@ pub(crate) async fn sender<T: Send + 'static>(
     options: ChannelOptions<T>,
 ) -> Result<Sender<T>, OpenError> {
     match open(core, name, Direction::Send, &options).await? {
-        Opened::Send(handle) => Ok(Sender::wire(handle, options.codec)),
+        Opened::Send(handle) => {
+            // So that a `try_send` finds the room that there is. A peer that does not say is none of ours, and no reason to fail.
+            let greeted = watch::greeted(&handle.0);
+            _ = tokio::time::timeout(core.limits.open_timeout, greeted).await;
+            Ok(Sender::wire(handle, options.codec))
+        }
         Opened::Recv(_) => Err(OpenError::NotAvailable { name: name.to_owned() }),
     }
 }

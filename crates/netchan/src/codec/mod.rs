@@ -17,6 +17,7 @@ pub use self::context::{DecodeContext, EncodeContext};
 pub use self::error::{BoxError, DecodeError, EncodeError};
 pub use self::label::type_label;
 pub use self::postcard::Postcard;
+pub(crate) use self::raw::NAME as RAW_NAME;
 pub use self::raw::Raw;
 
 /// How deep a decoded value may nest, by default. The same bound as in `serde_json`; every level costs stack, and a test

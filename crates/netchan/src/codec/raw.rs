@@ -22,7 +22,7 @@ use super::{Codec, DecodeContext, DecodeError, EncodeContext, EncodeError, ItemB
 pub struct Raw;
 
 /// Both types have the same bytes, so an end may use either.
-const NAME: &str = "raw/1";
+pub(crate) const NAME: &str = "raw/1";
 
 impl Codec<Bytes> for Raw {
     fn name(&self) -> &str {

@@ -4,7 +4,7 @@ mod failure;
 mod op;
 mod permit;
 mod sink;
-mod watch;
+pub(crate) mod watch;
 
 use std::fmt;
 use std::sync::Arc;

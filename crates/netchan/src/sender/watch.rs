@@ -67,6 +67,20 @@ pub(super) async fn closed<T: Send + 'static>(sender: &Sender<T>) -> CloseReason
     }
 }
 
+/// Waits until the other end has said how many values may be sent at first, or cannot any more.
+pub(crate) async fn greeted(chan: &Arc<SendChan>) {
+    let mut watch = WatchGuard { chan, ticket: None };
+    poll_fn(|cx| {
+        let mut state = reentry::enter(&chan.state);
+        if state.half.is_greeted() || state.half.closed().is_some() || state.end.is_some() {
+            return Poll::Ready(());
+        }
+        state.watchers.wait(&mut watch.ticket, cx.waker());
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Waits for the outcome of a withdrawal: whether it was withdrawn; `None` when the session ended first.
 pub(super) async fn wait_withdrawn(chan: Arc<SendChan>, seq: u64, life: u64) -> Option<bool> {
     let mut watch = WatchGuard { chan: &chan, ticket: None };

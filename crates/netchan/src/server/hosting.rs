@@ -97,7 +97,9 @@ impl ServerCore {
             left.get(name)?.iter().find(|dead| dead.untaken() > 0).cloned()
         });
         let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
-        if (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
+        // Bytes are bytes, whatever they were to be.
+        let raw = options.codec.name() == crate::codec::RAW_NAME;
+        if !raw && (&dead.spec.label, &*dead.spec.codec) != (&options.label, options.codec.name()) {
             let theirs = format!("{} by {}", dead.spec.label, dead.spec.codec);
             let ours = format!("{} by {}", options.label, options.codec.name());
             return Err(HostError::TypeMismatch { name: name.to_owned(), ours, theirs });

@@ -98,6 +98,8 @@ pub struct SendHalf {
     mode: Mode,
     capacity: u64,
     message_bytes_max: usize,
+    /// The peer has said how much it lends at first (`HOST-26`).
+    greeted: bool,
     credit: Credit,
     /// Bytes that the peer has granted, of which `credit` has what this end would keep.
     granted_bytes: u64,
@@ -152,6 +154,7 @@ impl SendHalf {
             mode: options.mode,
             capacity: options.capacity,
             message_bytes_max: options.message_bytes_max.min(u32::MAX as usize),
+            greeted: options.mode != Mode::Lease,
             credit: Credit::new(limit, options.limit_bytes),
             granted_bytes: options.limit_bytes,
             retained_bytes_max: u64::MAX,
@@ -221,6 +224,13 @@ impl SendHalf {
     #[must_use]
     pub const fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// Whether the peer has said how far this end may go at first: where credit is lent, that comes behind the acceptance
+    /// (`HOST-26`).
+    #[must_use]
+    pub const fn is_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// How many values have been committed.

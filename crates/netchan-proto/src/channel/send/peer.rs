@@ -22,10 +22,11 @@ impl SendHalf {
             return Err(Violation("window reports values that were not sent"));
         }
         let before = self.standing();
+        let first = !std::mem::replace(&mut self.greeted, true);
         self.received = self.received.max(w.received);
         self.settle(if planted::is(Mutant::AcknowledgedEarly) { w.received } else { w.taken });
         self.raise(w.limit, w.limit_bytes);
-        Ok(before != self.standing())
+        Ok(first || before != self.standing())
     }
 
     /// What whoever waits may wait for.

@@ -187,6 +187,10 @@ impl Senders {
             // No capacity is larger, and the cap keeps sums of wants far from overflow.
             sender.lease.set_want(n.min(CAPACITY_ITEMS_MAX));
             self.pool.place(key, &mut sender.lease);
+            // Who waits is not asked for what it has; but it is to use that.
+            if sender.lease.unused() > 0 && sender.watched.is_none() {
+                self.watch(key);
+            }
         }
     }
 
@@ -371,7 +375,12 @@ impl Senders {
             lease.firm = committed;
         }
         self.pool.place(key, lease);
-        Ok(lease.limit)
+        let limit = lease.limit;
+        if lease.unused() > 0 {
+            // What it says that it has committed is to come.
+            self.watch(key);
+        }
+        Ok(limit)
     }
 
     /// Notes that an offer left for a receiver; buffered values need no note.

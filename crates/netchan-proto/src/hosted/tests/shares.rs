@@ -125,3 +125,29 @@ fn host_28_bytes_that_a_client_holds_are_a_part_too() {
     assert!(hosted.ack(X, 0));
     assert_eq!((hosted.in_flight_of(X), hosted.len()), (1, 2));
 }
+
+/// What it was lent when it came, or says that it had committed before it was away, is to be used too.
+#[test]
+fn host_10_no_credit_is_anybodys_for_good() {
+    let came = |hosted: &mut Hosted| {
+        assert_eq!(hosted.welcome(A, 1), 1);
+        hosted.want(A, 60);
+    };
+    let is_back = |hosted: &mut Hosted| {
+        hosted.want(A, 1);
+        hosted.suspend(A);
+        assert_eq!(hosted.resume(A, 1), Ok(1));
+    };
+    for holds in [&came as &dyn Fn(&mut Hosted), &is_back] {
+        let mut hosted = channel(1);
+        holds(&mut hosted);
+        hosted.want(B, 1);
+        drain(&mut hosted);
+        let mut named = Vec::new();
+        while !named.contains(&Effect::StalledSender { key: A }) {
+            named = next_in_time(&mut hosted).1;
+        }
+        hosted.remove_sender(A);
+        assert_eq!(hosted.limit(B), Some(1));
+    }
+}
