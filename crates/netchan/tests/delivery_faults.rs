@@ -223,6 +223,43 @@ async fn dead_letters_outlive_their_channel() -> Anything {
     Ok(())
 }
 
+/// A name that is taken again hides nothing that is left under it.
+#[tokio::test]
+async fn a_channel_that_takes_a_name_again_hides_nothing() -> Anything {
+    let server = common::serve().await;
+    let session = common::join(&server).await;
+    let options = || Options::default().max_attempts(1);
+    for batch in 0..3 {
+        let tasks = server.sender_with("tasks", 4, options())?;
+        tasks.send(10 * batch).await?;
+        tasks.send(10 * batch + 1).await?;
+        tasks.close();
+    }
+    assert_eq!(server.hosted().len(), 3, "each with what is in it");
+    for batch in 0..3 {
+        let from = within("open", session.deliveries::<u32>("tasks")).await?;
+        let first = next(&from).await;
+        assert_eq!(*first, 10 * batch);
+        first.nack().await?;
+        let second = next(&from).await;
+        assert_eq!(*second, 10 * batch + 1);
+        second.ack().await?;
+        assert!(within("the end", from.recv()).await?.is_none());
+    }
+    eventually("it is over", || server.hosted().is_empty()).await;
+    // The same of dead letters; and as bytes they can be received whatever they were to be.
+    let tasks = server.sender_with("tasks", 4, options())?;
+    for batch in 0..3 {
+        let dead = server.dead_letters_with("tasks", ChannelOptions::raw())?;
+        assert_eq!(within("a dead letter", dead.recv()).await?, Some(bytes::Bytes::from(vec![10 * batch])));
+        assert_eq!(within("the end", dead.recv()).await?, None);
+    }
+    tasks.send(7).await?;
+    let report = server.shutdown(Duration::from_millis(100)).await?;
+    assert_eq!(report.undelivered, 1);
+    Ok(())
+}
+
 /// A place that was set aside and is let go of after the close holds up nobody.
 #[tokio::test]
 async fn a_place_that_is_not_used_does_not_keep_a_channel_open() -> Anything {

@@ -302,12 +302,16 @@ async fn host_23_a_fast_receiver_that_is_alone_has_values_before_it_asks() -> An
         }
         to
     });
+    // One that receives one after another and has more than one at a time has them before it asks.
+    let mut ahead = 0;
     for n in 0..RECEIVED {
         assert_eq!(within("recv", from.recv()).await?, Some(n));
+        if n % 16 == 0 {
+            ahead = ahead.max(server.hosted().iter().map(|info| info.in_flight).sum());
+        }
     }
+    assert!(ahead > 1, "none goes ahead of it");
     let _to = within("everything is sent", sending).await?;
-    let in_flight = || server.hosted().iter().map(|info| info.in_flight).sum::<u64>();
-    eventually("some are there before it asks", || in_flight() > 1).await;
     // What it has not taken is the next for everybody.
     let other = join(&server).await.receiver::<u32>("values").await?;
     for n in 0..5 {
@@ -371,5 +375,23 @@ async fn who_receives_many_asks_for_many() -> Anything {
     let other = join(&server).await.receiver::<u32>("values").await?;
     to.send(50).await?;
     assert_eq!(within("another gets it", other.recv()).await?, Some(50));
+    Ok(())
+}
+
+/// Room that there is can be used at once, also by whoever does not wait for it.
+#[tokio::test]
+async fn host_26_a_try_send_right_after_the_open_finds_the_room_that_there_is() -> Anything {
+    let server = serve().await;
+    let session = join(&server).await;
+    for round in 0..50 {
+        let name = format!("values {round}");
+        let values = server.receiver::<u32>(&name, 4)?;
+        let sender = session.sender::<u32>(&name).await?;
+        for value in 0..4 {
+            sender.try_send(value).map_err(|error| format!("round {round}, value {value}: {error}"))?;
+        }
+        assert!(sender.try_send(4).is_err(), "it is full");
+        assert_eq!(within("the first", values.recv()).await?, Some(0));
+    }
     Ok(())
 }

@@ -315,7 +315,7 @@ impl ServerCore {
 
     /// Tells a client of every hosted channel that it may use, and takes back what it may use no more.
     pub(super) fn announce_all(&self, session: &Arc<SessionCore>) {
-        let engines: Vec<_> = self.hosted.lock().values().cloned().collect();
+        let engines: Vec<_> = self.hosted.lock().current();
         for engine in engines.iter().filter(|engine| engine.closed().is_none()) {
             self.announce(session, &**engine);
         }

@@ -70,7 +70,7 @@ impl ServerCore {
                 when_slow: options.when_slow.unwrap_or_default().into(),
             };
             let engine = engine(keeper, spec);
-            hosted.insert(name.to_owned(), Arc::clone(&engine) as Arc<dyn Engine>);
+            hosted.host(name, Arc::clone(&engine) as Arc<dyn Engine>);
             engine
         };
         // Clients that opened the name a moment too early are served now.
@@ -89,13 +89,13 @@ impl ServerCore {
         name: &str,
         options: &ChannelOptions<T>,
     ) -> Result<Arc<Hub>, HostError> {
-        let engine = self.hosted.lock().get(name).cloned();
-        let dead = engine.and_then(|engine| engine.dead_letters());
-        // Of a channel that has ended, what is left.
-        let dead = dead.or_else(|| {
-            let left = self.left_dead.lock();
-            left.get(name)?.iter().find(|dead| dead.untaken() > 0).cloned()
+        // Of a channel that has ended, what is left; it comes first.
+        let left = self.left_dead.lock().get(name).and_then(|left| {
+            let mut left = left.iter();
+            left.find(|dead| dead.untaken() > 0).cloned()
         });
+        let engine = self.hosted.lock().get(name);
+        let dead = left.or_else(|| engine.and_then(|engine| engine.dead_letters()));
         let dead = dead.ok_or_else(|| HostError::NoDeadLetters(name.to_owned()))?;
         // Bytes are bytes, whatever they were to be.
         let raw = options.codec.name() == crate::codec::RAW_NAME;
@@ -134,13 +134,8 @@ impl Keeper for ServerCore {
                 left.entry(engine.spec().name.to_string()).or_default().push(dead);
             }
         }
-        let removed = {
-            let mut hosted = self.hosted.lock();
-            let name = &*engine.spec().name;
-            // The name may have been taken again since the close.
-            let same = |known: &Arc<dyn Engine>| std::ptr::addr_eq(Arc::as_ptr(known), engine);
-            hosted.get(name).is_some_and(same) && hosted.remove(name).is_some()
-        };
+        // The name may have been taken again since the close.
+        let removed = self.hosted.lock().forget(engine);
         self.past.lock().add_channel(&last);
         if removed {
             self.forget_channel(&last);
@@ -172,8 +167,8 @@ fn serve(session: &Arc<SessionCore>, open: &Open, engine: &Arc<dyn Engine>) {
 impl ServerCore {
     /// Serves a client what it opens and may have: what is hosted, or else an offer to the program.
     fn provide(&self, core: &Arc<SessionCore>, open: Open) {
-        let engine = self.hosted.lock().get(&open.name).cloned();
-        match engine {
+        let candidates = self.hosted.lock().candidates(&open.name);
+        match candidates.answer(&open) {
             Some(engine) => serve(core, &open, &engine),
             None if self.is_closing() => {
                 core.refuse(open.id, RefuseCode::NotAvailable, "the server is shutting down")
@@ -187,7 +182,7 @@ impl ServerCore {
                     return audit::limited(&core.peer(), &name, "Limits::offers_total_max");
                 }
                 // It may have been hosted while the offer was on its way into the queue.
-                let engine = self.hosted.lock().get(&name).cloned();
+                let engine = self.hosted.lock().get(&name);
                 if let Some(engine) = engine {
                     for (session, open) in self.offers.take_opened(&name) {
                         self.serve_late(&session, &open, || serve(&session, &open, &engine));

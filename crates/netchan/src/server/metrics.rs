@@ -90,7 +90,7 @@ fn tell(core: &Arc<ServerCore>) {
     count("netchan_gates_forgotten_total", stats.gates_forgotten);
     count("netchan_over_limit_total", stats.over_limit);
     gauge!("netchan_kept_bytes", "server" => server.clone()).set(stats.kept_bytes as f64);
-    let engines: Vec<_> = core.hosted.lock().values().cloned().collect();
+    let engines = core.hosted.lock().current();
     engines.iter().for_each(|engine| tell_channel(&server, &engine.survey()));
 }
 

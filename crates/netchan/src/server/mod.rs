@@ -12,9 +12,10 @@ mod event;
 mod hosting;
 mod metrics;
 mod policy_file;
+mod registry;
 mod suspended;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex as StdMutex};
@@ -36,6 +37,7 @@ use self::doorway::Doorway;
 pub use self::error::{AccessError, ListenError};
 pub use self::event::{ServerEvent, ServerStats};
 use self::policy_file::Watched;
+use self::registry::Registry;
 use self::suspended::Suspended;
 use crate::account::Accounts;
 use crate::address::Address;
@@ -43,7 +45,7 @@ use crate::broadcast::Broadcast;
 use crate::codec::Message;
 use crate::config::Config;
 use crate::error::{CloseReason, HostError, SessionEnd, SessionLost};
-use crate::hub::{Access, Cast, Engine, HostedInfo, Hub};
+use crate::hub::{Access, Cast, HostedInfo, Hub};
 use crate::identity::Identity;
 use crate::offer::{NextOffer, Offer, OfferQueue};
 use crate::options::ChannelOptions;
@@ -129,7 +131,7 @@ struct ServerCore {
     authority: Authority,
     doorway: Arc<Doorway>,
     incarnation: Incarnation,
-    hosted: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
+    hosted: Mutex<Registry>,
     sessions: Mutex<HashMap<SessionId, Arc<SessionCore>>>,
     suspended: Mutex<Suspended>,
     /// Held by whoever settles which session of a key stays.
@@ -323,11 +325,12 @@ impl Server {
     }
 
     /// Receives the values of a hosted channel that no client acknowledged in as many attempts as they may have
-    /// ([`ChannelOptions::max_attempts`]). It ends when the channel does.
+    /// ([`ChannelOptions::max_attempts`]). It ends when the channel does. What is left of a channel that had the name before comes first,
+    /// and ends by itself: call this again for the present one.
     ///
     /// # Errors
     /// [`HostError::NoDeadLetters`] when no such channel is hosted, or its attempts have no bound; [`HostError::TypeMismatch`]
-    /// when its values are of another type.
+    /// when its values are of another type; as bytes ([`ChannelOptions::raw`]) they can always be received.
     pub fn dead_letters<T: Message>(&self, name: &str) -> Result<Receiver<T>, HostError> {
         self.dead_letters_with(name, ChannelOptions::default())
     }
@@ -393,7 +396,7 @@ impl Server {
     /// The channels that are hosted now, with what is in each.
     #[must_use]
     pub fn hosted(&self) -> Vec<HostedInfo> {
-        let engines: Vec<_> = self.core.hosted.lock().values().cloned().collect();
+        let engines = self.core.hosted.lock().all();
         engines.iter().map(|engine| engine.survey()).collect()
     }
 
@@ -417,7 +420,7 @@ impl Server {
                 report.add(session.close(Duration::ZERO).await);
             }
         }
-        let engines: Vec<_> = self.core.hosted.lock().values().cloned().collect();
+        let engines = self.core.hosted.lock().all();
         // What clients receive first: while they work off what is left, their results have somewhere to go.
         let (received, sent): (Vec<_>, Vec<_>) =
             engines.iter().partition(|engine| engine.spec().access.may_receive);
@@ -482,8 +485,8 @@ impl Drop for Server {
         self.core.closing.send_replace(true);
         self.core.offers.leave(&mut self.polling.lock());
         self.core.offers.end(SessionEnd::ClosedHere);
-        let engines = std::mem::take(&mut *self.core.hosted.lock());
-        for engine in engines.into_values() {
+        let engines = self.core.hosted.lock().take_all();
+        for engine in engines {
             engine.abort(CloseReason::new(0, "the server has stopped"));
         }
         for session in self.core.sessions() {
