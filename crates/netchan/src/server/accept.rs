@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::doorway::{AtGate, HalfOpen};
 use super::suspended::NotResumable;
-use super::{ServerCore, audit};
+use super::{Server, ServerCore, audit};
 use crate::config::DuplicateSessions;
 use crate::handshake::{self, AGENT, HandshakeFailure, Joined, Verdict};
 use crate::policy::{DENIED, Decision, PolicyPeer, PolicyRequest};
@@ -329,5 +329,16 @@ impl ServerCore {
             .get(&link.session_id())
             .cloned()
             .ok_or_else(|| "the session has ended".to_owned())
+    }
+}
+
+impl Server {
+    pub(super) async fn stop_accepting(&self) {
+        self.core.closing.send_replace(true);
+        let accepting = self.accepting.lock().take();
+        if let Some(accepting) = accepting {
+            // It ends when it sees `closing`; its listener, and with it the port, is gone then.
+            _ = accepting.await;
+        }
     }
 }

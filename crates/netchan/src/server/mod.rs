@@ -455,15 +455,6 @@ impl Server {
         self.core.end_events();
         Ok(report)
     }
-
-    async fn stop_accepting(&self) {
-        self.core.closing.send_replace(true);
-        let accepting = self.accepting.lock().take();
-        if let Some(accepting) = accepting {
-            // It ends when it sees `closing`; its listener, and with it the port, is gone then.
-            _ = accepting.await;
-        }
-    }
 }
 
 /// Whether a session is a client's that is here: that client may have returned from `dial` before the server has heard its

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Lease, Senders};
+use super::{Lease, Pool, Sender, Senders};
 use crate::hosted::{Effect, SenderKey};
 use crate::limits::{STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
 
@@ -69,5 +69,12 @@ impl Senders {
         let lease = &mut sender.lease;
         lease.firm = lease.firm.min(limit.max(lease.pushed));
         self.pool.place(key, lease);
+    }
+}
+
+/// It is one of those who share, from when it first asks for something.
+pub(super) fn note_seen(sender: &mut Sender, pool: &mut Pool) {
+    if !std::mem::replace(&mut sender.seen, true) {
+        pool.shares.join_unnamed();
     }
 }

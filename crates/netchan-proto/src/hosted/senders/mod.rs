@@ -5,6 +5,7 @@ mod serving;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use self::idle::note_seen;
 use super::lease::Lease;
 use super::line::Line;
 use super::pool::Pool;
@@ -491,12 +492,5 @@ impl Senders {
             assert!(!sender.lease.all_settled() && sender.lease.unused() == 0, "a ghost without reason");
             assert!(!sender.lease.is_waiting());
         }
-    }
-}
-
-/// It is one of those who share, from when it first asks for something.
-fn note_seen(sender: &mut Sender, pool: &mut Pool) {
-    if !std::mem::replace(&mut sender.seen, true) {
-        pool.shares.join_unnamed();
     }
 }
