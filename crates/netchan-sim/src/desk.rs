@@ -363,6 +363,13 @@ impl Desk {
         self.observe(audit);
     }
 
+    /// A session has a link again.
+    pub fn attach(&mut self, session: SessionId, audit: &mut Audit) {
+        self.tasks.attach(session);
+        self.results.attach(session);
+        self.observe(audit);
+    }
+
     /// A session is over.
     pub fn lose(&mut self, session: SessionId, audit: &mut Audit) {
         self.tasks.lose(session);

@@ -321,6 +321,7 @@ impl At {
         server.pass(u64::from(script.byte()));
         self.epoch += 1;
         (self.link, self.peer) = link(&self.seed, self.epoch, Rc::clone(&self.link.end));
+        server.attach(self.session);
         if script.flag() {
             for open in self.opened.clone() {
                 // A fault here is found by what is said next.

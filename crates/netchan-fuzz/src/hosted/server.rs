@@ -287,6 +287,13 @@ impl Server {
         self.tell();
     }
 
+    /// A session has a link again.
+    pub(super) fn attach(&mut self, session: SessionId) {
+        self.tasks.attach(session);
+        self.results.attach(session);
+        self.tell();
+    }
+
     /// A session is over.
     pub(super) fn lose(&mut self, session: SessionId) {
         self.tasks.lose(session);

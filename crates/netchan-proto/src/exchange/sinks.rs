@@ -357,6 +357,12 @@ impl<P: Ports> Queue<P> {
         self.carry_out(out);
     }
 
+    /// It has a link again, and is to say where it stands: until then what it may have is its own, but not for good.
+    pub fn sink_attached(&mut self, key: ReceiverKey, out: &mut Output<P>) {
+        self.hosted.set_away(key, false);
+        self.carry_out(out);
+    }
+
     /// A holder whose channel of deliveries may be closed can be reached again.
     pub fn holder_back(&mut self, key: ReceiverKey, out: &mut Output<P>) {
         self.hosted.set_away(key, false);

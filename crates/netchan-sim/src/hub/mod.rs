@@ -140,6 +140,12 @@ impl Hub {
         self.observe(audit);
     }
 
+    /// A session has a link again.
+    pub fn attach(&mut self, session: SessionId, audit: &mut Audit) {
+        self.driver.attach(session);
+        self.observe(audit);
+    }
+
     /// A session is over.
     pub fn lose(&mut self, session: SessionId, audit: &mut Audit) {
         for (_, place) in self.driver.places_of(session) {

@@ -311,6 +311,15 @@ impl Driver {
         }
     }
 
+    /// A session has a link again.
+    pub fn attach(&mut self, session: SessionId) {
+        for (_, place) in self.places_of(session) {
+            if let Side::Sink(key) = place.side {
+                self.run(|queue, out| queue.sink_attached(key, out));
+            }
+        }
+    }
+
     /// A session is over.
     pub fn lose(&mut self, session: SessionId) {
         for (id, place) in self.places_of(session) {

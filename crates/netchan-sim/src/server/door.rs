@@ -158,6 +158,13 @@ impl Server {
         }
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         begin(&*session.end, control);
+        for hub in &mut self.hubs {
+            hub.attach(session_id, &mut context.audit);
+        }
+        for desk in &mut self.desks {
+            desk.attach(session_id, &mut context.audit);
+        }
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
         let mut link = Link::new(wire, (write, read), context.now);
         let begun = link.begin(&session.end);
         session.link = Some(link);

@@ -95,6 +95,10 @@ impl Owner for Sink {
         });
     }
 
+    fn attached(&self) {
+        self.hub.run(|queue, out| queue.sink_attached(self.key, out));
+    }
+
     fn rewind_asked(&self, limit: u64) {
         self.hub.run(|queue, out| queue.rewound(self.key, limit, out));
     }

@@ -209,6 +209,13 @@ impl SessionCore {
         self.set_link(WriteHalf::new(sealer), writer);
         if confirmed {
             begin(&ShellHost::new(self), control);
+            for chan in self.channels() {
+                if let Chan::Send(chan) = chan
+                    && let Some(owner) = chan.owner()
+                {
+                    owner.attached();
+                }
+            }
         } else {
             self.control.lock().attach(control);
         }

@@ -48,6 +48,9 @@ pub(crate) trait Owner: Any + Send + Sync {
         _ = limit;
     }
 
+    /// There is a link again, and the peer is to say on it where it stands.
+    fn attached(&self) {}
+
     /// The link is gone; another has taken its place if `replaced`.
     fn detached(&self, replaced: bool) {
         _ = replaced;
