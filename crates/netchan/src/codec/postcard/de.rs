@@ -56,6 +56,17 @@ pub(super) struct Deserializer<'de> {
     overrun: Option<Overrun>,
 }
 
+/// The bit of each byte of a varint that says that another follows.
+const CONTINUED: u64 = 0x8080_8080_8080_8080;
+
+/// The number whose seven-bit groups lie in these bytes, the lowest first.
+const fn joined(word: u64) -> u64 {
+    let word = word & !CONTINUED;
+    let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+    (word & 0x0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4
+}
+
 impl<'de> Deserializer<'de> {
     #[inline]
     pub(super) const fn new(bytes: &'de [u8], depth: usize, elements: usize) -> Self {
@@ -111,6 +122,19 @@ impl<'de> Deserializer<'de> {
 
     #[inline(never)]
     fn long_varint(&mut self, bits: u32) -> Result<u64, DecodeError> {
+        // Up to eight bytes at once: a loop over them costs a branch for each.
+        if let Some(word) = self.bytes[self.at..].first_chunk() {
+            let word = u64::from_le_bytes(*word);
+            let last = (!word & CONTINUED).trailing_zeros() / 8;
+            if last < 8 && 7 * last < bits {
+                let number = joined(word & u64::MAX >> (56 - 8 * last));
+                if number >> (bits - 1) > 1 {
+                    return Err(invalid("number"));
+                }
+                self.at += last as usize + 1;
+                return Ok(number);
+            }
+        }
         let (mut number, mut shift) = (0, 0);
         for (at, &byte) in self.bytes[self.at..].iter().enumerate() {
             let low = u64::from(byte & 0x7f);
