@@ -80,11 +80,13 @@ pub enum Mutant {
     CloseNotTold,
     /// A result that waits for a place is not tried again.
     ParkedResultForgotten,
+    /// Values that waited in their half for room are taken while their sender is away, and its credit lent to others (`HOST-15`).
+    TakenWhileAway,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::NoDuplicateCheck,
         Self::TakenAtArrival,
         Self::AcknowledgedEarly,
@@ -122,6 +124,7 @@ impl Mutant {
         Self::GrantWakesNobody,
         Self::CloseNotTold,
         Self::ParkedResultForgotten,
+        Self::TakenWhileAway,
     ];
 }
 

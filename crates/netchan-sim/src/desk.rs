@@ -19,6 +19,8 @@ use crate::value::Value;
 
 /// How long a holder without a link keeps what it has.
 const GRACE_MILLIS: u64 = 500;
+/// How long a holder may keep a task without a word.
+const LEASE_MILLIS: u64 = 400;
 /// Values that may be out to one holder.
 const OUT_MAX: u64 = 4;
 /// Results that may wait for places, in bytes: few.
@@ -100,7 +102,9 @@ impl Desk {
 
     /// A session takes from here on.
     pub fn add_holder(&mut self, session: SessionId, port: Port, who: u32, open: &Open, audit: &mut Audit) {
-        let (id, options) = (port.id, HolderOptions::new(OUT_MAX));
+        // One queue of two takes a task from a holder that says nothing of it for long.
+        let lease_millis = (self.chan % 2 == 0).then_some(LEASE_MILLIS);
+        let (id, options) = (port.id, HolderOptions { lease_millis, ..HolderOptions::new(OUT_MAX) });
         match self.tasks.add_sink(session, port, who, open, Some(options)) {
             Some(key) => {
                 let holder = Holder {

@@ -85,17 +85,30 @@ impl<P: Ports> Queue<P> {
 
     /// Values, or its end, have arrived in its half.
     pub fn values_arrived(&mut self, key: SenderKey, out: &mut Output<P>) {
-        self.take_values(key, out);
+        self.take_values(key, false, out);
         self.hosted.settle();
         self.carry_out(out);
         self.stop_if_done(key, out);
     }
 
-    fn take_values(&mut self, key: SenderKey, out: &mut Output<P>) {
+    /// `all` of them, if they have nowhere else to wait.
+    fn take_values(&mut self, key: SenderKey, all: bool, out: &mut Output<P>) {
         loop {
             let Some(source) = self.sources.get_mut(&key) else { return };
             source.probe = None;
-            if self.hosted.is_full_of_bytes() {
+            if self.hosted.is_suspended(key) && !planted::is(Mutant::TakenWhileAway) {
+                // Its credit is lent to others until it says what it had committed, these values among that (`HOST-15`). If it has
+                // closed, it is these.
+                let all_of_it = P::with_source(&source.port, |half| {
+                    let known = all || half.peer_closed().is_some();
+                    (known && half.ready() > 0).then(|| half.received())
+                });
+                let Some(Some(received)) = all_of_it else { return };
+                if self.hosted.resume(key, received).is_err() {
+                    return;
+                }
+            }
+            if !all && self.hosted.is_full_of_bytes() {
                 // They wait where the client's own credit pays for them (`HOST-27`).
                 if !std::mem::replace(&mut source.held_up, true) {
                     self.held_up.push_back(key);
@@ -103,7 +116,7 @@ impl<P: Ports> Queue<P> {
                 return;
             }
             let Self { run, store, hosted, .. } = self;
-            let mut room = hosted.bytes_left();
+            let mut room = if all { u64::MAX } else { hosted.bytes_left() };
             let closed = P::with_source(&source.port, |half| {
                 while run.len() < RUN_VALUES_MAX && room > 0 {
                     let Some((seq, bytes)) = half.hand_over_to(|value| store.keep(value)) else { break };
@@ -147,7 +160,7 @@ impl<P: Ports> Queue<P> {
         {
             if let Some(source) = self.sources.get_mut(&key) {
                 source.held_up = false;
-                self.take_values(key, out);
+                self.take_values(key, false, out);
             }
         }
         self.hosted.settle();
@@ -192,9 +205,9 @@ impl<P: Ports> Queue<P> {
         self.carry_out(out);
     }
 
-    /// Its channel, or session, is over.
+    /// Its channel, or session, is over. What has arrived of it stays: it may have been told so.
     pub fn remove_source(&mut self, key: SenderKey, out: &mut Output<P>) {
-        self.take_values(key, out);
+        self.take_values(key, true, out);
         self.hosted.remove_sender(key);
         self.sources.remove(&key);
         self.carry_out(out);
@@ -209,7 +222,11 @@ impl<P: Ports> Queue<P> {
     /// It is back, and has committed or set aside what lies below `limit`.
     pub fn resume_source(&mut self, key: SenderKey, limit: u64, out: &mut Output<P>) {
         match self.hosted.resume(key, limit) {
-            Ok(_) | Err(Violation::UnknownSender) => {}
+            Ok(_) => {
+                self.take_values(key, false, out);
+                self.hosted.settle();
+            }
+            Err(Violation::UnknownSender) => {}
             Err(violation) => self.stop_source(key, Stopped::Violation(violation), out),
         }
         self.carry_out(out);

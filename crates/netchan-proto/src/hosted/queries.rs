@@ -101,6 +101,12 @@ impl<T: Clone> Hosted<T> {
         self.senders.limit(key)
     }
 
+    /// Whether the sender is away, and its unused credit lent to others.
+    #[must_use]
+    pub fn is_suspended(&self, key: SenderKey) -> bool {
+        self.senders.is_suspended(key)
+    }
+
     /// Whether a sender has an offer of which it is open whether somebody takes it; only where C = 0.
     #[must_use]
     pub(crate) fn has_open_offer(&self, key: SenderKey) -> bool {

@@ -19,6 +19,9 @@ use self::ports::{Driver, Ends, Place, Port, Side};
 use crate::audit::Audit;
 use crate::value::Value;
 
+/// Bytes of the values in one queue of three: few, so that senders wait for that too.
+const BYTES_MAX: u64 = 150;
+
 /// A hosted channel.
 pub struct Hub {
     /// As the auditor knows it.
@@ -43,10 +46,14 @@ impl Hub {
     /// A channel into which the server itself sends `total` values.
     #[must_use]
     pub fn new(chan: u32, capacity: u64, total: u64, receives: bool) -> Self {
+        let mut driver = Driver::new(capacity);
+        if chan % 3 == 0 {
+            driver.queue.policy_mut().set_bytes_max(BYTES_MAX);
+        }
         Self {
             chan,
             capacity,
-            driver: Driver::new(capacity),
+            driver,
             local: Local::new(chan, total, receives),
             closed: false,
             receivers: BTreeMap::new(),

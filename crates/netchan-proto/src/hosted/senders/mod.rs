@@ -80,6 +80,10 @@ impl Senders {
         self.map.get(&key).filter(|sender| !sender.gone).map(|sender| sender.lease.limit)
     }
 
+    pub(super) fn is_suspended(&self, key: SenderKey) -> bool {
+        self.map.get(&key).is_some_and(|sender| sender.lease.suspended.is_some() && !self.is_rendezvous())
+    }
+
     pub(super) fn has_unsettled(&self, key: SenderKey) -> bool {
         self.map.get(&key).is_some_and(|sender| !sender.lease.all_settled())
     }
