@@ -103,7 +103,7 @@ impl Desk {
     /// A session takes from here on.
     pub fn add_holder(&mut self, session: SessionId, port: Port, who: u32, open: &Open, audit: &mut Audit) {
         // One queue of two takes a task from a holder that says nothing of it for long.
-        let lease_millis = (self.chan % 2 == 0).then_some(LEASE_MILLIS);
+        let lease_millis = self.chan.is_multiple_of(2).then_some(LEASE_MILLIS);
         let (id, options) = (port.id, HolderOptions { lease_millis, ..HolderOptions::new(OUT_MAX) });
         match self.tasks.add_sink(session, port, who, open, Some(options)) {
             Some(key) => {

@@ -47,7 +47,7 @@ impl Hub {
     #[must_use]
     pub fn new(chan: u32, capacity: u64, total: u64, receives: bool) -> Self {
         let mut driver = Driver::new(capacity);
-        if chan % 3 == 0 {
+        if chan.is_multiple_of(3) {
             driver.queue.policy_mut().set_bytes_max(BYTES_MAX);
         }
         Self {
