@@ -114,6 +114,9 @@ pub const ALONE_AFTER_MILLIS: u64 = 100;
 /// waits for at once, unless it is stuck.
 pub const CALL_BACK_AFTER_MILLIS: u64 = 1_000;
 
+/// A value may take so long on its way that it comes at this rate at least, in bytes for each millisecond: about a megabit in a second.
+pub const TRANSFER_BYTES_PER_MILLI_MIN: u64 = 128;
+
 /// A peer that has not answered a call back or a recall for so long while others wait: no program is asked for that, so it is long
 /// for a peer that is there, and short beside the time after which one that is not is found out.
 /// After that it is asked for a sign of life, and has as long again until that has come.

@@ -304,3 +304,72 @@ async fn chan_12_a_receiver_that_says_it_takes_no_more_keeps_nothing_from_others
     }
     Ok(())
 }
+
+/// It answers nothing that it is asked, and is there all the same: it says other things.
+#[tokio::test]
+async fn host_10_who_speaks_and_does_not_answer_has_heard() -> Anything {
+    let server = server().await;
+    let collected = server.receiver::<u64>("results", 1)?;
+    let mut attacker = attacker(&server).await;
+    attacker.answers = false;
+    let id = attacker.open("results", "u64", OpenFlow::OpenerSends, Purpose::Values).await;
+    attacker
+        .hear(|frame| matches!(frame, Frame::Window(window) if window.id == id && window.limit == 1))
+        .await;
+    let honest = dial(server.ticket(), Config::with_identity(Identity::generate())).await?;
+    let sender = honest.sender::<u64>("results").await?;
+    let sending = tokio::spawn(async move { sender.send(7).await });
+    let attack = tokio::spawn(async move {
+        for nonce in 0.. {
+            attacker.say(&Frame::Ping { nonce }).await;
+            // A wish that uses nothing.
+            attacker.say(&Frame::Want { id, limit: 2 + nonce }).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    });
+    within("the honest client's value", sending).await??;
+    assert_eq!(within("the value", collected.recv()).await?, Some(7));
+    attack.abort();
+    Ok(())
+}
+
+/// What was taken is counted no more, while its client and its channel stay.
+#[tokio::test]
+async fn bound_1_what_was_taken_is_kept_no_more() -> Anything {
+    let server = server().await;
+    let queue = server.receiver::<Vec<u8>>("results", 4)?;
+    let honest = dial(server.ticket(), Config::default()).await?;
+    let sender = honest.sender::<Vec<u8>>("results").await?;
+    for _ in 0..3 {
+        let sending = sender.send(vec![1; 1 << 20]);
+        let (sent, got) = tokio::join!(sending, within("the value", queue.recv()));
+        sent?;
+        assert_eq!(got?.map(|value| value.len()), Some(1 << 20));
+    }
+    let gone = async {
+        while server.stats().kept_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("nothing is kept", gone).await;
+    Ok(())
+}
+
+/// What a client had said when it left in good order is there, though there was no room for it in the queue.
+#[tokio::test]
+async fn host_27_values_that_wait_for_room_outlast_their_session() -> Anything {
+    let server = server().await;
+    let bounded = ChannelOptions::default().queue_bytes_max(1_000);
+    let queue = server.receiver_with::<Vec<u8>>("results", 64, bounded)?;
+    let honest = dial(server.ticket(), Config::default()).await?;
+    let sender = honest.sender::<Vec<u8>>("results").await?;
+    for n in 0..20 {
+        within("there is credit", sender.send(vec![n; 500])).await?;
+    }
+    let report = within("it leaves", honest.close(Duration::from_secs(5))).await?;
+    assert!(report.is_complete(), "{report}");
+    for n in 0..20 {
+        assert_eq!(within("a value", queue.recv()).await?, Some(vec![n; 500]));
+    }
+    Ok(())
+}

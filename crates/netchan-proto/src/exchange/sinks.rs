@@ -206,7 +206,9 @@ impl<P: Ports> Queue<P> {
         sink.taken += newly_taken;
         sink.pace.took(newly_taken);
         sink.round_trip = at.round_trip_micros.or(sink.round_trip);
-        sink.probe = None;
+        if newly_taken > 0 {
+            sink.probe = None;
+        }
         self.hosted.set_away(key, false);
         let Some(sink) = self.sinks.get_mut(&key) else { return };
         if sink.holds {

@@ -20,6 +20,8 @@ pub(super) struct Source<P: Ports> {
     pushed: u64,
     /// Its values wait in its half.
     held_up: bool,
+    /// Bytes that have come, of a value that has not come whole too.
+    arrived: u64,
     /// It was asked for a sign of life, for it seems to have stalled.
     probe: Option<u64>,
 }
@@ -65,7 +67,8 @@ impl<P: Ports> Queue<P> {
 
     /// Its half is in place; [`Self::greet_source`] follows once the client knows of it.
     pub fn attach_source(&mut self, key: SenderKey, port: P::Source, peer: P::Peer, client: Option<u128>) {
-        self.sources.insert(key, Source { port, peer, client, pushed: 0, held_up: false, probe: None });
+        self.sources
+            .insert(key, Source { port, peer, client, pushed: 0, held_up: false, arrived: 0, probe: None });
     }
 
     /// The client knows of its half. It may send some values at once, if there are places for them (`HOST-26`).
@@ -95,7 +98,10 @@ impl<P: Ports> Queue<P> {
     fn take_values(&mut self, key: SenderKey, all: bool, out: &mut Output<P>) {
         loop {
             let Some(source) = self.sources.get_mut(&key) else { return };
-            source.probe = None;
+            let arrived = P::with_source(&source.port, |half| half.arrived_bytes()).unwrap_or(0);
+            if std::mem::replace(&mut source.arrived, arrived) != arrived {
+                source.probe = None;
+            }
             if self.hosted.is_suspended(key) && !planted::is(Mutant::TakenWhileAway) {
                 // Its credit is lent to others until it says what it had committed, these values among that (`HOST-15`). If it has
                 // closed, it is these.
@@ -209,7 +215,9 @@ impl<P: Ports> Queue<P> {
     pub fn remove_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         self.take_values(key, true, out);
         self.hosted.remove_sender(key);
-        self.sources.remove(&key);
+        if self.sources.remove(&key).is_some_and(|source| source.held_up) {
+            self.held_up.retain(|held_up| *held_up != key);
+        }
         self.carry_out(out);
     }
 
@@ -236,7 +244,12 @@ impl<P: Ports> Queue<P> {
     /// It neither used nor returned what it holds. It is stopped if it is there to do so, which it shows by answering a ping.
     pub(super) fn stalled_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         let Some(source) = self.sources.get_mut(&key) else { return };
-        if super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {
+        // Values that wait for room here are none that it keeps.
+        let waits_here =
+            source.held_up || P::with_source(&source.port, |half| half.ready() > 0) == Some(true);
+        if waits_here {
+            self.hosted.excuse_sender(key);
+        } else if super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {
             self.stop_source(key, Stopped::Stalled, out);
         } else {
             self.hosted.excuse_sender(key);

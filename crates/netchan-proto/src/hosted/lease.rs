@@ -11,9 +11,9 @@ pub(super) enum Standing {
     /// Waits in line for a grant of at least one.
     Turn { place: u64, want: u64 },
     /// Wants more than it was granted, and has not yet used half of that, or its client has its part: it joins the line later.
-    Parked { place: u64 },
+    Parked { place: u64, held_back: bool },
     /// Holds credit and wants none.
-    Idle { place: u64 },
+    Idle { place: u64, of_share: Option<u64> },
     /// Asked to yield; `due` is what it may give back.
     Recalled { due: u64 },
 }

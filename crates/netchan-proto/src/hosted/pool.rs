@@ -35,6 +35,8 @@ pub(super) struct Pool {
     turns: Line<SenderKey>,
     idle: Line<SenderKey>,
     parked: Line<Parked>,
+    /// So many of those wait for their client's part and nothing else.
+    held_back: usize,
     wanted: u64,
     due: u64,
     /// Unused credit by client.
@@ -51,6 +53,7 @@ impl Pool {
             turns: Line::default(),
             idle: Line::default(),
             parked: Line::default(),
+            held_back: 0,
             wanted: 0,
             due: 0,
             shares: Shares::new(capacity / 2, u64::MAX),
@@ -74,7 +77,7 @@ impl Pool {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.turns.len() + self.parked.len()
+        self.turns.len() + self.parked.len() - self.held_back
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -146,7 +149,7 @@ impl Pool {
         match old {
             Standing::Rest | Standing::Idle { .. } => {}
             Standing::Turn { want, .. } => self.wanted -= want,
-            Standing::Parked { .. } => {}
+            Standing::Parked { held_back, .. } => self.held_back -= usize::from(held_back),
             Standing::Recalled { due } => self.due -= due,
         }
         // HOST-11: who is recalled stands in no line until it has answered.
@@ -159,17 +162,22 @@ impl Pool {
         } else if lease.want == 0 {
             match (old, lease.recallable()) {
                 (_, 0) => Standing::Rest,
-                (Standing::Idle { place }, _) => Standing::Idle { place },
-                _ => Standing::Idle { place: self.idle.join(key) },
+                (Standing::Idle { place, of_share }, _) => Standing::Idle { place, of_share },
+                _ => Standing::Idle {
+                    place: self.idle.join(key),
+                    of_share: self.shares.join_idle(lease.share, key),
+                },
             }
         } else if lease.has_enough() || lease.over_share {
+            let held_back = lease.over_share;
+            self.held_back += usize::from(held_back);
             let parked = Parked { key, share: lease.share, recallable: lease.recallable() > 0 };
             match old {
-                Standing::Parked { place } => {
+                Standing::Parked { place, .. } => {
                     self.parked.get_mut(place).into_iter().for_each(|old| old.recallable = parked.recallable);
-                    Standing::Parked { place }
+                    Standing::Parked { place, held_back }
                 }
-                _ => Standing::Parked { place: self.parked.join(parked) },
+                _ => Standing::Parked { place: self.parked.join(parked), held_back },
             }
         } else {
             let want = lease.want;
@@ -184,8 +192,11 @@ impl Pool {
             | (Standing::Idle { .. }, Standing::Idle { .. })
             | (Standing::Parked { .. }, Standing::Parked { .. }) => {}
             (Standing::Turn { place, .. }, _) => drop(self.turns.leave(place)),
-            (Standing::Idle { place }, _) => drop(self.idle.leave(place)),
-            (Standing::Parked { place }, _) => drop(self.parked.leave(place)),
+            (Standing::Idle { place, of_share }, _) => {
+                self.idle.leave(place);
+                self.shares.leave_idle(lease.share, of_share);
+            }
+            (Standing::Parked { place, .. }, _) => drop(self.parked.leave(place)),
             _ => {}
         }
         lease.standing = new;

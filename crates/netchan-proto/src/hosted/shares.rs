@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::line::Line;
+
 /// Which share a sender or receiver counts toward; none where it is nobody's in particular.
 pub(super) type ShareIndex = Option<usize>;
 
@@ -24,6 +26,8 @@ struct Share<K> {
     has: Part,
     /// Members that may have no more for now, longest first.
     waiting: VecDeque<K>,
+    /// Members that hold units and want none, longest first.
+    idle: Line<K>,
     /// Stands in `ready`.
     listed: bool,
 }
@@ -41,6 +45,8 @@ pub(super) struct Shares<K> {
     bytes_max: u64,
     /// Shares whose members wait though there may be room.
     ready: Vec<usize>,
+    /// Members that wait, over all shares.
+    waiting: usize,
 }
 
 impl<K: Copy> Shares<K> {
@@ -54,6 +60,7 @@ impl<K: Copy> Shares<K> {
             units_max: units_max.max(1),
             bytes_max: bytes_max.max(1),
             ready: Vec::new(),
+            waiting: 0,
         }
     }
 
@@ -75,7 +82,8 @@ impl<K: Copy> Shares<K> {
         self.members += 1;
         let at = *self.of.entry(client).or_insert_with(|| {
             let waiting = VecDeque::new();
-            let share = Share { client, members: 0, has: Part::default(), waiting, listed: false };
+            let idle = Line::default();
+            let share = Share { client, members: 0, has: Part::default(), waiting, idle, listed: false };
             let at = self.vacant.pop().unwrap_or(self.slots.len());
             if at == self.slots.len() {
                 self.slots.push(Some(share));
@@ -96,6 +104,7 @@ impl<K: Copy> Shares<K> {
         if share.members == 0 {
             debug_assert_eq!(share.has, Part::default(), "a share that nobody has");
             let client = share.client;
+            self.waiting -= share.waiting.len();
             self.slots[at] = None;
             self.of.remove(&client);
             self.ready.retain(|ready| *ready != at);
@@ -159,7 +168,47 @@ impl<K: Copy> Shares<K> {
     pub(super) fn wait(&mut self, share: ShareIndex, key: K) {
         if let Some(share) = share.and_then(|at| self.slots.get_mut(at)?.as_mut()) {
             share.waiting.push_back(key);
+            self.waiting += 1;
         }
+    }
+
+    /// One of its members that waited is gone.
+    pub(super) fn forget(&mut self, share: ShareIndex, key: K)
+    where
+        K: PartialEq,
+    {
+        if let Some(share) = share.and_then(|at| self.slots.get_mut(at)?.as_mut()) {
+            let before = share.waiting.len();
+            share.waiting.retain(|waiting| *waiting != key);
+            self.waiting -= before - share.waiting.len();
+        }
+    }
+
+    /// One of its members holds units and wants none. Returns its place.
+    pub(super) fn join_idle(&mut self, share: ShareIndex, key: K) -> Option<u64> {
+        Some(share.and_then(|at| self.slots.get_mut(at)?.as_mut())?.idle.join(key))
+    }
+
+    pub(super) fn leave_idle(&mut self, share: ShareIndex, place: Option<u64>) {
+        if let (Some(share), Some(place)) = (share.and_then(|at| self.slots.get_mut(at)?.as_mut()), place) {
+            share.idle.leave(place);
+        }
+    }
+
+    /// Which of its members has held units for longest without wanting any.
+    pub(super) fn first_idle(&self, share: ShareIndex) -> Option<K> {
+        share.and_then(|at| self.slots.get(at)?.as_ref())?.idle.first().copied()
+    }
+
+    /// Whether any member of any share waits.
+    pub(super) const fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Whether members of this share wait.
+    pub(super) fn waits(&self, share: ShareIndex) -> bool {
+        let share = share.and_then(|at| self.slots.get(at)?.as_ref());
+        share.is_some_and(|share| !share.waiting.is_empty())
     }
 
     fn list(&mut self, at: usize) {
@@ -184,6 +233,7 @@ impl<K: Copy> Shares<K> {
             while room > 0
                 && let Some(key) = share.waiting.pop_front()
             {
+                self.waiting -= 1;
                 room = room.saturating_sub(f(key));
             }
         }

@@ -60,14 +60,15 @@ impl Registry {
 }
 
 impl Candidates {
-    /// Whoever is to receive gets what is left in an earlier channel of the name first, if it is of the same type. To be called with
+    /// Whoever is to receive gets what waits in an earlier channel of the name first, if it is of the same type. To be called with
     /// no lock held.
     pub(super) fn answer(self, open: &Open) -> Option<Arc<dyn Engine>> {
         let left = |engine: &Arc<dyn Engine>| {
-            let spec = engine.spec();
+            let (spec, here) = (engine.spec(), engine.survey());
             (&*spec.label, &*spec.codec) == (&*open.label, &*open.codec)
                 && spec.access.may_receive
-                && engine.untaken() > 0
+                && !here.broadcast
+                && here.depth > 0
         };
         match open.flow {
             OpenFlow::OpenerReceives => self.former.into_iter().find(left).or(self.now),

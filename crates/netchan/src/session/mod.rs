@@ -150,6 +150,9 @@ pub(crate) struct SessionCore {
     greeted: AtomicBool,
     /// When the newest ping was sent that was answered.
     answered_micros: AtomicU64,
+    /// When the oldest was sent that waits for its answer, and what had been read by then.
+    probed_micros: AtomicU64,
+    probed_bytes: AtomicU64,
     /// Counts the sessions that were lost: what was offered in an earlier one means nothing.
     life: AtomicU64,
     /// At a client: the session is lost, and the one that takes its place has no link yet.
@@ -252,6 +255,8 @@ impl SessionCore {
             replayed: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
             answered_micros: AtomicU64::new(0),
+            probed_micros: AtomicU64::new(0),
+            probed_bytes: AtomicU64::new(0),
             life: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             coming: Mutex::default(),

@@ -4,6 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::SessionCore;
 
+/// What was on its way when a sign of life was asked for has come by then.
+const SPEAKS_MICROS: u64 = 5_000_000;
+
 impl SessionCore {
     /// Asks for a sign of life, and measures how long that takes.
     pub(super) fn ping(&self) {
@@ -13,12 +16,23 @@ impl SessionCore {
     /// Asks for a sign of life; [`Self::has_answered`] says when it has come.
     pub(crate) fn probe(&self) -> u64 {
         let sent = self.now_micros();
+        // Of those that wait for an answer, the first counts.
+        let before = self.probed_micros.load(Ordering::Relaxed);
+        if self.answered_micros.load(Ordering::Relaxed) >= before {
+            self.probed_micros.store(sent, Ordering::Relaxed);
+            self.probed_bytes.store(self.traffic.bytes_in(), Ordering::Relaxed);
+        }
         self.with_control(|c| c.ping(sent));
         sent
     }
 
+    /// Whether the peer has answered that, or says other things for so long that it is there all the same.
     pub(crate) fn has_answered(&self, probe: u64) -> bool {
-        self.answered_micros.load(Ordering::Relaxed) >= probe
+        let speaks = || {
+            self.now_micros().saturating_sub(probe) >= SPEAKS_MICROS
+                && self.traffic.bytes_in() > self.probed_bytes.load(Ordering::Relaxed)
+        };
+        self.answered_micros.load(Ordering::Relaxed) >= probe || speaks()
     }
 
     pub(super) fn ponged(&self, sent_micros: u64) {

@@ -19,6 +19,8 @@ pub struct Raw {
     /// What has been read and not opened.
     input: Vec<u8>,
     next_id: u32,
+    /// Whether it answers whoever asks if it is there.
+    pub answers: bool,
 }
 
 pub fn address(server: &Server) -> String {
@@ -52,7 +54,7 @@ pub async fn raw(server: &Server, key: u8, resume: Option<ResumeFrom>) -> Result
             stream.write_all(&bytes).await.unwrap();
         }
         if let Some(established) = client.poll_established() {
-            return Ok(Raw { stream, established, input, next_id: 1 });
+            return Ok(Raw { stream, established, input, next_id: 1, answers: true });
         }
         let taken = client.handle_input(&input)?;
         input.drain(..taken);
@@ -155,7 +157,9 @@ impl Raw {
                 let mut found = None;
                 while !frames.is_empty() {
                     let Some(frame) = Frame::read(&mut frames).unwrap() else { continue };
-                    if let Frame::Ping { nonce } = frame {
+                    if let Frame::Ping { nonce } = frame
+                        && self.answers
+                    {
                         self.say(&Frame::Pong { nonce }).await;
                     }
                     if found.is_none() && done(&frame) {

@@ -159,6 +159,14 @@ impl RecvHalf {
         partial + if all_gone { 0 } else { self.window.here_bytes() }
     }
 
+    /// How many bytes have come, of a value that has not come whole too.
+    #[must_use]
+    pub fn arrived_bytes(&self) -> u64 {
+        self.window.taken_bytes()
+            + self.window.here_bytes()
+            + self.partial.as_ref().map_or(0, |part| part.len() as u64)
+    }
+
     /// The byte window.
     #[must_use]
     pub const fn window_bytes(&self) -> u64 {

@@ -56,13 +56,30 @@ impl<T: Clone> Receivers<T> {
             short = short.saturating_sub(receiver.ahead());
             self.ask_back(key, now, true, effects);
         }
-        while let Some((key, since)) = self.out.first().copied()
-            && now.saturating_sub(since) >= CALL_BACK_AFTER_MILLIS
+        self.call_back_overdue(now, |receivers, key| receivers.others_wait(key), effects);
+    }
+
+    /// Asks for what has not moved for long, where `wanted` says that others wait for it. Else it is looked at again later.
+    pub(in crate::hosted) fn call_back_overdue(
+        &mut self,
+        now: u64,
+        wanted: impl Fn(&Self, ReceiverKey) -> bool,
+        effects: &mut VecDeque<Effect<T>>,
+    ) {
+        while let Some((due, key)) = self.out.first().copied()
+            && due <= now
         {
-            if let Some(receiver) = self.map.get_mut(&key) {
-                receiver.out.take().map(|place| self.out.leave(place));
+            self.out.pop_first();
+            let wanted = wanted(self, key);
+            let Some(receiver) = self.map.get_mut(&key) else { continue };
+            receiver.out = None;
+            if wanted {
+                self.ask_back(key, now, false, effects);
+            } else {
+                let again = now.saturating_add(CALL_BACK_AFTER_MILLIS);
+                receiver.out = Some(again);
+                self.out.insert((again, key));
             }
-            self.ask_back(key, now, false, effects);
         }
     }
 
@@ -138,8 +155,8 @@ impl<T: Clone> Receivers<T> {
 
     /// When somebody is to be called back, has not answered, or is to be fenced.
     pub(in crate::hosted) fn next_timeout(&self) -> Option<u64> {
-        let call_back =
-            self.out.first().filter(|_| self.units > 0).map(|(_, since)| since + CALL_BACK_AFTER_MILLIS);
+        let wanted = self.units > 0 || self.shares.has_waiting();
+        let call_back = self.out.first().filter(|_| wanted).map(|(due, _)| *due);
         let stalled = self.callbacks.front().map(|(at, _)| at + STALLED_AFTER_MILLIS);
         let fence = self.fences.first().map(|(at, _)| *at);
         [call_back, stalled, fence].into_iter().flatten().min()

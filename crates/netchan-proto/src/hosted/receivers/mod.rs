@@ -13,7 +13,7 @@ use super::held::Held;
 use super::line::Line;
 use super::shares::{Part, ShareIndex, Shares};
 use super::{Item, ReceiverKey, Violation};
-use crate::limits::QUEUE_BYTES_MAX_DEFAULT;
+use crate::limits::{CALL_BACK_AFTER_MILLIS, QUEUE_BYTES_MAX_DEFAULT, TRANSFER_BYTES_PER_MILLI_MIN};
 
 /// Units of one receiver that wait side by side.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ pub(super) struct Receiver<T> {
     /// No other has asked for a while.
     alone: bool,
     eager: Option<u64>,
+    /// When what is in flight to it is to have moved.
     out: Option<u64>,
     called_back: Option<CalledBack>,
     /// It cannot be reached, so it is asked for nothing.
@@ -108,6 +109,12 @@ impl<T> Receiver<T> {
             over_share: false,
             seen: false,
         }
+    }
+
+    /// When what is in flight to it now is to have moved: long values take their time on the way.
+    fn due_at(&self, now: u64) -> u64 {
+        let transfer = self.bytes / TRANSFER_BYTES_PER_MILLI_MIN;
+        now.saturating_add(CALL_BACK_AFTER_MILLIS).saturating_add(transfer)
     }
 
     fn out_count(&self) -> u64 {
@@ -165,7 +172,7 @@ pub(super) struct Receivers<T> {
     held: u64,
     eager: Line<ReceiverKey>,
     ahead: BTreeSet<ReceiverKey>,
-    out: Line<(ReceiverKey, u64)>,
+    out: BTreeSet<(u64, ReceiverKey)>,
     holding: usize,
     /// Who asked last, since when nobody else has, and who was alone before and has values ahead (`HOST-24`).
     asker: Option<ReceiverKey>,
@@ -194,7 +201,7 @@ impl<T: Clone> Receivers<T> {
             held: 0,
             eager: Line::default(),
             ahead: BTreeSet::new(),
-            out: Line::default(),
+            out: BTreeSet::new(),
             holding: 0,
             asker: None,
             alone_from: 0,
@@ -259,6 +266,9 @@ impl<T: Clone> Receivers<T> {
         self.asker = self.asker.filter(|asker| *asker != key);
         let mut receiver = self.map.remove(&key)?;
         self.shares.count(receiver.share, &mut receiver.counted, Part::default());
+        if receiver.over_share {
+            self.shares.forget(receiver.share, key);
+        }
         match receiver.share {
             Some(share) => self.shares.leave(share),
             None if receiver.seen => self.shares.leave_unnamed(),
@@ -272,7 +282,7 @@ impl<T: Clone> Receivers<T> {
         self.in_flight -= receiver.in_flight.len() - receiver.fenced;
         self.held -= receiver.held.as_ref().map_or(0, Held::len);
         receiver.eager.map(|place| self.eager.leave(place));
-        receiver.out.map(|place| self.out.leave(place));
+        receiver.out.map(|due| self.out.remove(&(due, key)));
         self.ahead.remove(&key);
         if let Some(at) = self.fence_of.remove(&key) {
             self.fences.remove(&(at, key));
@@ -341,9 +351,11 @@ impl<T: Clone> Receivers<T> {
     /// It has shown that it takes, or gives back, what it has.
     fn moved(&mut self, key: ReceiverKey, now: u64) {
         let Some(receiver) = self.map.get_mut(&key) else { return };
-        receiver.out.take().map(|place| self.out.leave(place));
+        receiver.out.take().map(|due| self.out.remove(&(due, key)));
         if receiver.in_flight.len() > receiver.fenced {
-            receiver.out = Some(self.out.join((key, now)));
+            let due = receiver.due_at(now);
+            receiver.out = Some(due);
+            self.out.insert((due, key));
         }
         self.count_part(key);
         self.refresh(key);
@@ -400,7 +412,7 @@ impl<T: Clone> Receivers<T> {
                 fenced.push((number, item));
             }
         }
-        receiver.out.take().map(|place| self.out.leave(place));
+        receiver.out.take().map(|due| self.out.remove(&(due, key)));
         self.count_part(key);
         self.refresh(key);
         fenced

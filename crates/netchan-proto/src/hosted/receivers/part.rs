@@ -1,7 +1,9 @@
 //! What a client may have of what leaves the queue while others are there (`HOST-28`).
 
+use std::collections::VecDeque;
+
 use super::{Held, Part, Receivers};
-use crate::hosted::ReceiverKey;
+use crate::hosted::{Effect, ReceiverKey};
 
 impl<T: Clone> Receivers<T> {
     /// Of so many bytes that are here, in the queue or outside it, a client may have half.
@@ -51,6 +53,17 @@ impl<T: Clone> Receivers<T> {
             self.shares.wait(receiver.share, key);
         }
         self.refresh(key);
+    }
+
+    /// Others of its own client wait for their part: what does not move to one of them is asked back for the others.
+    pub(in crate::hosted) fn call_back_for_parts(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
+        if self.shares.has_waiting() {
+            let waits = |receivers: &Self, key| {
+                let share = receivers.map.get(&key).and_then(|receiver| receiver.share);
+                receivers.shares.waits(share)
+            };
+            self.call_back_overdue(now, waits, effects);
+        }
     }
 
     /// Those whose clients have room again stand in line again, behind the others.

@@ -38,7 +38,9 @@ impl<T: Clone> Receivers<T> {
         receiver.given += count as u64;
         self.in_flight += count;
         if receiver.out.is_none() {
-            receiver.out = Some(self.out.join((key, now)));
+            let due = receiver.due_at(now);
+            receiver.out = Some(due);
+            self.out.insert((due, key));
         }
         if !std::mem::replace(&mut receiver.noted, true) {
             effects.push_back(Effect::Deliver { to: key });
@@ -86,7 +88,7 @@ impl<T: Clone> Receivers<T> {
         receiver.wanted = receiver.wanted.min(receiver.given + asked);
         self.in_flight -= 1;
         if receiver.in_flight.len() == receiver.fenced {
-            receiver.out.take().map(|place| self.out.leave(place));
+            receiver.out.take().map(|due| self.out.remove(&(due, key)));
         }
         self.count_part(key);
         self.refresh(key);

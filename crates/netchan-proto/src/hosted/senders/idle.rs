@@ -7,8 +7,9 @@ use crate::hosted::{Effect, SenderKey};
 use crate::limits::{STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
 
 /// When it is to have used, or returned, something.
-fn due_at(lease: &Lease, since: u64) -> u64 {
-    since.saturating_add(if lease.recalled { STALLED_AFTER_MILLIS } else { UNUSED_AFTER_MILLIS })
+fn due_at(lease: &Lease, asked: Option<u64>, since: u64) -> u64 {
+    let unused = asked.unwrap_or(since).saturating_add(UNUSED_AFTER_MILLIS);
+    if lease.recalled { unused.min(since.saturating_add(STALLED_AFTER_MILLIS)) } else { unused }
 }
 
 impl Senders {
@@ -20,8 +21,16 @@ impl Senders {
         }
     }
 
+    /// As [`Self::watch`], for one that is asked for what it has.
+    pub(in crate::hosted) fn watch_asked(&mut self, key: SenderKey) {
+        if let Some(sender) = self.map.get_mut(&key) {
+            sender.asked_since.get_or_insert(self.now);
+        }
+        self.watch(key);
+    }
+
     pub(in crate::hosted) fn is_short(&self) -> bool {
-        self.pool.is_closed() || self.pool.is_short()
+        self.pool.is_closed() || self.pool.is_short() || self.pool.shares.has_waiting()
     }
 
     /// When somebody may have sat on credit for too long.
@@ -33,7 +42,7 @@ impl Senders {
     /// Senders have neither used nor returned credit for too long while others wait for it (`HOST-10`): those that were not
     /// asked for it are, though they wait for more, and those that were are named.
     pub(in crate::hosted) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
-        let short = self.is_short();
+        let short = self.pool.is_closed() || self.pool.is_short();
         while let Some((at, key)) = self.watched.first().copied()
             && at.saturating_add(STALLED_AFTER_MILLIS) <= now
         {
@@ -42,23 +51,31 @@ impl Senders {
             sender.watched = None;
             let lease = &mut sender.lease;
             let idle = lease.suspended.is_none() && lease.unused() > 0;
+            // Others of its client may wait for what it has, where nobody else does.
+            let short = short || self.pool.shares.waits(lease.share);
             match sender.idle_since.filter(|_| idle) {
                 None => sender.idle_since = None,
-                Some(since) if now < due_at(lease, since) => {
-                    let at = due_at(lease, since) - STALLED_AFTER_MILLIS;
+                Some(since) if now < due_at(lease, sender.asked_since, since) => {
+                    let at = due_at(lease, sender.asked_since, since) - STALLED_AFTER_MILLIS;
                     sender.watched = Some(self.watched.join((at, key)));
                 }
-                Some(_) if short && !lease.recalled && lease.recallable() > 0 => {
+                Some(_)
+                    if short && sender.asked_since.is_none() && !lease.recalled && lease.recallable() > 0 =>
+                {
                     lease.recalled = true;
                     self.pool.place(key, lease);
-                    self.watch(key);
+                    self.watch_asked(key);
                     effects.push_back(Effect::Recall { from: key });
                 }
                 Some(_) if short => {
                     sender.idle_since = None;
                     effects.push_back(Effect::StalledSender { key });
                 }
-                Some(_) => self.watch(key),
+                Some(_) => {
+                    // Nobody waits for it any more.
+                    sender.asked_since = None;
+                    self.watch(key);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The senders of one channel: their leases, their offers, and what each is told.
 
+mod away;
 mod idle;
 mod serving;
 
@@ -42,6 +43,8 @@ struct Sender {
     touched: bool,
     /// Since when it has been asked for credit, or has had some that it does not use.
     idle_since: Option<u64>,
+    /// Since when it has been asked for credit and has used none: until it does, being asked again buys it no time.
+    asked_since: Option<u64>,
     /// Its place in `watched`.
     watched: Option<u64>,
     /// Others are not alone: it has asked for credit.
@@ -140,6 +143,7 @@ impl Senders {
             gone: false,
             touched: false,
             idle_since: None,
+            asked_since: None,
             watched: None,
             seen: share.is_some(),
         };
@@ -158,6 +162,9 @@ impl Senders {
         self.pool.restore(lease.shrink(lease.pushed));
         self.pool.place(key, lease);
         sender.watched.take().map(|place| self.watched.leave(place));
+        if lease.over_share {
+            self.pool.shares.forget(lease.share, key);
+        }
         match lease.share.take() {
             Some(share) => self.pool.shares.leave(share),
             None if sender.seen => self.pool.shares.leave_unnamed(),
@@ -269,6 +276,7 @@ impl Senders {
         lease.push();
         if sender.idle_since.is_some() {
             sender.idle_since = (lease.unused() > 0).then_some(self.now);
+            sender.asked_since = None;
         }
         if rendezvous && self.pool.is_closed() {
             self.settle_withdrawn(key, seq, effects);
@@ -337,6 +345,8 @@ impl Senders {
         if lease.unused() > 0 {
             // What it has committed is on its way; what it has reserved, it is to use.
             self.watch(key);
+        } else {
+            sender.asked_since = None;
         }
         Ok(())
     }
@@ -351,41 +361,6 @@ impl Senders {
         self.pool.restore(lease.shrink(limit));
         self.pool.place(key, lease);
         true
-    }
-
-    pub(super) fn suspend(&mut self, key: SenderKey) {
-        let Some(sender) = self.map.get_mut(&key).filter(|sender| !sender.gone) else { return };
-        let lease = &mut sender.lease;
-        if lease.suspended.is_some() {
-            return;
-        }
-        lease.suspended = Some(lease.limit);
-        lease.recalled = false;
-        lease.want = 0;
-        self.pool.restore(lease.shrink(lease.pushed));
-        self.pool.place(key, lease);
-    }
-
-    /// `admits` is false once the channel is finished. Returns the limit the sender now has.
-    pub(super) fn resume(&mut self, key: SenderKey, committed: u64, admits: bool) -> Result<u64, Violation> {
-        let rendezvous = self.is_rendezvous();
-        let sender = self.map.get_mut(&key).filter(|sender| !sender.gone).ok_or(Violation::UnknownSender)?;
-        let lease = &mut sender.lease;
-        if !rendezvous && (committed < lease.pushed || committed > lease.suspended.unwrap_or(lease.limit)) {
-            return Err(Violation::FalseResume);
-        }
-        if lease.suspended.take().is_some() && !rendezvous && admits {
-            self.pool.overdraw(committed - lease.limit);
-            lease.limit = committed;
-            lease.firm = committed;
-        }
-        self.pool.place(key, lease);
-        let limit = lease.limit;
-        if lease.unused() > 0 {
-            // What it says that it has committed is to come.
-            self.watch(key);
-        }
-        Ok(limit)
     }
 
     /// Notes that an offer left for a receiver; buffered values need no note.

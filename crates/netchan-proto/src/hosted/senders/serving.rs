@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Senders;
-use crate::hosted::Effect;
+use crate::hosted::{Effect, SenderKey};
 
 impl Senders {
     /// Tells senders what is settled (`HOST-13`), then hands out what is free, then recalls what is missing.
@@ -23,7 +23,12 @@ impl Senders {
                 // HOST-28: its client has its part; others come first.
                 sender.lease.over_share = true;
                 self.pool.shares.wait(sender.lease.share, key);
+                let share = sender.lease.share;
                 self.pool.place(key, &mut sender.lease);
+                // What others of the same client do not use is theirs together.
+                if let Some(idle) = self.pool.shares.first_idle(share) {
+                    self.recall(idle, effects);
+                }
                 continue;
             }
             let amount = sender.lease.grant_size(self.pool.share()).min(room);
@@ -34,10 +39,15 @@ impl Senders {
             self.watch(key);
         }
         while let Some(key) = self.pool.next_recall() {
-            let Some(sender) = self.map.get_mut(&key) else { break };
+            self.recall(key, effects);
+        }
+    }
+
+    fn recall<T>(&mut self, key: SenderKey, effects: &mut VecDeque<Effect<T>>) {
+        if let Some(sender) = self.map.get_mut(&key) {
             sender.lease.recalled = true;
             self.pool.place(key, &mut sender.lease);
-            self.watch(key);
+            self.watch_asked(key);
             effects.push_back(Effect::Recall { from: key });
         }
     }

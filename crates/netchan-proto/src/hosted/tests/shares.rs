@@ -1,7 +1,9 @@
 //! What one client may have of what all share, while others are there.
 
 use super::*;
-use crate::limits::{STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
+use crate::limits::{
+    CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS, TRANSFER_BYTES_PER_MILLI_MIN, UNUSED_AFTER_MILLIS,
+};
 
 const ONE: u128 = 1;
 const OTHER: u128 = 2;
@@ -149,5 +151,85 @@ fn host_10_no_credit_is_anybodys_for_good() {
         }
         hosted.remove_sender(A);
         assert_eq!(hosted.limit(B), Some(1));
+    }
+}
+
+/// What one member of a client does not use, another of the same client gets, though others have what is free to themselves.
+#[test]
+fn host_28_members_of_a_client_do_not_keep_its_part_from_each_other() {
+    let mut hosted = Hosted::<()>::new(8);
+    hosted.add_sender_of(ONE, A);
+    hosted.add_sender_of(ONE, D);
+    hosted.add_sender_of(OTHER, B);
+    hosted.want(A, 4);
+    hosted.want(A, 0);
+    assert_eq!((hosted.limit(A), hosted.free()), (Some(4), 4));
+    drain(&mut hosted);
+    hosted.want(D, 1);
+    assert_eq!(drain(&mut hosted), [Effect::Recall { from: A }], "though four are free");
+    assert!(hosted.waiting_senders() == 0 && hosted.try_lease(B), "and nobody else waits for that");
+    hosted.yielded(A, 0).unwrap();
+    assert!(hosted.limit(D) >= Some(1));
+    // One that does not answer loses it.
+    hosted.want(D, 0);
+    drain(&mut hosted);
+    hosted.want(A, 9);
+    assert_eq!(drain(&mut hosted), [Effect::Recall { from: D }]);
+    assert_eq!(next_in_time(&mut hosted).1, [Effect::StalledSender { key: D }]);
+}
+
+#[test]
+fn host_28_a_receiver_that_takes_nothing_is_called_back_for_others_of_its_client() {
+    let mut hosted = with_two_clients(8);
+    let sibling = ReceiverKey(7);
+    hosted.add_receiver_of(ONE, sibling);
+    hosted.want(D, 100);
+    hosted.demand(X, 8).unwrap();
+    (0..8).for_each(|seq| hosted.push(D, seq, "d".into()).unwrap());
+    assert_eq!((hosted.in_flight_of(X), hosted.len()), (4, 4));
+    drain(&mut hosted);
+    hosted.demand(sibling, 1).unwrap();
+    assert_eq!(next_in_time(&mut hosted), (CALL_BACK_AFTER_MILLIS, vec![Effect::CallBack { from: X }]));
+    hosted.cancel_demand(X, u64::MAX);
+    hosted.give_back(X, 0).unwrap();
+    assert_eq!(hosted.in_flight_of(sibling), 1);
+}
+
+/// Long values take their time on the way, and what nobody else waits for may stay where it is.
+#[test]
+fn host_24_a_value_has_time_to_arrive() {
+    let long = 10_000 * TRANSFER_BYTES_PER_MILLI_MIN as usize;
+    let mut hosted = channel(4);
+    hosted.want(A, 4);
+    hosted.demand(X, 2).unwrap();
+    hosted.push(A, 0, vec![0; long].into()).unwrap();
+    drain(&mut hosted);
+    hosted.handle_timeout(60_000);
+    assert_eq!(drain(&mut hosted), [], "it waits for another itself, and nobody else does");
+    hosted.demand(X, 1).unwrap();
+    hosted.push(A, 1, vec![0; long].into()).unwrap();
+    hosted.taken(X, 1).unwrap();
+    hosted.demand(Y, 1).unwrap();
+    drain(&mut hosted);
+    let at = 60_000 + CALL_BACK_AFTER_MILLIS + 10_000;
+    assert_eq!(next_in_time(&mut hosted), (at, vec![Effect::CallBack { from: X }]));
+}
+
+/// Being asked again and again buys no time.
+#[test]
+fn host_10_who_keeps_all_and_lets_go_of_it_in_turns_is_named_all_the_same() {
+    let mut hosted = channel(2);
+    hosted.want(A, 2);
+    hosted.want(A, 0);
+    hosted.want(B, 1);
+    assert_eq!(drain(&mut hosted).last(), Some(&Effect::Recall { from: A }));
+    for now in (100..).step_by(100) {
+        hosted.yielded(A, 2).unwrap_or_default();
+        hosted.want_up_to(A, 0);
+        hosted.handle_timeout(now);
+        if drain(&mut hosted).contains(&Effect::StalledSender { key: A }) {
+            return;
+        }
+        assert!(now < 2 * UNUSED_AFTER_MILLIS, "it goes on for ever");
     }
 }

@@ -223,7 +223,14 @@ impl Cast {
     }
 
     pub(crate) fn set_assignments(&self, assigned: Vec<Bytes>) -> Result<(), NotSent> {
-        self.run(|state, _| state.policy.set_assignments(assigned))
+        self.run(|state, after| {
+            state.policy.set_assignments(assigned)?;
+            // Whoever had an old list may have lost its place.
+            if state.serve_all(after) {
+                state.moved(after);
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn subscriber_count(&self) -> usize {
