@@ -153,8 +153,8 @@ pub const DELAY_MILLIS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
 pub const SUBSCRIPTIONS_PER_KEY_MAX: usize = 1_024;
 
 /// For how long a client that was stopped because it held up others is not let in again, the first time; twice as long each
-/// further time, so that what it does to others stays a small part of the time.
-pub const STOPPED_MILLIS_MIN: u64 = 1_000;
+/// further time, so that what it does to others stays a small part of the time: with one place in a channel that is three seconds each time.
+pub const STOPPED_MILLIS_MIN: u64 = 5_000;
 
 /// The longest such time: many programs may share a key, and one of them may only have been stuck.
 pub const STOPPED_MILLIS_MAX: u64 = 60_000;

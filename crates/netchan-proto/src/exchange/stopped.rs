@@ -48,7 +48,7 @@ mod tests {
         let mut stopped = StoppedClients::default();
         assert_eq!(stopped.waits(1, 0), None);
         let mut now = 0;
-        for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+        for expected in [5_000, 10_000, 20_000, 40_000, 60_000, 60_000] {
             stopped.note(1, now);
             assert_eq!(stopped.waits(1, now), Some(expected));
             assert_eq!(stopped.waits(2, now), None, "others are not");
@@ -57,7 +57,7 @@ mod tests {
         }
         now += STOPPED_FORGOTTEN_MILLIS + 1;
         stopped.note(1, now);
-        assert_eq!(stopped.waits(1, now), Some(1_000), "it was good for long");
+        assert_eq!(stopped.waits(1, now), Some(5_000), "it was good for long");
     }
 
     #[test]

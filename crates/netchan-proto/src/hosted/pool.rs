@@ -115,6 +115,11 @@ impl Pool {
         self.free() == 0 && self.turns.len() > 0
     }
 
+    /// Somebody was asked for credit and has not answered.
+    pub(super) fn is_owed(&self) -> bool {
+        self.due > 0
+    }
+
     /// The most that one turn may grant (`HOST-8`).
     pub(super) fn share(&self) -> u64 {
         let waiting = self.waiting().max(1) as u64;

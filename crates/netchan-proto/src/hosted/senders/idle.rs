@@ -30,7 +30,13 @@ impl Senders {
     }
 
     pub(in crate::hosted) fn is_short(&self) -> bool {
-        self.pool.is_closed() || self.pool.is_short() || self.pool.shares.has_waiting()
+        self.was_short() || self.pool.waiting() > 0 || self.pool.is_owed() || self.pool.shares.has_waiting()
+    }
+
+    /// Whether others wait, or have waited a moment ago: those that come and go wait again and again.
+    fn was_short(&self) -> bool {
+        let lately = |at| self.now.saturating_sub(at) < STALLED_AFTER_MILLIS;
+        self.pool.is_closed() || self.pool.is_short() || self.short_at.is_some_and(lately)
     }
 
     /// When somebody may have sat on credit for too long.
@@ -42,7 +48,7 @@ impl Senders {
     /// Senders have neither used nor returned credit for too long while others wait for it (`HOST-10`): those that were not
     /// asked for it are, though they wait for more, and those that were are named.
     pub(in crate::hosted) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
-        let short = self.pool.is_closed() || self.pool.is_short();
+        let short = self.was_short();
         while let Some((at, key)) = self.watched.first().copied()
             && at.saturating_add(STALLED_AFTER_MILLIS) <= now
         {
@@ -51,8 +57,9 @@ impl Senders {
             sender.watched = None;
             let lease = &mut sender.lease;
             let idle = lease.suspended.is_none() && lease.unused() > 0;
-            // Others of its client may wait for what it has, where nobody else does.
-            let short = short || self.pool.shares.waits(lease.share);
+            // Others of its client may wait for what it has, where nobody else does; and who waits for more uses what it has, and who was
+            // asked answers.
+            let short = short || self.pool.shares.waits(lease.share) || lease.want > 0 || lease.recalled;
             match sender.idle_since.filter(|_| idle) {
                 None => sender.idle_since = None,
                 Some(since) if now < due_at(lease, sender.asked_since, since) => {

@@ -60,6 +60,8 @@ pub(super) struct Senders {
     pool: Pool,
     touched: Vec<SenderKey>,
     now: u64,
+    /// When somebody last waited for credit and none was free.
+    short_at: Option<u64>,
     /// Senders that were asked for credit, or have some, oldest first. One that has moved since is looked at again.
     watched: Line<(u64, SenderKey)>,
 }
@@ -71,6 +73,7 @@ impl Senders {
             pool: Pool::new(capacity),
             touched: Vec::new(),
             now: 0,
+            short_at: None,
             watched: Line::default(),
         }
     }

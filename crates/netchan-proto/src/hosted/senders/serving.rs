@@ -38,6 +38,9 @@ impl Senders {
             effects.push_back(Effect::Grant { to: key, limit: sender.lease.limit });
             self.watch(key);
         }
+        if self.pool.is_short() {
+            self.short_at = Some(self.now);
+        }
         while let Some(key) = self.pool.next_recall() {
             self.recall(key, effects);
         }

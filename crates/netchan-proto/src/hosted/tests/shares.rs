@@ -233,3 +233,33 @@ fn host_10_who_keeps_all_and_lets_go_of_it_in_turns_is_named_all_the_same() {
         assert!(now < 2 * UNUSED_AFTER_MILLIS, "it goes on for ever");
     }
 }
+
+/// It has its part, wants more and uses none, while another sends all the time and is never quite without credit.
+#[test]
+fn host_10_who_wants_more_and_uses_nothing_is_found_out_though_others_go_on() {
+    let mut hosted = Hosted::<()>::new(64);
+    hosted.add_sender_of(ONE, A);
+    hosted.add_sender_of(OTHER, B);
+    hosted.add_receiver_of(OTHER, Y);
+    hosted.demand(Y, 60_000).unwrap();
+    hosted.want(B, 1);
+    hosted.want(A, 1 << 40);
+    let (mut seq, mut taken) = (0, 0);
+    for now in (0..6_000).step_by(10) {
+        hosted.advance(now);
+        while hosted.poll_timeout().is_some_and(|at| at <= now) {
+            hosted.handle_timeout(now);
+        }
+        while seq < hosted.limit(B).unwrap() {
+            hosted.push(B, seq, "b".into()).unwrap();
+            seq += 1;
+        }
+        hosted.want(B, 1);
+        hosted.taken(Y, seq - taken).unwrap();
+        taken = seq;
+        if drain(&mut hosted).contains(&Effect::StalledSender { key: A }) {
+            return;
+        }
+    }
+    panic!("it keeps its part for ever: {:?}", hosted.limit(A));
+}
