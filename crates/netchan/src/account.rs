@@ -93,6 +93,14 @@ pub(crate) struct Entry {
     grown: u64,
 }
 
+impl Entry {
+    /// Whether so much is worth counting anew.
+    #[inline]
+    pub(crate) const fn differs(&self, kept: u64) -> bool {
+        kept.abs_diff(self.kept) >= STEP_BYTES || kept == 0 && self.kept > 0
+    }
+}
+
 /// A message of its own must fit in, and another beside it.
 fn session_max(limits: &Limits) -> u64 {
     limits.kept_bytes_per_session_max.max(2 * limits.message_bytes_max as u64)
@@ -190,16 +198,10 @@ impl Account {
     ///
     /// # Errors
     /// That is more, and now it is too much.
-    #[inline]
     pub(crate) fn count(&self, entry: &mut Entry, kept: u64) -> Result<(), OverLimit> {
-        if kept.abs_diff(entry.kept) < STEP_BYTES && (kept > 0 || entry.kept == 0) {
+        if !entry.differs(kept) {
             return Ok(());
         }
-        self.count_anew(entry, kept)
-    }
-
-    #[inline(never)]
-    fn count_anew(&self, entry: &mut Entry, kept: u64) -> Result<(), OverLimit> {
         let before = std::mem::replace(&mut entry.kept, kept);
         let own = move_by(&self.kept, before, kept);
         let over = self.identity.as_ref().and_then(|identity| {

@@ -44,9 +44,18 @@ impl Host for ShellHost<'_> {
     fn with_recv<R>(&self, id: ChannelId, f: impl FnOnce(&mut RecvHalf) -> R) -> Option<R> {
         match self.core.get(id)? {
             Chan::Recv(chan) => {
-                let (result, within) = patience::lock(&chan.state).counted(&self.core.account, f);
-                if let Err(over) = within {
-                    chan.over_limit(over);
+                let mut state = patience::lock(&chan.state);
+                let window = state.half.window_bytes();
+                if state.half.wants_growth() {
+                    state.let_grow(&self.core.account);
+                }
+                let result = f(&mut state.half);
+                if state.is_to_be_counted(window) {
+                    let within = state.count(&self.core.account, window);
+                    drop(state);
+                    if let Err(over) = within {
+                        chan.over_limit(over);
+                    }
                 }
                 Some(result)
             }

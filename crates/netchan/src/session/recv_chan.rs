@@ -62,23 +62,25 @@ pub(crate) struct RecvChan {
     pub(super) ownership: Ownership,
 }
 
+/// What the half keeps is counted before and after it is used. The parts are apart, and out of line, for what uses it is on the way of
+/// every record.
 impl RecvState {
-    /// Calls `f` with the half, and counts what it keeps before and after.
-    pub(super) fn counted<R>(
-        &mut self,
-        account: &Account,
-        f: impl FnOnce(&mut RecvHalf) -> R,
-    ) -> (R, Result<(), OverLimit>) {
-        let window = self.half.window_bytes();
-        if self.half.wants_growth() {
-            self.half.allow_growth(account.has_room_to_grow(window));
-        }
-        let result = f(&mut self.half);
-        let grown = self.half.window_bytes().saturating_sub(window);
-        if grown > 0 {
-            account.note_grown(&mut self.entry, grown);
-        }
-        (result, account.count(&mut self.entry, self.half.kept_bytes()))
+    #[cold]
+    #[inline(never)]
+    pub(super) fn let_grow(&mut self, account: &Account) {
+        self.half.allow_growth(account.has_room_to_grow(self.half.window_bytes()));
+    }
+
+    #[inline]
+    pub(super) fn is_to_be_counted(&self, window_before: u64) -> bool {
+        self.entry.differs(self.half.kept_bytes()) || self.half.window_bytes() != window_before
+    }
+
+    #[inline(never)]
+    pub(super) fn count(&mut self, account: &Account, window_before: u64) -> Result<(), OverLimit> {
+        let grown = self.half.window_bytes().saturating_sub(window_before);
+        account.note_grown(&mut self.entry, grown);
+        account.count(&mut self.entry, self.half.kept_bytes())
     }
 }
 
