@@ -215,6 +215,6 @@ fn host_24_two_receivers_three_values_and_two_cuts_in_every_order() {
             open.push(steps.iter().copied().chain([step]).collect());
         }
     }
-    let least = if CUTS == 2 { 400_000 } else { 40_000 };
+    let least = if CUTS == 2 { 240_000 } else { 40_000 };
     assert!(seen.len() > least, "{} states: that was not every order", seen.len());
 }
