@@ -3,6 +3,7 @@
 use netchan_proto::crypto::{Chain, LinkKeys, Opener, Peek, SealBuf, Sealer};
 use netchan_proto::id::{ChannelId, Direction, Side};
 use netchan_proto::limits::WRITE_BUFFER_BYTES;
+use netchan_proto::session::{Fault, Host, ReadHalf};
 use netchan_proto::wire::{Close, DataHeader, Frame, Mode, Pos, Reader, Recall, WindowUpdate, Yield};
 
 use crate::script::Script;
@@ -12,12 +13,25 @@ const IDS: u8 = 12;
 
 /// The hostile end of one link.
 pub(crate) struct Peer {
-    pub(crate) sealer: Sealer,
+    sealer: Sealer,
     opener: Opener,
     own_chain: Chain,
     server_chain: Chain,
     pub(crate) confirm: [u8; 48],
-    pub(crate) out: SealBuf,
+    out: SealBuf,
+}
+
+/// Hands bytes to the end that reads them.
+pub(crate) fn feed<H: Host>(to: &mut ReadHalf, host: &H, mut bytes: &[u8]) -> Result<(), Fault> {
+    while !bytes.is_empty() {
+        let space = to.space();
+        let len = space.len().min(bytes.len());
+        space[..len].copy_from_slice(&bytes[..len]);
+        bytes = &bytes[len..];
+        to.filled(len);
+        to.process(host)?;
+    }
+    Ok(())
 }
 
 impl Peer {
@@ -28,8 +42,28 @@ impl Peer {
         Self { sealer, opener, own_chain, server_chain: peer_chain, confirm: own_confirm, out }
     }
 
+    /// Seals a record, if it has a key for the channel, and lets the other end read it.
+    pub(crate) fn record<H: Host>(
+        &mut self,
+        (to, host): (&mut ReadHalf, &H),
+        channel: ChannelId,
+        body: &[u8],
+        trailer: &[u8],
+        now_millis: u64,
+    ) -> Result<(), Fault> {
+        if channel == ChannelId::CONTROL {
+            self.note_opens(body, Side::Client);
+        }
+        if self.sealer.seal(channel, body, trailer, now_millis, &mut self.out).is_err() {
+            return Ok(());
+        }
+        feed(to, host, self.out.filled())?;
+        self.out.consume(usize::MAX);
+        Ok(())
+    }
+
     /// Keys of every channel that these frames open, in their order (`KEY-8`).
-    pub(crate) fn note_opens(&mut self, control: &[u8], by: Side) {
+    fn note_opens(&mut self, control: &[u8], by: Side) {
         let mut reader = Reader::new(control);
         while let Ok(frame) = Frame::read(&mut reader) {
             let Some(Frame::Open(open)) = &frame else { continue };
@@ -46,7 +80,7 @@ impl Peer {
         let mut pings = Vec::new();
         while !stream.is_empty() {
             let Ok(Peek::Record { record_len, plaintext_len, .. }) = self.opener.peek(stream) else {
-                panic!("an honest end has sealed something that is no record");
+                panic!("an honest end wrote bytes that are not a record");
             };
             let (record, rest) = stream.split_at(record_len);
             let mut plaintext = vec![0; plaintext_len];

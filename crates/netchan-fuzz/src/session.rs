@@ -161,23 +161,8 @@ impl Game {
 
     /// Seals a record, if the peer has a key for the channel, and lets the honest end read it.
     fn record(&mut self, channel: ChannelId, body: &[u8], trailer: &[u8]) -> Result<(), Fault> {
-        if channel == ChannelId::CONTROL {
-            self.peer.note_opens(body, Side::Client);
-        }
-        let Peer { sealer, out, .. } = &mut self.peer;
-        if sealer.seal(channel, body, trailer, self.now_millis, out).is_err() {
-            return Ok(());
-        }
-        let mut sealed = out.filled();
-        while !sealed.is_empty() {
-            let space = self.link.read.space();
-            let len = space.len().min(sealed.len());
-            space[..len].copy_from_slice(&sealed[..len]);
-            sealed = &sealed[len..];
-            self.link.read.filled(len);
-            self.link.read.process(&self.shell)?;
-        }
-        out.consume(usize::MAX);
+        let to = (&mut self.link.read, &self.shell);
+        self.peer.record(to, channel, body, trailer, self.now_millis)?;
         self.shell.settle_events();
         Ok(())
     }

@@ -11,6 +11,7 @@ use netchan_proto::wire::OpenFlow;
 use netchan_sim::end::End;
 
 use super::server::{Link, Server};
+use crate::peer::feed;
 
 const SEED: &[u8] = b"honest";
 const TAG: u8 = 0x77;
@@ -39,16 +40,9 @@ fn link(side: Side, end: Rc<End>) -> Link {
 fn carry(from: &mut Link, to: &mut Link, now: u64) -> bool {
     from.end.mark_ready();
     from.write.fill(&*from.end, now).expect("an honest end can seal");
-    let mut bytes = from.write.output();
+    let bytes = from.write.output();
     let any = !bytes.is_empty();
-    while !bytes.is_empty() {
-        let space = to.read.space();
-        let len = space.len().min(bytes.len());
-        space[..len].copy_from_slice(&bytes[..len]);
-        bytes = &bytes[len..];
-        to.read.filled(len);
-        to.read.process(&*to.end).expect("an honest end breaks no rule");
-    }
+    feed(&mut to.read, &*to.end, bytes).expect("an honest end breaks no rule");
     from.write.consume(usize::MAX);
     any
 }

@@ -1,4 +1,4 @@
-//! A client that says anything: what would be right now, what would have been, and what never is.
+//! A client that sends any frame: valid now, valid earlier, or never valid.
 
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ use super::server::{Link, Server};
 use crate::peer::{Peer, frame, id};
 use crate::script::Script;
 
-/// Sessions that one has after another: a fault ends one.
+/// Sessions that a client has one after another: a fault ends one.
 const SESSIONS_MAX: u8 = 4;
 
 pub(super) struct Hostile {
@@ -97,7 +97,7 @@ impl Hostile {
         }
     }
 
-    /// Says nothing of its own accord, but answers whoever asks whether it is there.
+    /// Only answers pings.
     pub(super) fn answer(&mut self, server: &mut Server) {
         let Some(at) = &mut self.at else { return };
         let pings = at.listen(server.now());
@@ -140,24 +140,8 @@ impl At {
 
     /// Seals a record, if there is a key for the channel, and lets the server read it.
     fn record(&mut self, channel: ChannelId, body: &[u8], trailer: &[u8]) -> Result<(), Fault> {
-        if channel == ChannelId::CONTROL {
-            self.peer.note_opens(body, Side::Client);
-        }
-        let Peer { sealer, out, .. } = &mut self.peer;
-        if sealer.seal(channel, body, trailer, 0, out).is_err() {
-            return Ok(());
-        }
-        let mut sealed = out.filled();
-        while !sealed.is_empty() {
-            let space = self.link.read.space();
-            let len = space.len().min(sealed.len());
-            space[..len].copy_from_slice(&sealed[..len]);
-            sealed = &sealed[len..];
-            self.link.read.filled(len);
-            self.link.read.process(&*self.link.end)?;
-        }
-        out.consume(usize::MAX);
-        Ok(())
+        let to = (&mut self.link.read, &*self.link.end);
+        self.peer.record(to, channel, body, trailer, 0)
     }
 
     fn open(&mut self, script: &mut Script<'_>) -> Result<(), Fault> {

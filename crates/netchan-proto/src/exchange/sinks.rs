@@ -86,12 +86,7 @@ impl<P: Ports> Queue<P> {
             *count += 1;
         }
         let key = ReceiverKey(self.new_key());
-        match (holder, client) {
-            (Some(options), Some(client)) => self.hosted.add_holder_of(client, key, options),
-            (Some(options), None) => self.hosted.add_holder(key, options),
-            (None, Some(client)) => self.hosted.add_receiver_of(client, key),
-            (None, None) => self.hosted.add_receiver(key),
-        };
+        self.hosted.add_receiver_of(client, key, holder);
         Ok(key)
     }
 

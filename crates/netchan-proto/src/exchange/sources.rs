@@ -58,10 +58,7 @@ impl<P: Ports> Queue<P> {
         }
         self.let_in(client)?;
         let key = SenderKey(self.new_key());
-        match client {
-            Some(client) => self.hosted.add_sender_of(client, key),
-            None => self.hosted.add_sender(key),
-        };
+        self.hosted.add_sender_of(client, key);
         Ok(key)
     }
 
@@ -215,9 +212,7 @@ impl<P: Ports> Queue<P> {
     pub fn remove_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         self.take_values(key, true, out);
         self.hosted.remove_sender(key);
-        if self.sources.remove(&key).is_some_and(|source| source.held_up) {
-            self.held_up.retain(|held_up| *held_up != key);
-        }
+        self.forget_source(key);
         self.carry_out(out);
     }
 
@@ -244,21 +239,26 @@ impl<P: Ports> Queue<P> {
     /// It neither used nor returned what it holds. It is stopped if it is there to do so, which it shows by answering a ping.
     pub(super) fn stalled_source(&mut self, key: SenderKey, out: &mut Output<P>) {
         let Some(source) = self.sources.get_mut(&key) else { return };
-        // Values that wait for room here are none that it keeps.
-        let waits_here =
-            source.held_up || P::with_source(&source.port, |half| half.ready() > 0) == Some(true);
-        if waits_here {
-            self.hosted.excuse_sender(key);
-        } else if super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {
+        // A value that waits here for room is not one that the client keeps back.
+        let waits_here = P::with_source(&source.port, |half| half.ready() > 0) == Some(true);
+        if !waits_here && super::has_answered::<P>(&mut source.probe, Half::Source(&source.port)) {
             self.stop_source(key, Stopped::Stalled, out);
         } else {
             self.hosted.excuse_sender(key);
         }
     }
 
+    fn forget_source(&mut self, key: SenderKey) -> Option<Source<P>> {
+        let source = self.sources.remove(&key)?;
+        if source.held_up {
+            self.held_up.retain(|held_up| *held_up != key);
+        }
+        Some(source)
+    }
+
     /// Its channel is ended, and its unused credit is free.
     pub(super) fn stop_source(&mut self, key: SenderKey, why: Stopped, out: &mut Output<P>) {
-        let Some(source) = self.sources.remove(&key) else { return };
+        let Some(source) = self.forget_source(key) else { return };
         self.note_stopped(source.client, why);
         source.tell(out, |half| half.stop(reason_of(why)));
         out.news.push(super::News::Stopped { peer: source.peer, why });

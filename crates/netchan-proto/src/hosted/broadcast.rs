@@ -87,7 +87,7 @@ struct Subscriber {
     when_slow: WhenSlow,
     /// What was assigned when it came, as far as it has not got it.
     initial: Reading,
-    /// So many values were lost to it before that.
+    /// How many values it lost before those.
     lost: u64,
     /// The number of the next value of the log that it gets.
     cursor: u64,
@@ -228,23 +228,25 @@ impl Broadcast {
     }
 
     /// Replaces what is kept for those who come later, in one step. Those who are here get nothing (`CAST-3`), unless they are so
-    /// slow that lists older than the last come to too much: then they lose what they have not got and go on with the new one
-    /// (`CAST-9`).
+    /// slow that the lists before the last are too much: then they lose what they have not received and continue with the new list
+    /// (`CAST-9`). Says whether that happened.
     ///
     /// # Errors
     /// [`NotSent`].
-    pub fn set_assignments(&mut self, assigned: Vec<Bytes>) -> Result<(), NotSent> {
+    pub fn set_assignments(&mut self, assigned: Vec<Bytes>) -> Result<bool, NotSent> {
         if self.closed {
             return Err(NotSent::Closed);
         }
         self.assigned.replace(assigned)?;
+        let mut gave_up = false;
         while let Some(list) = self.assigned.too_old() {
             self.give_up(list);
+            gave_up = true;
         }
-        Ok(())
+        Ok(gave_up)
     }
 
-    /// Whoever still reads that list begins again with the newest.
+    /// Subscribers that still read that list begin again with the newest.
     fn give_up(&mut self, list: u64) {
         let next = self.next();
         for subscriber in self.subscribers.values_mut().filter(|subscriber| subscriber.initial.is_of(list)) {
@@ -378,6 +380,13 @@ impl Broadcast {
         self.subscribers.get(&key).map_or(0, |subscriber| {
             subscriber.lost + subscriber.initial.left() + self.next().saturating_sub(subscriber.cursor)
         })
+    }
+
+    /// How many values and assignments the subscriber can receive now: unlike [`Self::behind`], without those that it has lost.
+    #[must_use]
+    pub fn ready(&self, key: ReceiverKey) -> u64 {
+        let Some(subscriber) = self.subscribers.get(&key) else { return 0 };
+        subscriber.initial.left() + self.next().saturating_sub(subscriber.cursor.max(self.first))
     }
 
     /// Bytes in the log and of the assignments, those included that were replaced and that somebody still reads.

@@ -61,7 +61,7 @@ impl<T: Clone> Hosted<T> {
         if self.receivers.units() > 0 && self.queue.len() == 0 {
             self.receivers.call_back(self.now, &mut self.effects);
         }
-        self.receivers.call_back_for_parts(self.now, &mut self.effects);
+        self.receivers.call_back_overdue(self.now, self.queue.len() == 0, &mut self.effects);
     }
 
     /// How many values of the queue may go to the first in the line at once.

@@ -37,12 +37,7 @@ pub(super) fn retry_delay(attempts: u32) -> u64 {
 impl<T: Clone> Hosted<T> {
     /// Adds a receiver that holds what it takes until it acknowledges it (`DEL-1`). False if it is there already.
     pub fn add_holder(&mut self, key: ReceiverKey, options: HolderOptions) -> bool {
-        self.receivers.add(key, Some(Held::new(options)), None)
-    }
-
-    /// As [`Self::add_holder`], for one that shares with all others of the same client (`HOST-28`).
-    pub fn add_holder_of(&mut self, client: u128, key: ReceiverKey, options: HolderOptions) -> bool {
-        self.receivers.add(key, Some(Held::new(options)), Some(client))
+        self.add_receiver_of(None, key, Some(options))
     }
 
     /// In how many attempts a value must be acknowledged, at least one, before it is [`Effect::Dead`] (`DEL-7`); without

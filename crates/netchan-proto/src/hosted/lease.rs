@@ -40,7 +40,7 @@ pub(super) struct Lease {
     /// Its unused credit was lent to others; this is the limit it held, and may have committed up to.
     pub(super) suspended: Option<u64>,
     pub(super) standing: Standing,
-    /// Whose part its unused credit is, how much of that is counted there, and whether that has no room for more (`HOST-28`).
+    /// The share that its unused credit counts toward, what is counted there for it, and whether it waits for room there (`HOST-28`).
     pub(super) share: ShareIndex,
     pub(super) counted: Part,
     pub(super) over_share: bool,

@@ -58,6 +58,7 @@ use bytes::Bytes;
 
 use crate::limits::{CAPACITY_ITEMS_MAX, PASSED_OVER_MILLIS, QUEUE_BYTES_MAX_DEFAULT};
 use crate::planted::{self, Mutant};
+use held::Held;
 use queue::Queue;
 pub(crate) use receivers::NextTaker;
 use receivers::Receivers;
@@ -210,9 +211,15 @@ impl<T: Clone> Hosted<T> {
         self.receivers.add(key, None, None)
     }
 
-    /// As [`Self::add_receiver`], for one that shares with all others of the same client (`HOST-28`).
-    pub fn add_receiver_of(&mut self, client: u128, key: ReceiverKey) -> bool {
-        self.receivers.add(key, None, Some(client))
+    /// Adds a receiver for `client`, whose receivers share a part of the channel (`HOST-28`); it acknowledges what it takes if `holder`
+    /// says how. False if it is there already.
+    pub fn add_receiver_of(
+        &mut self,
+        client: Option<u128>,
+        key: ReceiverKey,
+        holder: Option<HolderOptions>,
+    ) -> bool {
+        self.receivers.add(key, holder.map(Held::new), client)
     }
 
     /// The receiver is gone: its demand vanishes and all it held goes back (`HOST-4`).

@@ -6,16 +6,16 @@ use super::line::Line;
 use super::shares::{Part, ShareIndex, Shares};
 use crate::planted::{self, Mutant};
 
-/// One of those that wait and have not used what they hold.
+/// A sender that waits for more and has not used what it holds.
 #[derive(Debug)]
 struct Parked {
     key: SenderKey,
     share: ShareIndex,
-    /// Some of what it holds may come back.
+    /// Some of its credit can be recalled.
     recallable: bool,
 }
 
-/// So many of those that wait are looked at for one whose client has more than its part.
+/// How many parked senders are checked for one whose client has more than its part.
 const PARKED_LOOK_MAX: usize = 8;
 
 /// Counts what is lent, and keeps the lines of those who wait for credit and those who sit on it.
@@ -35,7 +35,7 @@ pub(super) struct Pool {
     turns: Line<SenderKey>,
     idle: Line<SenderKey>,
     parked: Line<Parked>,
-    /// So many of those wait for their client's part and nothing else.
+    /// How many of those wait only for room in their client's share.
     held_back: usize,
     wanted: u64,
     due: u64,
@@ -115,7 +115,7 @@ impl Pool {
         self.free() == 0 && self.turns.len() > 0
     }
 
-    /// Somebody was asked for credit and has not answered.
+    /// A sender was asked for credit and has not answered.
     pub(super) fn is_owed(&self) -> bool {
         self.due > 0
     }
@@ -126,7 +126,7 @@ impl Pool {
         (self.free() / waiting).max(1)
     }
 
-    /// How much more unused credit this share may have.
+    /// How much more unused credit a client may have.
     pub(super) fn room(&self, share: ShareIndex) -> u64 {
         self.shares.room(share)
     }
@@ -140,7 +140,7 @@ impl Pool {
         if self.due >= short { None } else { self.idle.first().copied().or_else(|| self.next_greedy()) }
     }
 
-    /// One that waits for more though its client has more than its part: it was alone before (`HOST-28`).
+    /// A sender that waits for more although its client has more than its part: the client was alone before (`HOST-28`).
     fn next_greedy(&self) -> Option<SenderKey> {
         let mut first = self.parked.iter().take(PARKED_LOOK_MAX);
         first.find(|one| one.recallable && self.shares.is_over(one.share)).map(|one| one.key)

@@ -11,15 +11,11 @@ impl<T: Clone> Hosted<T> {
     /// Adds a sender with no credit. False if the key is in use, be it by a removed sender whose values are not all
     /// settled.
     pub fn add_sender(&mut self, key: SenderKey) -> bool {
-        self.add_sender_for(key, None)
+        self.add_sender_of(None, key)
     }
 
-    /// As [`Self::add_sender`], for one that shares with all others of the same client (`HOST-28`).
-    pub fn add_sender_of(&mut self, client: u128, key: SenderKey) -> bool {
-        self.add_sender_for(key, Some(client))
-    }
-
-    fn add_sender_for(&mut self, key: SenderKey, client: Option<u128>) -> bool {
+    /// As [`Self::add_sender`], for `client`, whose senders share a part of the credit (`HOST-28`).
+    pub fn add_sender_of(&mut self, client: Option<u128>, key: SenderKey) -> bool {
         let added = self.senders.add(key, client);
         if added {
             self.note(|| Fact::Sender { key });

@@ -1,13 +1,13 @@
-//! What each client has of what all share: a part, never all, while others are there (`HOST-28`).
+//! Each client's part of a resource that all clients of a channel share (`HOST-28`).
 
 use std::collections::{HashMap, VecDeque};
 
 use super::line::Line;
 
-/// Which share a sender or receiver counts toward; none where it is nobody's in particular.
+/// The share that a sender or receiver counts toward; none if it belongs to no client.
 pub(super) type ShareIndex = Option<usize>;
 
-/// What somebody has.
+/// What a member, or all members of a client, have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     /// Units of what is shared.
@@ -34,13 +34,15 @@ struct Share<K> {
 
 /// The shares of all clients in one thing that is limited.
 ///
-/// Invariants: `members` is the sum over all shares and of those that belong to none; a share has a slot while it has members.
+/// Invariants: `members` is the sum over all shares plus `unnamed`, those that belong to no client; a share has a slot while it has
+/// members; `waiting` is the sum over all shares.
 #[derive(Debug)]
 pub(super) struct Shares<K> {
     of: HashMap<u128, usize>,
     slots: Vec<Option<Share<K>>>,
     vacant: Vec<usize>,
     members: usize,
+    unnamed: usize,
     units_max: u64,
     bytes_max: u64,
     /// Shares whose members wait though there may be room.
@@ -50,13 +52,15 @@ pub(super) struct Shares<K> {
 }
 
 impl<K: Copy> Shares<K> {
-    /// While others are there a client may have so many units, one at least, and start another while it has fewer bytes.
+    /// While other clients are there, a client may have `units_max` units, at least one, and begin another while it has fewer than
+    /// `bytes_max` bytes.
     pub(super) fn new(units_max: u64, bytes_max: u64) -> Self {
         Self {
             of: HashMap::new(),
             slots: Vec::new(),
             vacant: Vec::new(),
             members: 0,
+            unnamed: 0,
             units_max: units_max.max(1),
             bytes_max: bytes_max.max(1),
             ready: Vec::new(),
@@ -68,13 +72,15 @@ impl<K: Copy> Shares<K> {
         self.bytes_max = bytes_max.max(1);
     }
 
-    /// Somebody who is there too and belongs to no client.
+    /// Adds a member that belongs to no client.
     pub(super) fn join_unnamed(&mut self) {
         self.members += 1;
+        self.unnamed += 1;
     }
 
     pub(super) fn leave_unnamed(&mut self) {
         self.members -= 1;
+        self.unnamed -= 1;
         self.look_for_alone();
     }
 
@@ -96,7 +102,7 @@ impl<K: Copy> Shares<K> {
         at
     }
 
-    /// A member is gone, and what it had has been given back before.
+    /// Removes a member. What it had must have been counted down before.
     pub(super) fn leave(&mut self, at: usize) {
         let Some(share) = self.slots.get_mut(at).and_then(Option::as_mut) else { return };
         self.members -= 1;
@@ -113,12 +119,17 @@ impl<K: Copy> Shares<K> {
         self.look_for_alone();
     }
 
-    /// Who is alone has room.
+    /// A client that is alone now has room.
     fn look_for_alone(&mut self) {
         if self.of.len() == 1 {
             let left = self.of.values().next().copied();
             left.into_iter().for_each(|at| self.list(at));
         }
+    }
+
+    /// Whether any client is limited to its part: several members are there, and not all belong to the same client.
+    pub(super) fn are_limited(&self) -> bool {
+        self.of.len() > 1 || self.of.len() == 1 && self.unnamed > 0
     }
 
     /// How many more units it may have.
@@ -133,7 +144,7 @@ impl<K: Copy> Shares<K> {
         }
     }
 
-    /// Whether it has more than its part.
+    /// Whether the client has more than its part.
     pub(super) fn is_over(&self, share: ShareIndex) -> bool {
         let share = share.and_then(|at| self.slots.get(at)?.as_ref());
         share.is_some_and(|share| share.members < self.members && share.has.units > self.units_max)
@@ -150,7 +161,7 @@ impl<K: Copy> Shares<K> {
         share.and_then(|at| self.slots.get(at)?.as_ref()).map_or(Part::default(), |share| share.has)
     }
 
-    /// What one of its members has is now `after`.
+    /// One of its members has `after` now, and had `before`.
     pub(super) fn count(&mut self, share: ShareIndex, before: &mut Part, after: Part) {
         let was = std::mem::replace(before, after);
         let Some(at) = share.filter(|_| was != after) else { return };

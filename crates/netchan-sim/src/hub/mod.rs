@@ -1,5 +1,6 @@
 //! A hosted channel as a server keeps it: a queue of `netchan_proto::exchange`, and what the auditor is told of it.
 
+pub mod deliveries;
 mod local;
 pub mod ports;
 

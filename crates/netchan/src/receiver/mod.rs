@@ -327,7 +327,7 @@ impl<T: Send + 'static> Receiver<T> {
             }
             Backend::Hub(receiver) => receiver.hub.ready(),
             Backend::Cast(receiver) => {
-                usize::try_from(receiver.cast.behind(receiver.key)).unwrap_or(usize::MAX)
+                usize::try_from(receiver.cast.ready(receiver.key)).unwrap_or(usize::MAX)
             }
         }
     }

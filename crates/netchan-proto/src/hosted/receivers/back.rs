@@ -45,8 +45,7 @@ impl<T: Clone> Receivers<T> {
         }
     }
 
-    /// Somebody waits and nothing is left: asks for what was sent ahead, as much as is waited for, and for what has not moved
-    /// for long (`HOST-24`).
+    /// Receives wait and the queue is empty: asks for as many of the values that were sent ahead as are waited for (`HOST-24`).
     pub(in crate::hosted) fn call_back(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
         let mut short = self.units;
         while short > 0
@@ -56,24 +55,24 @@ impl<T: Clone> Receivers<T> {
             short = short.saturating_sub(receiver.ahead());
             self.ask_back(key, now, true, effects);
         }
-        self.call_back_overdue(now, |receivers, key| receivers.others_wait(key), effects);
     }
 
-    /// Asks for what has not moved for long, where `wanted` says that others wait for it. Else it is looked at again later.
+    /// Asks for values that have not moved for too long: for other receivers, if the queue is empty, and for others of the same
+    /// client that wait for its part (`HOST-24`, `HOST-28`). Where none waits, the receiver is checked again later.
     pub(in crate::hosted) fn call_back_overdue(
         &mut self,
         now: u64,
-        wanted: impl Fn(&Self, ReceiverKey) -> bool,
+        queue_is_empty: bool,
         effects: &mut VecDeque<Effect<T>>,
     ) {
         while let Some((due, key)) = self.out.first().copied()
             && due <= now
         {
             self.out.pop_first();
-            let wanted = wanted(self, key);
+            let others_wait = queue_is_empty && self.others_wait(key);
             let Some(receiver) = self.map.get_mut(&key) else { continue };
             receiver.out = None;
-            if wanted {
+            if others_wait || self.shares.waits(receiver.share) {
                 self.ask_back(key, now, false, effects);
             } else {
                 let again = now.saturating_add(CALL_BACK_AFTER_MILLIS);

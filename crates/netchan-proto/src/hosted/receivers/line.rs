@@ -133,7 +133,6 @@ impl<T: Clone> Receivers<T> {
 
     /// Of who is served next, as many units as wait there side by side leave the line, `most` at most.
     pub(in crate::hosted) fn serve_turn(&mut self, most: usize) -> Option<(ReceiverKey, usize)> {
-        self.hold_full_back();
         let (place, key) = self.line.first_placed().map(|(place, turn)| (place, turn.of))?;
         let part = self.shares.room(self.map.get(&key)?.share);
         let turn = self.line.get_mut(place)?;

@@ -64,7 +64,7 @@ pub(super) struct Receiver<T> {
     /// No other has asked for a while.
     alone: bool,
     eager: Option<u64>,
-    /// When what is in flight to it is to have moved.
+    /// When a value that is in flight to it must have been taken or given back.
     out: Option<u64>,
     called_back: Option<CalledBack>,
     /// It cannot be reached, so it is asked for nothing.
@@ -75,11 +75,11 @@ pub(super) struct Receiver<T> {
     pub(super) held: Option<Held<T>>,
     /// Of what is in flight to it.
     bytes: u64,
-    /// Whose part that is, how much of it is counted there, and whether that has no room for more (`HOST-28`).
+    /// The share that it counts toward, what is counted there for it, and whether it waits for room there (`HOST-28`).
     share: ShareIndex,
     counted: Part,
     over_share: bool,
-    /// Others are not alone: it has waited for something.
+    /// It counts among those that share: it has a client, or has waited for a value.
     seen: bool,
 }
 
@@ -111,7 +111,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// When what is in flight to it now is to have moved: long values take their time on the way.
+    /// When a value that is in flight now must have been taken or given back. Long values need more time for the transfer.
     fn due_at(&self, now: u64) -> u64 {
         let transfer = self.bytes / TRANSFER_BYTES_PER_MILLI_MIN;
         now.saturating_add(CALL_BACK_AFTER_MILLIS).saturating_add(transfer)
@@ -357,7 +357,7 @@ impl<T: Clone> Receivers<T> {
             receiver.out = Some(due);
             self.out.insert((due, key));
         }
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         self.refresh(key);
         self.refresh_fence(key);
     }
@@ -413,18 +413,19 @@ impl<T: Clone> Receivers<T> {
             }
         }
         receiver.out.take().map(|due| self.out.remove(&(due, key)));
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         self.refresh(key);
         fenced
     }
 
     /// What a holder has taken; `f` may take some of it away.
     pub(super) fn with_held<R>(&mut self, key: ReceiverKey, f: impl FnOnce(&mut Held<T>) -> R) -> Option<R> {
-        let held = self.map.get_mut(&key)?.held.as_mut()?;
+        let receiver = self.map.get_mut(&key)?;
+        let held = receiver.held.as_mut()?;
         let before = held.len();
         let result = f(held);
         self.held = self.held + held.len() - before;
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         self.refresh(key);
         self.refresh_fence(key);
         Some(result)
@@ -432,9 +433,10 @@ impl<T: Clone> Receivers<T> {
 
     /// The holder is done with a value; [`Self::let_in`] follows, once for many of them.
     pub(super) fn release(&mut self, key: ReceiverKey, number: u64) -> Option<Item<T>> {
-        let item = self.map.get_mut(&key)?.held.as_mut()?.release(number)?;
+        let receiver = self.map.get_mut(&key)?;
+        let item = receiver.held.as_mut()?.release(number)?;
         self.held -= 1;
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         Some(item)
     }
 

@@ -1,31 +1,19 @@
 //! What a client may have of what leaves the queue while others are there (`HOST-28`).
 
-use std::collections::VecDeque;
-
-use super::{Held, Part, Receivers};
-use crate::hosted::{Effect, ReceiverKey};
+use super::{Held, Part, Receiver, Receivers, Shares};
+use crate::hosted::ReceiverKey;
 
 impl<T: Clone> Receivers<T> {
-    /// Of so many bytes that are here, in the queue or outside it, a client may have half.
+    /// One client may have half of `bytes_max`, the bytes that the channel may hold.
     pub(in crate::hosted) fn set_bytes_max(&mut self, bytes_max: u64) {
         self.shares.set_bytes_max(bytes_max / 2);
     }
 
-    /// What it has may have changed.
-    pub(super) fn count_part(&mut self, key: ReceiverKey) {
-        if let Some(receiver) = self.map.get_mut(&key).filter(|receiver| receiver.share.is_some()) {
-            let held = receiver.held.as_ref();
-            let has = Part {
-                units: receiver.out_count(),
-                bytes: receiver.bytes + held.map_or(0, Held::bytes),
-                put_off: held.map_or(0, Held::put_off_len),
-            };
-            self.shares.count(receiver.share, &mut receiver.counted, has);
-        }
-    }
-
-    /// Whoever is first in the line and whose client has its part waits outside it.
+    /// The first in the line waits outside it while its client has all of its part.
     pub(in crate::hosted) fn hold_full_back(&mut self) {
+        if !self.shares.are_limited() {
+            return;
+        }
         while let Some(key) = self.line.first().map(|turn| turn.of)
             && let Some(receiver) = self.map.get(&key)
             && self.shares.room(receiver.share) == 0
@@ -34,13 +22,13 @@ impl<T: Clone> Receivers<T> {
         }
     }
 
-    /// How many units the first in the line waits for side by side, and how many bytes may go to it; one value may be longer.
+    /// The units of the first turn in the line, and how many bytes its client may still have; one value may be longer.
     pub(in crate::hosted) fn room_of_first(&self) -> Option<(u64, u64)> {
         let turn = self.line.first()?;
         Some((turn.units, self.shares.room_bytes(self.map.get(&turn.of)?.share)))
     }
 
-    /// How many values the client of this holder has put off, by this and others.
+    /// How many values the client of this holder has put off, over all of its holders.
     pub(in crate::hosted) fn put_off_by_client(&self, key: ReceiverKey) -> u64 {
         self.map.get(&key).map_or(0, |receiver| self.shares.of(receiver.share).put_off)
     }
@@ -55,18 +43,7 @@ impl<T: Clone> Receivers<T> {
         self.refresh(key);
     }
 
-    /// Others of its own client wait for their part: what does not move to one of them is asked back for the others.
-    pub(in crate::hosted) fn call_back_for_parts(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
-        if self.shares.has_waiting() {
-            let waits = |receivers: &Self, key| {
-                let share = receivers.map.get(&key).and_then(|receiver| receiver.share);
-                receivers.shares.waits(share)
-            };
-            self.call_back_overdue(now, waits, effects);
-        }
-    }
-
-    /// Those whose clients have room again stand in line again, behind the others.
+    /// Receivers whose clients have room again join the end of the line.
     pub(in crate::hosted) fn let_parts_in(&mut self) {
         if !self.shares.has_ready() {
             return;
@@ -80,6 +57,21 @@ impl<T: Clone> Receivers<T> {
         for key in back {
             self.map.get_mut(&key).into_iter().for_each(|receiver| receiver.over_share = false);
             self.let_in(key);
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Counts what it has now toward its client's part.
+    pub(super) fn count_part(&mut self, shares: &mut Shares<ReceiverKey>) {
+        if self.share.is_some() {
+            let held = self.held.as_ref();
+            let has = Part {
+                units: self.out_count(),
+                bytes: self.bytes + held.map_or(0, Held::bytes),
+                put_off: held.map_or(0, Held::put_off_len),
+            };
+            shares.count(self.share, &mut self.counted, has);
         }
     }
 }

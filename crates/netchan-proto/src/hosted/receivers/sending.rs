@@ -45,7 +45,7 @@ impl<T: Clone> Receivers<T> {
         if !std::mem::replace(&mut receiver.noted, true) {
             effects.push_back(Effect::Deliver { to: key });
         }
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         self.refresh(key);
         self.refresh_fence(key);
     }
@@ -90,7 +90,7 @@ impl<T: Clone> Receivers<T> {
         if receiver.in_flight.len() == receiver.fenced {
             receiver.out.take().map(|due| self.out.remove(&(due, key)));
         }
-        self.count_part(key);
+        receiver.count_part(&mut self.shares);
         self.refresh(key);
         Some(item)
     }

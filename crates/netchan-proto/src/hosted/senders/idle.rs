@@ -1,4 +1,4 @@
-//! Senders that sit on credit while others wait for it.
+//! Senders that hold credit without using it while others wait for it.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use super::{Lease, Pool, Sender, Senders};
 use crate::hosted::{Effect, SenderKey};
 use crate::limits::{STALLED_AFTER_MILLIS, UNUSED_AFTER_MILLIS};
 
-/// When it is to have used, or returned, something.
+/// When the sender must have used or returned some of its credit.
 fn due_at(lease: &Lease, asked: Option<u64>, since: u64) -> u64 {
     let unused = asked.unwrap_or(since).saturating_add(UNUSED_AFTER_MILLIS);
     if lease.recalled { unused.min(since.saturating_add(STALLED_AFTER_MILLIS)) } else { unused }
 }
 
 impl Senders {
-    /// Notes when a sender was asked for credit, was given some, or has kept some.
+    /// Starts the time for a sender that was asked for credit, was granted some, or kept some.
     pub(in crate::hosted) fn watch(&mut self, key: SenderKey) {
         if let Some(sender) = self.map.get_mut(&key) {
             sender.idle_since = Some(self.now);
@@ -21,7 +21,7 @@ impl Senders {
         }
     }
 
-    /// As [`Self::watch`], for one that is asked for what it has.
+    /// As [`Self::watch`], for a sender that is asked for its credit.
     pub(in crate::hosted) fn watch_asked(&mut self, key: SenderKey) {
         if let Some(sender) = self.map.get_mut(&key) {
             sender.asked_since.get_or_insert(self.now);
@@ -29,24 +29,24 @@ impl Senders {
         self.watch(key);
     }
 
-    pub(in crate::hosted) fn is_short(&self) -> bool {
-        self.was_short() || self.pool.waiting() > 0 || self.pool.is_owed() || self.pool.shares.has_waiting()
-    }
-
-    /// Whether others wait, or have waited a moment ago: those that come and go wait again and again.
+    /// Whether a sender waits for credit and none is free, or did a moment ago: a busy sender waits often, and never for long.
     fn was_short(&self) -> bool {
         let lately = |at| self.now.saturating_sub(at) < STALLED_AFTER_MILLIS;
         self.pool.is_closed() || self.pool.is_short() || self.short_at.is_some_and(lately)
     }
 
-    /// When somebody may have sat on credit for too long.
+    /// When a sender may have held credit for too long.
     pub(in crate::hosted) fn next_timeout(&self) -> Option<u64> {
-        let (at, _) = self.watched.first().filter(|_| self.is_short())?;
-        Some(at + STALLED_AFTER_MILLIS)
+        let (at, _) = self.watched.first()?;
+        let matters = self.was_short()
+            || self.pool.waiting() > 0
+            || self.pool.is_owed()
+            || self.pool.shares.has_waiting();
+        matters.then_some(at + STALLED_AFTER_MILLIS)
     }
 
-    /// Senders have neither used nor returned credit for too long while others wait for it (`HOST-10`): those that were not
-    /// asked for it are, though they wait for more, and those that were are named.
+    /// Finds senders that have neither used nor returned credit for too long (`HOST-10`). A sender that was not asked for it is asked
+    /// now; for one that was, [`Effect::StalledSender`] follows.
     pub(in crate::hosted) fn find_stalled<T>(&mut self, now: u64, effects: &mut VecDeque<Effect<T>>) {
         let short = self.was_short();
         while let Some((at, key)) = self.watched.first().copied()
@@ -57,8 +57,8 @@ impl Senders {
             sender.watched = None;
             let lease = &mut sender.lease;
             let idle = lease.suspended.is_none() && lease.unused() > 0;
-            // Others of its client may wait for what it has, where nobody else does; and who waits for more uses what it has, and who was
-            // asked answers.
+            // Other senders of its client may wait where no others do. A sender that wants more must use what it has, and one that was
+            // asked must answer, whether or not others wait.
             let short = short || self.pool.shares.waits(lease.share) || lease.want > 0 || lease.recalled;
             match sender.idle_since.filter(|_| idle) {
                 None => sender.idle_since = None,
@@ -79,7 +79,7 @@ impl Senders {
                     effects.push_back(Effect::StalledSender { key });
                 }
                 Some(_) => {
-                    // Nobody waits for it any more.
+                    // No sender waits for its credit any more.
                     sender.asked_since = None;
                     self.watch(key);
                 }
@@ -96,7 +96,7 @@ impl Senders {
     }
 }
 
-/// It is one of those who share, from when it first asks for something.
+/// The server's own senders count among those that share from their first request on.
 pub(super) fn note_seen(sender: &mut Sender, pool: &mut Pool) {
     if !std::mem::replace(&mut sender.seen, true) {
         pool.shares.join_unnamed();

@@ -43,11 +43,11 @@ struct Sender {
     touched: bool,
     /// Since when it has been asked for credit, or has had some that it does not use.
     idle_since: Option<u64>,
-    /// Since when it has been asked for credit and has used none: until it does, being asked again buys it no time.
+    /// When it was first asked for credit since it last used some: being asked again does not extend the deadline.
     asked_since: Option<u64>,
     /// Its place in `watched`.
     watched: Option<u64>,
-    /// Others are not alone: it has asked for credit.
+    /// It counts among those that share: it has a client, or has asked for credit.
     seen: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Senders {
     pool: Pool,
     touched: Vec<SenderKey>,
     now: u64,
-    /// When somebody last waited for credit and none was free.
+    /// When a sender last waited for credit while none was free.
     short_at: Option<u64>,
     /// Senders that were asked for credit, or have some, oldest first. One that has moved since is looked at again.
     watched: Line<(u64, SenderKey)>,
@@ -202,7 +202,7 @@ impl Senders {
             // No capacity is larger, and the cap keeps sums of wants far from overflow.
             sender.lease.set_want(n.min(CAPACITY_ITEMS_MAX));
             self.pool.place(key, &mut sender.lease);
-            // Who waits is not asked for what it has; but it is to use that.
+            // A sender that waits is not recalled at once, but it must use what it has.
             if sender.lease.unused() > 0 && sender.watched.is_none() {
                 self.watch(key);
             }

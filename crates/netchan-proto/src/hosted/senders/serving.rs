@@ -20,12 +20,12 @@ impl Senders {
             let Some(sender) = self.map.get_mut(&key) else { break };
             let room = self.pool.room(sender.lease.share);
             if room == 0 {
-                // HOST-28: its client has its part; others come first.
+                // HOST-28: its client has all of its part, so other clients come first.
                 sender.lease.over_share = true;
                 self.pool.shares.wait(sender.lease.share, key);
                 let share = sender.lease.share;
                 self.pool.place(key, &mut sender.lease);
-                // What others of the same client do not use is theirs together.
+                // What other senders of the same client do not use, it can have.
                 if let Some(idle) = self.pool.shares.first_idle(share) {
                     self.recall(idle, effects);
                 }
@@ -55,7 +55,7 @@ impl Senders {
         }
     }
 
-    /// Those whose clients have room again stand in line again.
+    /// Senders whose clients have room again join the line again.
     fn let_in(&mut self) {
         if !self.pool.shares.has_ready() {
             return;

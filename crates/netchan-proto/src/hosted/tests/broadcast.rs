@@ -103,6 +103,7 @@ fn cast_4_a_subscriber_that_lags_is_told_exactly_how_many_it_lost() {
         cast.send(value(n)).unwrap();
     }
     assert_eq!(cast.peek(Y), Next::Expelled(7));
+    assert_eq!((cast.behind(X), cast.ready(X)), (10, 3), "what is lost cannot be received");
     assert_eq!(drain(&mut cast, X), [-7, 7, 8, 9]);
 }
 

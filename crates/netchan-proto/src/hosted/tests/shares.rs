@@ -5,16 +5,16 @@ use crate::limits::{
     CALL_BACK_AFTER_MILLIS, STALLED_AFTER_MILLIS, TRANSFER_BYTES_PER_MILLI_MIN, UNUSED_AFTER_MILLIS,
 };
 
-const ONE: u128 = 1;
-const OTHER: u128 = 2;
+const ONE: Option<u128> = Some(1);
+const OTHER: Option<u128> = Some(2);
 
 fn with_two_clients(capacity: u64) -> Hosted {
     let mut hosted = Hosted::new(capacity);
     hosted.add_sender_of(ONE, A);
     hosted.add_sender_of(OTHER, B);
     hosted.add_sender(D);
-    hosted.add_receiver_of(ONE, X);
-    hosted.add_receiver_of(OTHER, Y);
+    hosted.add_receiver_of(ONE, X, None);
+    hosted.add_receiver_of(OTHER, Y, None);
     hosted
 }
 
@@ -114,8 +114,8 @@ fn host_28_bytes_that_a_client_holds_are_a_part_too() {
     let mut hosted = Hosted::new(100);
     hosted.set_bytes_max(1_000);
     hosted.add_sender(D);
-    hosted.add_holder_of(ONE, X, HolderOptions::new(50));
-    hosted.add_receiver_of(OTHER, Y);
+    hosted.add_receiver_of(ONE, X, Some(HolderOptions::new(50)));
+    hosted.add_receiver_of(OTHER, Y, None);
     hosted.want(D, 100);
     hosted.demand(X, 50).unwrap();
     (0..9).for_each(|seq| hosted.push(D, seq, vec![0; 100].into()).unwrap());
@@ -182,7 +182,7 @@ fn host_28_members_of_a_client_do_not_keep_its_part_from_each_other() {
 fn host_28_a_receiver_that_takes_nothing_is_called_back_for_others_of_its_client() {
     let mut hosted = with_two_clients(8);
     let sibling = ReceiverKey(7);
-    hosted.add_receiver_of(ONE, sibling);
+    hosted.add_receiver_of(ONE, sibling, None);
     hosted.want(D, 100);
     hosted.demand(X, 8).unwrap();
     (0..8).for_each(|seq| hosted.push(D, seq, "d".into()).unwrap());
@@ -240,7 +240,7 @@ fn host_10_who_wants_more_and_uses_nothing_is_found_out_though_others_go_on() {
     let mut hosted = Hosted::<()>::new(64);
     hosted.add_sender_of(ONE, A);
     hosted.add_sender_of(OTHER, B);
-    hosted.add_receiver_of(OTHER, Y);
+    hosted.add_receiver_of(OTHER, Y, None);
     hosted.demand(Y, 60_000).unwrap();
     hosted.want(B, 1);
     hosted.want(A, 1 << 40);

@@ -44,7 +44,7 @@ pub(crate) struct Cast {
 struct Subscribers {
     next_key: u64,
     remote: HashMap<ReceiverKey, Arc<SendChan>>,
-    /// How many of those each key has.
+    /// How many of them each client key has.
     of_client: HashMap<u128, usize>,
     /// Local receives that wait, by subscription.
     local: HashMap<ReceiverKey, WaitQueue>,
@@ -224,9 +224,9 @@ impl Cast {
 
     pub(crate) fn set_assignments(&self, assigned: Vec<Bytes>) -> Result<(), NotSent> {
         self.run(|state, after| {
-            state.policy.set_assignments(assigned)?;
-            // Whoever had an old list may have lost its place.
-            if state.serve_all(after) {
+            let gave_up = state.policy.set_assignments(assigned)?;
+            // Senders may have waited for a subscriber that lost an old list.
+            if gave_up && state.serve_all(after) {
                 state.moved(after);
             }
             Ok(())
@@ -345,7 +345,12 @@ impl Cast {
         }
     }
 
-    /// How many values a local subscriber has still to get.
+    /// How many values a local subscriber can receive now.
+    pub(crate) fn ready(&self, key: ReceiverKey) -> u64 {
+        self.state.lock().policy.ready(key)
+    }
+
+    /// How many values a subscriber has still to get, those included that it has lost.
     pub(crate) fn behind(&self, key: ReceiverKey) -> u64 {
         self.state.lock().policy.behind(key)
     }
